@@ -1,0 +1,241 @@
+"""COCO's AP and AR by faster-coco-eval, and all that is measured on one data set in one record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from detloss.evaluate.calibration import Calibration, calibrate, match, rank_correlation
+from detloss.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
+
+SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
+_COCO_AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+_DRAWN_PAIRS = 2000
+
+
+@dataclass(frozen=True)
+class SizeBin:
+    """AP over the objects with ``low ≤ √area < high``, in pixels; ``high`` may be infinite."""
+
+    low: float
+    high: float
+    objects: int
+    ap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that is measured on one data set; AP and AR are fractions of 1, nan where nothing is to measure.
+
+    Attributes:
+        images, objects, detections: how many; ignored objects do not count.
+        ap, ap50, ap75, ap_small, ap_medium, ap_large: COCO's average precision.
+        ar1, ar10, ar100, ar_small, ar_medium, ar_large: COCO's average recall.
+        per_class: class name → AP, nan for a class without objects.
+        size_bins: AP by size of object; bins without objects are left out.
+        calibration: scores as probabilities.
+        score_iou_correlation: Spearman's rank correlation between score and IoU over the right detections of
+            ``calibration``; nan for fewer than two, or where all scores or all IoUs are equal.
+        recall_grid: (101,) recall 0, 0.01, … 1.
+        precision: (101,) interpolated precision at IoU 0.5, mean over the classes with objects.
+        scores, ious: up to 2000 of the pairs behind ``score_iou_correlation``, evenly spaced, to draw.
+    """
+
+    images: int
+    objects: int
+    detections: int
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    per_class: dict[str, float]
+    size_bins: tuple[SizeBin, ...]
+    calibration: Calibration
+    score_iou_correlation: float
+    recall_grid: np.ndarray
+    precision: np.ndarray
+    scores: np.ndarray
+    ious: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; nan and infinity become None."""
+        content: dict[str, Any] = _to_json(self)
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ValueError: a key is missing or unknown.
+        """
+        values = _from_json(cls, content)
+        values["per_class"] = {name: _number(ap) for name, ap in content["per_class"].items()}
+        values["size_bins"] = tuple(
+            SizeBin(**_from_json(SizeBin, b) | {"high": math.inf if b["high"] is None else b["high"]})
+            for b in content["size_bins"]
+        )
+        values["calibration"] = Calibration(**_from_json(Calibration, content["calibration"]))
+        return cls(**values)
+
+
+def evaluate(
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    names: Sequence[str],
+    *,
+    score_threshold: float = 0.05,
+    size_edges: Sequence[float] = SIZE_EDGES,
+) -> Evaluation:
+    """Compare detections with the truth, image by image.
+
+    AP and AR follow COCO: at most 100 detections per image and class; an object's area is that of its box.
+    An ignored object (VOC "difficult", COCO "iscrowd") is COCO's crowd: it need not be found, and detections
+    of its class count neither for nor against where their overlap with it, intersection over *their own*
+    area, reaches the IoU threshold. VOC's rule takes IoU there, and forgives fewer small boxes inside it.
+
+    Args:
+        detections: one per image, in the order of ``truths``.
+        truths: one per image: ``boxes`` (N, 4) xyxy in pixels, ``labels`` (N,), ``ignored`` (N,), ``id``.
+        names: class names; label i is names[i].
+        score_threshold: the lowest score that counts for the calibration and the score-IoU correlation. AP
+            takes every detection.
+        size_edges: increasing bounds of the own size bins, in pixels of √area.
+
+    Raises:
+        ValueError: lengths, shapes, labels, scores or boxes that cannot be; the image is named.
+    """
+    if len(detections) != len(truths):
+        raise ValueError(
+            f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
+        )
+    if len(size_edges) < 2 or size_edges[0] < 0 or any(low >= high for low, high in pairwise(size_edges)):
+        raise ValueError(f"size_edges: expected two or more increasing numbers ≥ 0, got {tuple(size_edges)}")
+    for found, truth in zip(detections, truths):
+        check(found, truth, len(names))
+
+    boxes = np.concatenate([np.zeros((0, 4)), *(xywh(truth.boxes[~truth.ignored]) for truth in truths)])
+    objects, area = len(boxes), boxes[:, 2] * boxes[:, 3]
+    # COCO's areas include both ends; ours leave out the upper one, so that each object is in one bin only.
+    bounds = [(low**2, float(np.nextafter(min(high**2, 1e10), 0))) for low, high in pairwise(size_edges)]
+    in_bin = [int(np.count_nonzero((area >= low) & (area <= high))) for low, high in bounds]
+    precision, recall = _coco(detections, truths, len(names), [*_COCO_AREAS, *bounds])
+    by_area = [_mean(precision[..., i]) for i in range(precision.shape[-1])]
+    at50 = precision[0, :, :, 0]
+    at50 = at50[:, at50[0] >= 0]
+    scores, ious = match(detections, truths, score_threshold)
+    right = np.flatnonzero(ious)
+    drawn = right[np.linspace(0, max(len(right) - 1, 0), min(len(right), _DRAWN_PAIRS)).astype(np.int64)]
+    return Evaluation(
+        images=len(truths),
+        objects=objects,
+        detections=sum(len(found.scores) for found in detections),
+        ap=by_area[0],
+        ap50=_mean(at50),
+        ap75=_mean(precision[5, :, :, 0]),
+        ap_small=by_area[1],
+        ap_medium=by_area[2],
+        ap_large=by_area[3],
+        ar1=_mean(recall[:, :, 0, 0]),
+        ar10=_mean(recall[:, :, 0, 1]),
+        ar100=_mean(recall[:, :, 0, 2]),
+        ar_small=_mean(recall[:, :, 1, 2]),
+        ar_medium=_mean(recall[:, :, 2, 2]),
+        ar_large=_mean(recall[:, :, 3, 2]),
+        per_class={name: _mean(precision[:, :, i, 0]) for i, name in enumerate(names)},
+        size_bins=tuple(
+            SizeBin(float(low), float(high), count, ap)
+            for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
+            if count
+        ),
+        calibration=calibrate(scores, ious, objects, by_area[0], score_threshold),
+        score_iou_correlation=rank_correlation(scores[right], ious[right]),
+        recall_grid=np.linspace(0.0, 1.0, 101),
+        precision=at50.mean(axis=1) if at50.size else np.full(101, np.nan),
+        scores=scores[drawn],
+        ious=ious[drawn],
+    )
+
+
+def _coco(
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    classes: int,
+    areas: Sequence[tuple[float, float]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision (IoU, recall, class, area) at 100 detections, recall (IoU, class, area, limit); -1: none."""
+    annotations = [
+        {"image_id": i, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": int(ignored)}
+        for i, truth in enumerate(truths)
+        for box, label, ignored in zip(
+            xywh(truth.boxes).tolist(), truth.labels.tolist(), truth.ignored.tolist()
+        )
+    ]
+    truth_set = {
+        "images": [{"id": i} for i in range(len(truths))],
+        # ids from 1: the evaluator takes 0 for "unmatched"
+        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, start=1)],
+        "categories": [{"id": label} for label in range(classes)],
+    }
+    coco = COCO(truth_set, print_function=_silent)
+    found = coco.loadRes(to_coco_results(detections, range(len(truths)), range(classes)))
+    evaluator = COCOeval_faster(coco, found, iouType="bbox", print_function=_silent)
+    evaluator.params.areaRng = [list(area) for area in areas]
+    evaluator.params.areaRngLbl = [str(area) for area in areas]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return np.asarray(evaluator.eval["precision"])[..., -1], np.asarray(evaluator.eval["recall"])
+
+
+def _silent(*_: object) -> None:
+    """Stands where the evaluator would print."""
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean over what was measured (COCO marks the rest -1), nan where nothing was."""
+    measured = values[values >= 0]
+    return float(measured.mean()) if measured.size else math.nan
+
+
+def _to_json(value: Any) -> Any:
+    if is_dataclass(value):
+        return {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: _to_json(v) for key, v in value.items()}
+    if isinstance(value, tuple | list | np.ndarray):
+        return [_to_json(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _from_json(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a dataclass: None → nan, lists of numbers → arrays, the rest as it is."""
+    kinds = {f.name: f.type for f in fields(cls)}
+    if set(content) != set(kinds):
+        raise ValueError(
+            f"{cls.__name__}: keys differ from the expected ones: {sorted(set(content) ^ set(kinds))}"
+        )
+    values = dict(content)
+    for name, kind in kinds.items():
+        if kind == "float":
+            values[name] = _number(content[name])
+        elif kind == "np.ndarray":
+            values[name] = np.array([_number(v) for v in content[name]])
+    return values
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
