@@ -1,0 +1,123 @@
+"""A data set: a sequence of samples, annotations in memory, images decoded on access."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detloss.data.images import ImageFiles
+from detloss.data.sample import Annotation, Sample
+
+
+class Dataset:
+    """A sequence of `Sample`s with class names: label i is `names[i]`.
+
+    names: class names, all different.
+    annotations: one per image, ids all different, labels within names.
+    images: as many images, `(H, W, 3)` uint8, indexed from 0: a list, or something that reads on access.
+    notes: what a user should be told (boxes clipped, a split that was made), a line each; the caller prints them.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        annotations: Sequence[Annotation],
+        images: Sequence[np.ndarray],
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.names = tuple(names)
+        self.notes = tuple(notes)
+        self._annotations = list(annotations)
+        self._images = images
+        self._index: Sequence[int] = range(len(self._annotations))
+        if len(images) != len(self._annotations):
+            raise ValueError(f"images: {len(images)} for {len(self._annotations)} annotations")
+        for kind, values in (("class name", self.names), ("id", [a.id for a in self._annotations])):
+            if len(set(values)) != len(values):
+                double = Counter(values).most_common(1)[0][0]
+                raise ValueError(
+                    f"{kind} {double!r} occurs more than once; each must be unique in its data set"
+                )
+        for annotation in self._annotations:
+            wrong = annotation.labels[(annotation.labels < 0) | (annotation.labels >= len(self.names))]
+            if wrong.size:
+                raise ValueError(
+                    f"sample {annotation.id}: label {wrong[0]} is not in 0..{len(self.names) - 1}"
+                )
+
+    @property
+    def class_map(self) -> dict[str, int]:
+        """Class name → label."""
+        return {name: label for label, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self._annotations)
+
+    def __getitem__(self, i: int) -> Sample:
+        boxes, labels, ignored, id = self.annotation(i)
+        return Sample(self._images[self._index[i]], boxes, labels, id, ignored)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(len(self)))
+
+    def annotation(self, i: int) -> Annotation:
+        """(boxes, labels, ignored, id) of image i, without decoding it."""
+        return self._annotations[i]
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of image i in pixels, without decoding it where it is a file."""
+        if isinstance(self._images, ImageFiles):
+            return self._images.sizes[self._index[i]]
+        height, width = self._images[self._index[i]].shape[:2]
+        return height, width
+
+    def file(self, i: int) -> Path | None:
+        """The file of image i; None where there is none (drawn scenes)."""
+        return self._images.paths[self._index[i]] if isinstance(self._images, ImageFiles) else None
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
+        """The images of these indices, in this order, as a data set of the same names."""
+        chosen = Dataset.__new__(Dataset)
+        chosen.names, chosen.notes, chosen._images = self.names, self.notes, self._images
+        chosen._annotations = [self._annotations[i] for i in indices]
+        chosen._index = [self._index[i] for i in indices]
+        return chosen
+
+    def without_ignored(self) -> "Dataset":
+        """The same images with the ignored objects left out."""
+        kept = self.select(range(len(self)))
+        kept._annotations = [
+            Annotation(a.boxes[~a.ignored], a.labels[~a.ignored], a.ignored[~a.ignored], a.id)
+            for a in kept._annotations
+        ]
+        return kept
+
+    def check_images(self, progress: Callable[[int, int], Any] | None = None) -> None:
+        """Decode every image once; raises ValueError naming the first file that is damaged or of a wrong size.
+
+        progress: called with (done, total) after each image.
+        """
+        for i in range(len(self)):
+            self[i]
+            if progress is not None:
+                progress(i + 1, len(self))
+
+
+def summary(dataset: Dataset) -> dict[str, Any]:
+    """Counts as plain values: images, empty, objects, ignored, per_class {name: objects}.
+
+    empty: images without an object. Ignored objects are counted apart, not among objects.
+    """
+    annotations = [dataset.annotation(i) for i in range(len(dataset))]
+    counts = np.zeros(len(dataset.names), np.int64)
+    for a in annotations:
+        counts += np.bincount(a.labels[~a.ignored], minlength=len(counts))
+    return {
+        "images": len(dataset),
+        "empty": sum(bool(a.ignored.all()) for a in annotations),
+        "objects": int(counts.sum()),
+        "ignored": sum(int(a.ignored.sum()) for a in annotations),
+        "per_class": {name: int(n) for name, n in zip(dataset.names, counts)},
+    }
