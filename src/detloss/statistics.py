@@ -1,0 +1,170 @@
+"""What a few seeds allow to say: means with their 95 % interval, paired differences, a verdict, one sentence.
+
+Values come as ``{seed: value}``. One seed means the same data, batches and initial weights, so losses are
+compared seed by seed: what a seed makes easy or hard for both drops out of the difference.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+BETTER, WORSE, NO_DIFFERENCE, NO_VERDICT = "better", "worse", "no difference seen", "one seed: no verdict"
+
+
+def student_t(degrees: int, confidence: float = 0.95) -> float:
+    """The t with P(|T| ≤ t) = confidence for Student's distribution (t for 2 degrees and 0.95: 4.303).
+
+    Bisection over the closed form for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4).
+    """
+    if degrees < 1 or not 0 < confidence < 1:
+        raise ValueError(f"degrees must be ≥ 1 and confidence within (0, 1), got {degrees} and {confidence}")
+
+    def within(angle: float) -> float:
+        """P(|T| ≤ √degrees · tan(angle))."""
+        cos, odd = math.cos(angle), degrees % 2
+        term, total = (cos if odd else 1.0), 0.0
+        for k in range(2 + odd, degrees + 1, 2):
+            total += term
+            term *= cos * cos * (k - 1) / k
+        total *= math.sin(angle)
+        return 2 / math.pi * (angle + total) if odd else total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < confidence else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Mean and half width t · s / √n of its interval; nan for the mean of none and the width of one value."""
+    listed = list(values)
+    n = len(listed)
+    if n == 0:
+        return math.nan, math.nan
+    mean = math.fsum(listed) / n
+    if n == 1:
+        return mean, math.nan
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in listed) / (n - 1))
+    return mean, student_t(n - 1, confidence) * deviation / math.sqrt(n)
+
+
+def paired_difference(
+    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = 0.95
+) -> tuple[float, float]:
+    """``mean_interval`` of values - baseline over the seeds that both have."""
+    return mean_interval([values[seed] - baseline[seed] for seed in values if seed in baseline], confidence)
+
+
+def verdict(difference: float, half_width: float) -> str:
+    """ "better", "worse", "no difference seen" where the interval holds zero, "one seed: no verdict"."""
+    if math.isnan(half_width):
+        return NO_VERDICT
+    if abs(difference) <= half_width:
+        return NO_DIFFERENCE
+    return BETTER if difference > 0 else WORSE
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One loss in a comparison: its mean, and its paired difference to the first loss (None for the first).
+
+    The half widths belong to 95 % intervals and are nan with one seed.
+    """
+
+    name: str
+    seeds: int
+    mean: float
+    half_width: float
+    difference: float | None = None
+    difference_half_width: float | None = None
+    verdict: str | None = None
+
+
+def standings(results: Mapping[str, Mapping[int, float]]) -> list[Standing]:
+    """Each loss of ``{name: {seed: value}}``, where higher is better, against the first one."""
+    table: list[Standing] = []
+    for name, values in results.items():
+        row = Standing(name, len(values), *mean_interval(values.values()))
+        if table:
+            difference, width = paired_difference(values, results[table[0].name])
+            row = replace(
+                row,
+                difference=difference,
+                difference_half_width=width,
+                verdict=verdict(difference, width),
+            )
+        table.append(row)
+    return table
+
+
+def points(value: float, half_width: float = math.nan, sign: bool = False) -> str:
+    """A fraction of 1 in points of 100, with its half width where there is one: "86.1 ± 0.3"; "–" for nan."""
+    if math.isnan(value):
+        return "–"
+    text = f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
+    return text if math.isnan(half_width) else f"{text} ± {100 * half_width:.1f}"
+
+
+def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
+    """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
+
+    It names the loss of highest mean AP, its verdict against the first loss, and all that are level with it.
+    """
+    table = standings(ap)
+    leader = max(table, key=lambda row: -math.inf if math.isnan(row.mean) else row.mean)
+    first, others = table[0].name, [row for row in table if row.name != leader.name]
+    if math.isnan(leader.mean):
+        return "No run has an AP yet."
+    least, most = min(row.seeds for row in table), max(row.seeds for row in table)
+    count = f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
+    if not others:
+        return (
+            f"{leader.name} reaches AP {points(leader.mean, leader.half_width)} ({count}); it stands alone."
+        )
+    margins = {row.name: paired_difference(ap[leader.name], ap[row.name]) for row in others}
+    verdicts = {name: verdict(*margin) for name, margin in margins.items()}
+    if set(verdicts.values()) == {NO_VERDICT}:
+        listed = ", ".join(f"{row.name} {points(row.mean)}" for row in others)
+        return f"No verdict from one seed: {leader.name} has AP {points(leader.mean)}, {listed}."
+
+    said = [f"{leader.name} has the highest mean AP, {points(leader.mean, leader.half_width)}"]
+    if verdicts.get(first) == BETTER:
+        said.append(f"it is better than {first} by {points(*margins[first])}")
+    level = [
+        f"{name} ({points(*margins[name], sign=True)})" for name in margins if verdicts[name] == NO_DIFFERENCE
+    ]
+    if level:
+        said.append(f"no difference is seen between it and {_listed(level)}")
+    unclear = [name for name in margins if verdicts[name] == NO_VERDICT]
+    if unclear:
+        said.append(f"one seed in common is no verdict on {_listed(unclear)}")
+    if set(verdicts.values()) == {BETTER} and leader.name == first:
+        said.append("every other loss is worse")
+    return f"{'; '.join(said)} ({count}, 95 % intervals of paired differences)."
+
+
+def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
+    """What several comparisons at once do to 95 %, and which verdicts hold at Bonferroni's stricter level.
+
+    None where fewer than two losses have a verdict against the first.
+    """
+    table = [row for row in standings(ap) if row.verdict not in (None, NO_VERDICT)]
+    if len(table) < 2:
+        return None
+    first, level = next(iter(ap)), 1 - 0.05 / len(table)
+    held = [
+        row.name
+        for row in table
+        if verdict(*paired_difference(ap[row.name], ap[first], level)) in (BETTER, WORSE)
+    ]
+    return (
+        f"{len(table)} losses are compared with {first}, each at 95 %: if none differed, a difference would "
+        f"still be seen somewhere in up to {min(5 * len(table), 100)} % of such comparisons. "
+        f"At {100 * level:.1f} % each (Bonferroni) "
+        f"{_listed(held) if held else 'none'} still differ{'s' if len(held) < 2 else ''} from {first}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

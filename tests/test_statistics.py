@@ -1,0 +1,172 @@
+"""Intervals against published quantiles and by hand; verdicts and sentences by case."""
+
+import math
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from detloss.statistics import (
+    BETTER,
+    NO_DIFFERENCE,
+    NO_VERDICT,
+    WORSE,
+    answer,
+    caution,
+    mean_interval,
+    paired_difference,
+    points,
+    standings,
+    student_t,
+    verdict,
+)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "confidence", "expected"),
+    [  # printed tables of Student's t, two-sided
+        (1, 0.95, 12.706205),
+        (2, 0.95, 4.302653),
+        (3, 0.95, 3.182446),
+        (4, 0.95, 2.776445),
+        (9, 0.95, 2.262157),
+        (30, 0.95, 2.042272),
+        (1, 0.99, 63.656741),
+        (2, 0.99, 9.924843),
+        (5, 0.90, 2.015048),
+        (1000, 0.95, 1.962339),
+    ],
+)
+def test_student_t_is_the_printed_table(degrees, confidence, expected):
+    assert student_t(degrees, confidence) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("degrees", "confidence"), [(0, 0.95), (3, 0), (3, 1)])
+def test_student_t_refuses(degrees, confidence):
+    with pytest.raises(ValueError, match=f"got {degrees} and {confidence}"):
+        student_t(degrees, confidence)
+
+
+def test_mean_interval_by_hand():
+    # s = 1, t(2) = 4.302653, √3
+    assert mean_interval([1, 2, 3]) == pytest.approx((2, 4.302653 / math.sqrt(3)), abs=1e-6)
+    assert mean_interval([0.5]) == pytest.approx((0.5, math.nan), nan_ok=True)
+    assert mean_interval([]) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert mean_interval([4.0, 4.0]) == (4, 0)
+
+
+def test_pairing_removes_what_the_seed_does():
+    baseline = {0: 0.1, 1: 0.5, 2: 0.9}
+    values = {2: 0.93, 0: 0.12, 1: 0.51, 7: 0.0}  # any order, a seed the baseline lacks
+    difference, width = paired_difference(values, baseline)
+    assert difference == pytest.approx(0.02)
+    assert width == pytest.approx(4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
+    assert mean_interval(baseline.values())[1] > 0.9
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=8), st.floats(-10, 10), st.floats(0.1, 10))
+def test_interval_moves_and_scales_with_the_values(values, shift, scale):
+    mean, width = mean_interval(values)
+    moved = mean_interval([scale * v + shift for v in values])
+    assert moved == pytest.approx((scale * mean + shift, scale * width), abs=1e-6)
+    assert mean_interval(values, 0.99)[1] >= width
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.integers(0, 9), st.floats(0, 1), min_size=2), st.data())
+def test_verdict_turns_with_the_sides(a, data):
+    b = {seed: data.draw(st.floats(0, 1)) for seed in a}
+    forth, back = paired_difference(a, b), paired_difference(b, a)
+    assume(abs(abs(forth[0]) - forth[1]) > 1e-9)
+    opposite = {BETTER: WORSE, WORSE: BETTER, NO_DIFFERENCE: NO_DIFFERENCE}
+    assert verdict(*back) == opposite[verdict(*forth)]
+    assert verdict(*paired_difference(a, a)) == NO_DIFFERENCE
+
+
+def test_verdict():
+    assert verdict(0.02, 0.01) == BETTER
+    assert verdict(-0.02, 0.01) == WORSE
+    assert verdict(0.02, 0.02) == NO_DIFFERENCE  # the interval ends at zero and so holds it
+    assert verdict(0.3, math.nan) == NO_VERDICT
+
+
+BCE = {0: 0.770, 1: 0.775, 2: 0.780}
+FOCAL = {0: 0.860, 1: 0.862, 2: 0.861}
+QUALITY = {0: 0.866, 1: 0.860, 2: 0.865}
+
+
+def test_standings():
+    bce, focal = standings({"bce": BCE, "focal": FOCAL})
+    assert (bce.name, bce.seeds, bce.difference, bce.verdict) == ("bce", 3, None, None)
+    assert bce.mean == pytest.approx(0.775)
+    assert focal.difference == pytest.approx(0.086)
+    assert (focal.difference, focal.difference_half_width) == paired_difference(FOCAL, BCE)
+    assert focal.verdict == BETTER
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (
+            {"bce": BCE, "focal": FOCAL, "quality_focal": QUALITY},
+            "quality_focal has the highest mean AP, 86.4 ± 0.8; it is better than bce by 8.9 ± 1.6; "
+            "no difference is seen between it and focal (+0.3 ± 1.0) "
+            "(3 seeds, 95 % intervals of paired differences).",
+        ),
+        (
+            {"focal": FOCAL, "quality_focal": QUALITY},
+            "quality_focal has the highest mean AP, 86.4 ± 0.8; "
+            "no difference is seen between it and focal (+0.3 ± 1.0) "
+            "(3 seeds, 95 % intervals of paired differences).",
+        ),
+        (
+            {"focal": FOCAL, "bce": BCE},
+            "focal has the highest mean AP, 86.1 ± 0.2; every other loss is worse "
+            "(3 seeds, 95 % intervals of paired differences).",
+        ),
+        (
+            {"bce": {0: 0.77}, "focal": {0: 0.86}},
+            "No verdict from one seed: focal has AP 86.0, bce 77.0.",
+        ),
+        (
+            {"bce": BCE, "focal": FOCAL, "quality_focal": {0: 0.866}},
+            "No verdict from one seed: quality_focal has AP 86.6, bce 77.5, focal 86.1.",
+        ),
+        (
+            {"bce": BCE, "focal": FOCAL, "quality_focal": {0: 0.766}},
+            "focal has the highest mean AP, 86.1 ± 0.2; it is better than bce by 8.6 ± 1.1; "
+            "one seed in common is no verdict on quality_focal "
+            "(1 to 3 seeds, 95 % intervals of paired differences).",
+        ),
+        ({"bce": BCE}, "bce reaches AP 77.5 ± 1.2 (3 seeds); it stands alone."),
+        ({"bce": {0: math.nan}}, "No run has an AP yet."),
+    ],
+)
+def test_answer(results, expected):
+    assert answer(results) == expected
+
+
+def test_caution_about_several_comparisons():
+    assert caution({"bce": BCE, "focal": FOCAL}) is None
+    assert caution({"bce": {0: 0.1}, "focal": {0: 0.2}, "varifocal": {0: 0.3}}) is None
+    # differences .19, .29, .39 points: t = 5.02, between 4.30 (95 %) and 6.21 (97.5 %)
+    barely = {0: BCE[0] + 0.0019, 1: BCE[1] + 0.0029, 2: BCE[2] + 0.0039}
+    results = {"bce": BCE, "focal": FOCAL, "barely": barely}
+    assert [row.verdict for row in standings(results)] == [None, BETTER, BETTER]
+    text = caution(results)
+    assert text is not None
+    assert "2 losses are compared with bce" in text
+    assert "up to 10 %" in text
+    assert text.endswith("At 97.5 % each (Bonferroni) focal still differs from bce.")
+    text = caution({"bce": BCE, "barely": barely, "again": barely})
+    assert text is not None
+    assert text.endswith("none still differs from bce.")
+
+
+def test_points():
+    assert points(0.8614, 0.003) == "86.1 ± 0.3"
+    assert points(0.8614) == "86.1"
+    assert points(-0.012, sign=True) == "−1.2"
+    assert points(0.012, 0.001, sign=True) == "+1.2 ± 0.1"
+    assert points(math.nan, 1.0) == "–"
