@@ -51,38 +51,43 @@ def xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def to_coco_results(
-    detections: Sequence[Detections], ids: Sequence[str | int], category_ids: Sequence[int]
+    detections: Sequence[Detections], ids: Sequence[str | int], category_ids: Sequence[int] | None = None
 ) -> list[dict[str, Any]]:
     """COCO's results list: one dict a detection, bbox as (x, y, width, height).
 
     Args:
         detections: one per image.
         ids: the image ids, in the same order.
-        category_ids: the category id of each label.
+        category_ids: the category id of each label; without it, the label itself.
     """
     return [
-        {"image_id": image_id, "category_id": int(category_ids[label]), "bbox": box, "score": score}
+        {
+            "image_id": image_id,
+            "category_id": label if category_ids is None else category_ids[label],
+            "bbox": box,
+            "score": score,
+        }
         for found, image_id in zip(detections, ids, strict=True)
-        for box, score, label in zip(xywh(found.boxes).tolist(), found.scores.tolist(), found.labels)
+        for box, score, label in zip(xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist())
     ]
 
 
 def from_coco_results(
-    results: Sequence[Mapping[str, Any]], ids: Sequence[str | int], category_ids: Sequence[int]
+    results: Sequence[Mapping[str, Any]], ids: Sequence[str | int], category_ids: Sequence[int] | None = None
 ) -> list[Detections]:
     """The inverse of ``to_coco_results``: one ``Detections`` for each id, empty where nothing was found.
 
     Raises:
         ValueError: a result names an image or a category that is not among those given.
     """
-    labels = {category: label for label, category in enumerate(category_ids)}
+    labels = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
     rows: dict[str | int, list[Mapping[str, Any]]] = {image_id: [] for image_id in ids}
     for i, result in enumerate(results):
         if result["image_id"] not in rows:
             raise ValueError(
                 f"results[{i}]: image_id {result['image_id']!r} is not among the {len(rows)} ids given"
             )
-        if result["category_id"] not in labels:
+        if labels is not None and result["category_id"] not in labels:
             raise ValueError(
                 f"results[{i}]: category_id {result['category_id']!r} is not in {sorted(labels)}"
             )
@@ -90,13 +95,13 @@ def from_coco_results(
     return [_read(group, labels) for group in rows.values()]
 
 
-def _read(results: Sequence[Mapping[str, Any]], labels: Mapping[int, int]) -> Detections:
+def _read(results: Sequence[Mapping[str, Any]], labels: Mapping[int, int] | None) -> Detections:
     boxes = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Detections(
         boxes.astype(np.float32),
         np.array([r["score"] for r in results], dtype=np.float32),
-        np.array([labels[r["category_id"]] for r in results], dtype=np.int64),
+        np.array([labels[c] if labels else c for c in (r["category_id"] for r in results)], dtype=np.int64),
     )
 
 

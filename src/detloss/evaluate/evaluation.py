@@ -78,10 +78,10 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
-        """The inverse of ``to_dict``.
+        """The inverse of ``to_dict``; keys that are not of an ``Evaluation`` are left out.
 
         Raises:
-            ValueError: a key is missing or unknown.
+            ValueError: a key is missing.
         """
         values = _from_json(cls, content)
         values["per_class"] = {name: _number(ap) for name, ap in content["per_class"].items()}
@@ -224,11 +224,9 @@ def _to_json(value: Any) -> Any:
 def _from_json(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a dataclass: None → nan, lists of numbers → arrays, the rest as it is."""
     kinds = {f.name: f.type for f in fields(cls)}
-    if set(content) != set(kinds):
-        raise ValueError(
-            f"{cls.__name__}: keys differ from the expected ones: {sorted(set(content) ^ set(kinds))}"
-        )
-    values = dict(content)
+    if missing := sorted(set(kinds) - set(content)):
+        raise ValueError(f"{cls.__name__}: {missing} missing")
+    values = {name: content[name] for name in kinds}
     for name, kind in kinds.items():
         if kind == "float":
             values[name] = _number(content[name])
