@@ -46,8 +46,8 @@ def augment(sample: Sample, rng: np.random.Generator, config: Augment | None = N
     """A random variant of a sample, of the same image size.
 
     Boxes follow the image and are clipped to it. An object of which less than `config.visible` of the area is
-    left becomes ignored, one that is gone (a side below 1 px) is left out. The sample given is not changed; the
-    same state of `rng` gives the same result, and every call draws the same number of values from it.
+    left becomes ignored, one that is gone (a side below 1 px) is left out. The sample given is not changed.
+    The same state of `rng` gives the same result, and every call draws the same number of values from it.
     """
     config = config or Augment()
     height, width = sample.image.shape[:2]
@@ -97,7 +97,7 @@ def _window(
 
 
 def _colour_matrix(brightness: float, contrast: float, saturation: float) -> tuple[float, ...]:
-    """The 3×4 affine map of RGB: brightness, contrast about middle grey, saturation about the pixel's grey."""
+    """The 3×4 affine map of RGB: brightness, contrast about middle grey, saturation about a pixel's grey."""
     gain = brightness * contrast
     matrix = gain * (saturation * np.eye(3) + (1 - saturation) * GREY)
     return tuple(np.column_stack([matrix, np.full(3, 128 * (1 - contrast))]).ravel().tolist())
@@ -116,9 +116,8 @@ def letterbox(sample: Sample, size: int) -> tuple[Sample, float, tuple[int, int]
     # Only the part that fills whole pixels is resized, so that one scale holds along both sides.
     part = (0, 0, min(width, new_w / scale), min(height, new_h / scale))
     image = np.full((size, size, 3), FILL, np.uint8)
-    image[y : y + new_h, x : x + new_w] = Image.fromarray(sample.image).resize(
-        (new_w, new_h), Image.Resampling.BILINEAR, part
-    )
+    resized = Image.fromarray(sample.image).resize((new_w, new_h), Image.Resampling.BILINEAR, part)
+    image[y : y + new_h, x : x + new_w] = np.asarray(resized)
     boxes = sample.boxes * np.float32(scale) + np.array([x, y, x, y], np.float32)
     return replace(sample, image=image, boxes=boxes), scale, (x, y)
 

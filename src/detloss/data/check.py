@@ -72,24 +72,27 @@ class Labels:
         self.names = tuple(names)
         self._labels = {name: label for label, name in enumerate(self.names)}
 
-    def __call__(self, name: str, where: Callable[[], str]) -> int:
-        """The label of a class name; a name that is unknown is a ValueError saying where it occurs."""
-        try:
-            return self._labels[name]
-        except KeyError:
-            known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-            raise ValueError(
-                f"{where()}: class {name!r} is not among the classes ({known}), which the training split decides"
-                "; rename or remove the object, or put one such into the training split"
-            ) from None
+    def __call__(self, classes: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+        """`(N,)` int64 labels of class names; ValueError at the first that is unknown.
+
+        where: says which file and object number i is.
+        """
+        for i, name in enumerate(classes):
+            if name not in self._labels:
+                known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
+                raise ValueError(
+                    f"{where(i)}: class {name!r} is not among the classes known from training ({known}); "
+                    "rename or remove the object, or add objects of the class to the training split"
+                )
+        return np.array([self._labels[name] for name in classes], np.int64)
 
 
 def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str, str | None, list[str]]:
     """Which shipped list of images to read for a split, and which part of it.
 
     Returns (list, part, notes): part None is the whole list, "train" or "val" is that part of it. A data set
-    without a validation split is cut by a hash of the ids, the same way every time (`part_of`); one that is not
-    split at all ships one list called "all".
+    without a validation split is cut by a hash of the ids, the same way every time (`part_of`); one that is
+    not split at all ships one list called "all".
     """
     shipped = set(shipped)
     validation = next((name for name in ("val", "valid", "validation") if name in shipped), None)
@@ -100,8 +103,8 @@ def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str,
     base = next((name for name in ("train", "trainval", "all") if name in shipped), None)
     if split in ("train", "val") and not validation and base:
         note = (
-            f"{where} has no validation split: {VAL_FRACTION:.0%} of its {base!r} images, chosen by a hash of "
-            "their ids, are held out as 'val' and the others are 'train'"
+            f"{where} has no validation split: {VAL_FRACTION:.0%} of its {base!r} images, chosen by a hash "
+            "of their ids, are held out as 'val' and the others are 'train'"
         )
         return base, split, [note]
     raise ValueError(f"{where}: no split {split!r}; there are {', '.join(sorted(shipped)) or 'none'}")

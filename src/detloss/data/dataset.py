@@ -17,7 +17,7 @@ class Dataset:
     names: class names, all different.
     annotations: one per image, ids all different, labels within names.
     images: as many images, `(H, W, 3)` uint8, indexed from 0: a list, or something that reads on access.
-    notes: what a user should be told (boxes clipped, a split that was made), a line each; the caller prints them.
+    notes: what a user should be told (boxes clipped, a split made), a line each; the caller prints them.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Dataset:
         return kept
 
     def check_images(self, progress: Callable[[int, int], Any] | None = None) -> None:
-        """Decode every image once; raises ValueError naming the first file that is damaged or of a wrong size.
+        """Decode every image once; raises ValueError naming the first file that is damaged or of wrong size.
 
         progress: called with (done, total) after each image.
         """

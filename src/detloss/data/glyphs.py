@@ -78,7 +78,7 @@ def stroke(rng: np.random.Generator) -> Outlines:
 
 
 def pose(outlines: Outlines, size: float, angle: float, shear: float, aspect: float) -> Outlines:
-    """Shear, stretch and turn a glyph, then scale it to a box whose longer side is `size` px, at the origin."""
+    """Shear, stretch and turn a glyph, then scale it to a box at the origin, its longer side `size` px."""
     cos, sin = math.cos(angle), math.sin(angle)
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[aspect, shear], [0, 1 / aspect]])
     turned = [(points - 0.5) @ matrix.T for points in outlines]

@@ -1,8 +1,8 @@
 """Embedded scenes: a detection data set drawn from a seed, without a download.
 
 Small shapes of several classes on a textured, noisy background, among shapes and strokes that belong to no
-class. Scene i of a split is a function of (config, split, i) alone: the number of scenes changes no scene, and
-training and validation draw from different random streams, so no instance and no background occurs in both.
+class. Scene i of a split is a function of (config, split, i) alone: the number of scenes changes no scene,
+and training and validation draw from different random streams: no instance and no background occurs in both.
 """
 
 import hashlib

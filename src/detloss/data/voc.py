@@ -24,7 +24,9 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
     """Read one split of a VOC folder; see `detloss.data.load`."""
     root = Path(path)
-    sets = {p.stem: p for p in sorted((root / "ImageSets" / "Main").glob("*.txt"))}
+    # VOC also lists each class by itself: aeroplane_train.txt, with a flag after the id.
+    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    sets = {p.stem: p for p in lists if not p.stem.endswith(("_train", "_val", "_trainval", "_test"))}
     shipped, part, notes = choose_split(split, sets or ("all",), str(root))
     if sets:
         ids = [line.strip() for line in sets[shipped].read_text("utf-8").splitlines() if line.strip()]
@@ -102,7 +104,7 @@ def _annotation(
                 raise ValueError(f"{where(i)}: bndbox/{corner} is {text!r}, must be a number") from None
     boxes[:, :2] -= 1
     ignored = np.array([(o.findtext("difficult") or "0").strip() not in ("0", "") for o in objects], bool)
-    found = np.array([labels(name, lambda i=i: where(i)) for i, name in enumerate(classes)], np.int64)  # type: ignore[misc]
+    found = labels(classes, where)
     boxes, keep = check(boxes, size, where)
     return Annotation(boxes[keep], found[keep], ignored[keep], id)
 

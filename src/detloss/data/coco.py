@@ -1,0 +1,188 @@
+"""COCO JSON: `annotations/instances_<split>*.json` beside image folders, or a single `.json`.
+
+Category ids may have gaps; labels are 0..C-1 in the order of the ids, or by name where names are given.
+`bbox` is (x, y, width, height), the corner counted from 0. `iscrowd` objects are `ignored`. No other fields
+are read.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detloss.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.data.dataset import Dataset
+from detloss.data.images import ImageFiles
+from detloss.data.sample import Annotation
+from detloss.data.write import Splits, items, new_folder, shared_names
+
+SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
+
+
+def annotation_files(path: Path) -> dict[str, Path]:
+    """Split → annotation file, of a data set's folder or of a `.json` itself (split "all"); empty where none is.
+
+    Found are `instances_<split>.json` and `<split>.json`, in `annotations/` or in the folder itself, and
+    `<split>/_annotations.coco.json`. The digits of train2017 are not part of the split's name.
+    """
+    if path.suffix == ".json":
+        return {"all": path}
+    found: dict[str, Path] = {}
+    for folder in (path / "annotations", path):
+        for file in sorted(folder.glob("*.json")):
+            name = file.stem.removeprefix("instances_")
+            split = name.rstrip("0123456789") or name
+            # Any other JSON file is not ours: captions_train2017, package.json.
+            if name != file.stem or split in SPLITS:
+                found.setdefault(split, file)
+    for file in sorted(path.glob("*/_annotations.coco.json")):
+        found.setdefault(file.parent.name, file)
+    return found
+
+
+def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
+    """Read one split of a COCO data set; see `detloss.data.load`."""
+    root = Path(path)
+    files = annotation_files(root)
+    shipped, part, notes = choose_split(split, files, str(root))
+    file = files[shipped]
+    table = _parse(file)
+    categories = {c["id"]: str(c["name"]) for c in sorted(table["categories"], key=lambda c: c["id"])}
+    if names is None:
+        names = tuple(categories.values())
+
+    by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
+    for annotation in table["annotations"]:
+        if annotation["image_id"] not in by_image:
+            raise ValueError(f"{_where(file, annotation)}: there is no image of id {annotation['image_id']}")
+        by_image[annotation["image_id"]].append(annotation)
+    ids = _ids([image["file_name"] for image in table["images"]])
+    chosen = part_of(ids, part, str(file))
+    folder = _image_folder(root, file, shipped, table["images"][0]["file_name"])
+
+    labels, check = Labels(names), BoxCheck()
+    annotations, paths, sizes = [], [], []
+    for i in chosen:
+        image = table["images"][i]
+        objects = by_image[image["id"]]
+        size = (int(image["height"]), int(image["width"]))
+        annotations.append(_annotation(file, objects, categories, ids[i], size, labels, check))
+        paths.append(folder / image["file_name"])
+        sizes.append(size)
+        if not paths[-1].is_file():
+            raise ValueError(f"{file}: image {image['file_name']!r} (id {image['id']}) is not in {folder}")
+    return Dataset(names, annotations, ImageFiles(paths, sizes), notes + check.notes())
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    """The file's tables, with every field that is read below there."""
+    try:
+        table = json.loads(file.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: not valid JSON ({error})") from error
+    wanted = {
+        "images": ("id", "file_name", "width", "height"),
+        "categories": ("id", "name"),
+        "annotations": ("image_id", "category_id", "bbox"),
+    }
+    for kind, fields in wanted.items():
+        rows = table.get(kind) if isinstance(table, dict) else None
+        if not isinstance(rows, list):
+            raise ValueError(f"{file}: has no list {kind!r}; COCO detection files hold {', '.join(wanted)}")
+        for i, row in enumerate(rows):
+            missing = [f for f in fields if not isinstance(row, dict) or f not in row]
+            if missing:
+                raise ValueError(f"{file}: {kind}[{i}] has no {missing[0]!r}")
+        ids = Counter(row["id"] for row in rows if "id" in row)
+        if ids and ids.most_common(1)[0][1] > 1:
+            raise ValueError(f"{file}: {kind}: id {ids.most_common(1)[0][0]} occurs more than once")
+    return table
+
+
+def _where(file: Path, annotation: dict[str, Any]) -> str:
+    return f"{file}: annotation {annotation.get('id', 'without id')} of image {annotation['image_id']}"
+
+
+def _ids(files: list[str]) -> list[str]:
+    """File names without suffix; with folder and suffix where those are not unique."""
+    stems = [Path(file).stem for file in files]
+    return stems if len(set(stems)) == len(stems) else [file.replace("/", "_") for file in files]
+
+
+def _image_folder(root: Path, file: Path, split: str, first: str) -> Path:
+    base = root if root.is_dir() else file.parent
+    name = file.stem.removeprefix("instances_")
+    above = base.parent if base.name == "annotations" else base
+    folders = [
+        parent / sub
+        for parent in dict.fromkeys((base, above))
+        for sub in (f"images/{name}", f"images/{split}", name, split, "images", "")
+    ] + [file.parent]
+    for folder in folders:
+        if (folder / first).is_file():
+            return folder
+    looked = ", ".join(str(f) for f in dict.fromkeys(folders))
+    raise ValueError(f"{file}: its image {first!r} is in none of {looked}")
+
+
+def _annotation(
+    file: Path,
+    objects: list[dict[str, Any]],
+    categories: dict[Any, str],
+    id: str,
+    size: tuple[int, int],
+    labels: Labels,
+    check: BoxCheck,
+) -> Annotation:
+    def where(i: int) -> str:
+        name = categories.get(objects[i]["category_id"], "?")
+        return f"{_where(file, objects[i])} ({id}, {name})"
+
+    boxes = np.zeros((len(objects), 4))
+    for i, o in enumerate(objects):
+        if o["category_id"] not in categories:
+            raise ValueError(f"{where(i)}: there is no category of id {o['category_id']}")
+        try:
+            x, y, width, height = map(float, o["bbox"])
+        except (TypeError, ValueError):
+            raise ValueError(f"{where(i)}: bbox is {o['bbox']}, must be [x, y, width, height]") from None
+        boxes[i] = x, y, x + width, y + height
+    ignored = np.array([bool(o.get("iscrowd", 0)) for o in objects], bool)
+    found = labels([categories[o["category_id"]] for o in objects], where)
+    boxes, keep = check(boxes, size, where)
+    return Annotation(boxes[keep], found[keep], ignored[keep], id)
+
+
+def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
+    """Write splits as a COCO data set; see `detloss.data.save`."""
+    names = shared_names(splits, names)
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+    with new_folder(path) as root:
+        (root / "annotations").mkdir()
+        for split, samples in splits.items():
+            folder = root / "images" / split
+            folder.mkdir(parents=True)
+            images: list[dict[str, Any]] = []
+            annotations: list[dict[str, Any]] = []
+            for item in items(samples, names):
+                number, (height, width) = len(images) + 1, item.size
+                file = item.write_image(folder)
+                images.append({"id": number, "file_name": file, "width": width, "height": height})
+                boxes, labels, ignored, _ = item.annotation
+                for (x1, y1, x2, y2), label, crowd in zip(boxes.tolist(), labels.tolist(), ignored.tolist()):
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": number,
+                            "category_id": label + 1,
+                            "bbox": [x1, y1, x2 - x1, y2 - y1],
+                            "area": (x2 - x1) * (y2 - y1),
+                            "iscrowd": int(crowd),
+                        }
+                    )
+            table = {"images": images, "annotations": annotations, "categories": categories}
+            text = json.dumps(table, ensure_ascii=False)
+            (root / "annotations" / f"instances_{split}.json").write_text(text, "utf-8")
