@@ -1,0 +1,50 @@
+"""The losses: a pure function each, and a Module that is its thin face."""
+
+from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, binary_cross_entropy_with_logits
+from detloss.losses.distribution_focal import (
+    DistributionFocalLoss,
+    distribution_focal_loss,
+    distribution_integral,
+)
+from detloss.losses.focal import SigmoidFocalLoss, sigmoid_focal_loss
+from detloss.losses.iou import (
+    BoxIoULoss,
+    CompleteBoxIoULoss,
+    DistanceBoxIoULoss,
+    EfficientBoxIoULoss,
+    GeneralizedBoxIoULoss,
+    box_iou_loss,
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    efficient_box_iou_loss,
+    generalized_box_iou_loss,
+)
+from detloss.losses.quality_focal import QualityFocalLoss, quality_focal_loss
+from detloss.losses.softmax_focal import SoftmaxFocalLoss, softmax_focal_loss
+from detloss.losses.varifocal import VarifocalLoss, varifocal_loss
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "BoxIoULoss",
+    "CompleteBoxIoULoss",
+    "DistanceBoxIoULoss",
+    "DistributionFocalLoss",
+    "EfficientBoxIoULoss",
+    "GeneralizedBoxIoULoss",
+    "QualityFocalLoss",
+    "SigmoidFocalLoss",
+    "SoftmaxFocalLoss",
+    "VarifocalLoss",
+    "binary_cross_entropy_with_logits",
+    "box_iou_loss",
+    "complete_box_iou_loss",
+    "distance_box_iou_loss",
+    "distribution_focal_loss",
+    "distribution_integral",
+    "efficient_box_iou_loss",
+    "generalized_box_iou_loss",
+    "quality_focal_loss",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "varifocal_loss",
+]

@@ -1,0 +1,95 @@
+"""Binary cross entropy on logits: the loss every other one here is a weighting of."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detloss.losses.elementwise import elementwise
+from detloss.losses.module import keep, kept, one_weight, shown
+
+
+def bce(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
+    """-(w t log p + (1-t) log(1-p)) with p = σ(logits) and w = pos_weight."""
+    log_q = F.logsigmoid(-logits)  # log(1-p); log p is log(1-p) + logits
+    if pos_weight is None:
+        return -(log_q + targets * logits)
+    positive = pos_weight * targets
+    return -((1 - targets + positive) * log_q + positive * logits)
+
+
+def binary_cross_entropy_with_logits(
+    inputs: Tensor,
+    targets: Tensor,
+    reduction: str = "none",
+    *,
+    alpha: float | Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Binary cross entropy of logits, with class indices, per-class alpha and ignored rows.
+
+    BCE = -(t log p + (1-t) log(1-p)),  p = σ(x);  with alpha: (alpha t + (1-alpha)(1-t)) BCE.
+
+    Equals `torch.nn.functional.binary_cross_entropy_with_logits` in value and gradient where that has the
+    argument; the order of arguments is this package's, and the default reduction "none".
+
+    Args:
+        inputs: logits `(..., C)`, any floating dtype.
+        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
+            background, `ignore_index` for rows that do not count.
+        reduction: "none", "sum" or "mean" (over the elements that count).
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; None or negative: off.
+        pos_weight: factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
+        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
+        ignore_index: the index of rows to leave out.
+
+    Returns:
+        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
+
+    Raises:
+        ValueError: shapes that do not fit, an index or value out of range, targets that require grad.
+    """
+    return elementwise(
+        bce,
+        inputs,
+        targets,
+        reduction,
+        alpha=alpha,
+        pos_weight=pos_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+    )
+
+
+class BCEWithLogitsLoss(nn.Module):
+    """`binary_cross_entropy_with_logits` as a Module, reduction "mean"; see there."""
+
+    weight: Tensor | None
+    pos_weight: Tensor | None
+    reduction: str
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        *,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        alpha: float | Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        keep(
+            self,
+            weight=weight,
+            reduction=reduction,
+            pos_weight=pos_weight,
+            alpha=alpha,
+            ignore_index=ignore_index,
+        )
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+        arguments = kept(self) | {"weight": one_weight(self, weight)}
+        return binary_cross_entropy_with_logits(inputs, targets, **arguments)
+
+    extra_repr = shown

@@ -1,0 +1,93 @@
+"""Distribution focal loss: a box side as a distribution over bins, and the integral that reads it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detloss.losses.elementwise import (
+    broadcastable,
+    check_constant,
+    check_reduction,
+    compute_dtype,
+    reduce,
+)
+from detloss.losses.module import keep, kept, shown
+
+
+def distribution_focal(logits: Tensor, targets: Tensor) -> Tensor:
+    """-((i+1-y) log p_i + (y-i) log p_{i+1}), i = floor y: every bin j weighs max(0, 1-|y-j|)."""
+    share = (1 - (targets.unsqueeze(-1) - _bins(logits)).abs()).clamp(min=0)
+    return -(share * F.log_softmax(logits, -1)).sum(-1)
+
+
+def distribution_focal_loss(
+    inputs: Tensor, targets: Tensor, reduction: str = "none", *, weight: Tensor | None = None
+) -> Tensor:
+    """Cross entropy to the two bins next to a distance, linearly shared between them.
+
+    DFL = -((i+1-y) log p_i + (y-i) log p_{i+1}),  i = floor y,  p = softmax of the n+1 logits of one side.
+    Smallest where p has those two shares; `distribution_integral` then gives y back.
+
+    Convention: targets are clamped to [0, n] without touching the argument, and both ends are exact (mmdet
+    does not clamp; ultralytics clamps in place to n - .01). A box is four such sides, left, top, right,
+    bottom, in units of the bins, usually the stride.
+
+    Args:
+        inputs: logits `(..., n+1)`, any floating dtype, at least two bins.
+        targets: distances in bins `(...)`.
+        reduction: "none", "sum" or "mean" (over the targets).
+        weight: factor on the loss, broadcastable to `targets`.
+
+    Returns:
+        The loss `(...)`, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in
+        float32.
+
+    Raises:
+        ValueError: shapes that do not fit, targets that require grad.
+
+    Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 6.
+    """
+    check_reduction(reduction)
+    check_constant("targets", targets)
+    dtype = compute_dtype(inputs)
+    if inputs.shape[-1:].numel() < 2 or not inputs.ndim:
+        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; the last dimension holds n+1 ≥ 2 bins")
+    if targets.shape != inputs.shape[:-1]:
+        raise ValueError(
+            f"targets have shape {tuple(targets.shape)}; inputs {tuple(inputs.shape)} ask for "
+            f"{tuple(inputs.shape[:-1])}, one distance per distribution"
+        )
+    loss = distribution_focal(inputs.to(dtype), targets.to(dtype).clamp(0, inputs.shape[-1] - 1))
+    if weight is not None:
+        loss = loss * broadcastable("weight", weight, loss).to(dtype)
+    return reduce(loss, reduction, loss.numel(), inputs)
+
+
+def distribution_integral(inputs: Tensor) -> Tensor:
+    """The mean of a distribution over bins: Σ_j j softmax(inputs)_j, `(..., n+1)` → `(...)`, in bins.
+
+    The result is float32 (float64 for float64 inputs), also for half-precision logits: it becomes a box, and
+    bf16 would place its side only to a sixteenth of a bin.
+
+    Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 4.
+    """
+    logits = inputs.to(compute_dtype(inputs))
+    return (logits.softmax(-1) * _bins(logits)).sum(-1)
+
+
+def _bins(logits: Tensor) -> Tensor:
+    return torch.arange(logits.shape[-1], dtype=logits.dtype, device=logits.device)
+
+
+class DistributionFocalLoss(nn.Module):
+    """`distribution_focal_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        keep(self, reduction=reduction)
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., n+1)` for distances `(...)` in bins."""
+        return distribution_focal_loss(inputs, targets, weight=weight, **kept(self))
+
+    extra_repr = shown

@@ -1,0 +1,118 @@
+"""Focal loss: cross entropy that turns away from what is already right."""
+
+import torch
+from torch import Tensor, nn
+
+from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, bce
+from detloss.losses.elementwise import check_exponent, elementwise, power
+from detloss.losses.module import keep, kept, one_weight, shown
+
+
+def focal(
+    logits: Tensor, targets: Tensor, *, gamma: float | Tensor, pos_weight: Tensor | None = None
+) -> Tensor:
+    """(1-p_t)^γ BCE with p_t = p t + (1-p)(1-t)."""
+    # 1-p_t as a sum of positive terms, and 1-p as σ(-x): no digit is lost where the prediction is saturated.
+    miss = (1 - targets) * torch.sigmoid(logits) + targets * torch.sigmoid(-logits)
+    return power(miss, gamma) * bce(logits, targets, pos_weight=pos_weight)
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None = 0.25,
+    gamma: float | Tensor = 2.0,
+    reduction: str = "none",
+    *,
+    pos_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Tensor:
+    """Focal loss on logits, one sigmoid per class.
+
+    FL = alpha_t (1-p_t)^γ BCE(x, t),  p = σ(x),  p_t = p t + (1-p)(1-t),  alpha_t = alpha t + (1-alpha)(1-t).
+
+    Equals `torchvision.ops.sigmoid_focal_loss`, arguments in the same order. γ = 0 is exactly
+    (alpha-weighted) BCE. Value and gradient are finite at every finite logit for every γ ≥ 0, the second
+    derivative as well.
+
+    Convention: alpha weighs the positives, 1-alpha the negatives (torchvision, mmdet, fvcore). On soft
+    targets this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and
+    γ = 2 at p = .122. Use `quality_focal_loss` where a score shall learn a soft label such as an IoU.
+
+    Args:
+        inputs: logits `(..., C)`, any floating dtype.
+        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
+            background, `ignore_index` for rows that do not count.
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; None or negative: off.
+        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+        reduction: "none", "sum" or "mean" (over the elements that count). A detector divides a sum.
+        pos_weight: factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
+        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
+        ignore_index: the index of rows to leave out.
+
+    Returns:
+        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
+
+    Raises:
+        ValueError: shapes that do not fit, an index or value out of range, targets that require grad.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5.
+    """
+    check_exponent("gamma", gamma)
+    return elementwise(
+        focal,
+        inputs,
+        targets,
+        reduction,
+        alpha=alpha,
+        pos_weight=pos_weight,
+        weight=weight,
+        ignore_index=ignore_index,
+        gamma=gamma,
+    )
+
+
+class SigmoidFocalLoss(nn.Module):
+    """`sigmoid_focal_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(
+        self,
+        alpha: float | Tensor | None = 0.25,
+        gamma: float | Tensor = 2.0,
+        reduction: str = "mean",
+        *,
+        pos_weight: Tensor | None = None,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        check_exponent("gamma", gamma)
+        keep(
+            self,
+            alpha=alpha,
+            gamma=gamma,
+            reduction=reduction,
+            pos_weight=pos_weight,
+            weight=weight,
+            ignore_index=ignore_index,
+        )
+
+    @classmethod
+    def from_bce(
+        cls,
+        bce: nn.BCEWithLogitsLoss | BCEWithLogitsLoss,
+        alpha: float | Tensor | None = 0.25,
+        gamma: float | Tensor = 2.0,
+    ) -> "SigmoidFocalLoss":
+        """The focal form of a `BCEWithLogitsLoss`, torch's or this package's.
+
+        Keeps its weight, pos_weight and reduction; the given Module is not changed.
+        """
+        return cls(alpha, gamma, bce.reduction, pos_weight=bce.pos_weight, weight=bce.weight)
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+        return sigmoid_focal_loss(inputs, targets, **kept(self) | {"weight": one_weight(self, weight)})
+
+    extra_repr = shown
