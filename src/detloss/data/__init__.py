@@ -9,6 +9,7 @@ from pathlib import Path
 from detloss.data import coco, voc, yolo
 from detloss.data.augment import Augment, augment, letterbox, unletterbox
 from detloss.data.dataset import Dataset, summary
+from detloss.data.images import read_image
 from detloss.data.sample import Annotation, Sample
 from detloss.data.synthetic import SceneConfig, scenes
 from detloss.data.write import Splits
@@ -22,6 +23,7 @@ __all__ = [
     "augment",
     "letterbox",
     "load",
+    "read_image",
     "save",
     "scenes",
     "summary",

@@ -15,21 +15,18 @@ MIN_SIDE = 1.0  # px; what is left of an object below this is not seen
 
 @dataclass(frozen=True)
 class Augment:
-    """How strongly samples are changed; all zero (and scale (1, 1)) changes nothing.
-
-    flip: probability of a left-right flip.
-    scale: smallest and largest magnification, drawn uniformly in its logarithm.
-    translate: largest shift of the centre, as a fraction of the image's sides. With `scale` this is also
-        the crop: what leaves the image is cut off.
-    colour: largest relative change of brightness, contrast and saturation, each uniform in [-colour, colour].
-    visible: an object of which less than this fraction of its area is left becomes `ignored`.
-    """
+    """How strongly training images are changed; all zero and scale (1, 1) changes nothing."""
 
     flip: float = 0.5
+    """Probability of a left-right flip."""
     scale: tuple[float, float] = (0.8, 1.25)
+    """Smallest and largest magnification, uniform in its logarithm."""
     translate: float = 0.1
+    """Largest shift of the centre, as a fraction of the image's sides; what leaves the image is cut off."""
     colour: float = 0.2
+    """Largest relative change of brightness, contrast and saturation, each uniform in [-colour, colour]."""
     visible: float = 0.3
+    """An object of which less than this fraction of its area is left becomes ignored."""
 
     def __post_init__(self) -> None:
         for name in ("flip", "translate", "colour", "visible"):

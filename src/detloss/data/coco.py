@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
-    """Split → annotation file, of a data set's folder or of a `.json` itself (split "all"); empty where none is.
+    """Split → annotation file, of a data set's folder or of a `.json` itself (split "all").
 
     Found are `instances_<split>.json` and `<split>.json`, in `annotations/` or in the folder itself, and
     `<split>/_annotations.coco.json`. The digits of train2017 are not part of the split's name.

@@ -31,33 +31,32 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What the scenes look like; the same config draws the same scenes, bit for bit.
-
-    size: side of the square image in pixels.
-    train, val: number of scenes.
-    classes: number of classes, 1 to 12.
-    objects: fewest and most objects in a scene that is not empty (fewer where they do not fit).
-    object_size: shortest and longest, in pixels, of the longer side of an object's box.
-    contrast: least and most difference of an object from its background, as a fraction of full range.
-    clutter: fewest and most shapes and strokes of no class, drawn like objects: hard negatives.
-    noise: standard deviation of each pixel's noise, as a fraction of full range.
-    long_tail: frequency of class k is proportional to (k + 1) ** -long_tail; 0 is uniform.
-    empty: fraction of scenes without an object.
-    seed: of everything drawn.
-    """
+    """What the embedded scenes look like; the same config draws the same scenes."""
 
     size: int = 128
+    """Side of the square image in pixels."""
     train: int = 3000
+    """Number of training scenes."""
     val: int = 256
+    """Number of validation scenes."""
     classes: int = 8
+    """Number of classes, 1 to 12."""
     objects: tuple[int, int] = (1, 3)
+    """Fewest and most objects in a scene that is not empty (fewer where they do not fit)."""
     object_size: tuple[float, float] = (12.0, 32.0)
+    """Shortest and longest, in pixels, of the longer side of an object's box."""
     contrast: tuple[float, float] = (0.1, 0.35)
+    """Least and most difference of an object from its background, as a fraction of full range."""
     clutter: tuple[int, int] = (4, 8)
+    """Fewest and most shapes and strokes of no class, drawn like objects: hard negatives."""
     noise: float = 0.07
+    """Standard deviation of each pixel's noise, as a fraction of full range."""
     long_tail: float = 0.0
+    """Frequency of class k is proportional to (k + 1) ** -long_tail; 0 is uniform."""
     empty: float = 0.1
+    """Fraction of scenes without an object."""
     seed: int = 0
+    """Of everything drawn."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, may_be: str) -> None:
