@@ -1,0 +1,153 @@
+"""Which locations must find which object: max-IoU (RetinaNet) and ATSS assignment.
+
+Both take a whole batch at once. The objects of an image are padded to the largest count in the batch:
+`boxes` is `(B, M, 4)` in pixels, `labels` is `(B, M)` with a class index, `NO_OBJECT` for padding, or
+`IGNORED` for a region that is neither to be found nor a mistake when found (VOC "difficult", COCO crowd).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detloss.boxes import box_iou
+
+NO_OBJECT = -1
+IGNORED = -100
+"""The label of what no loss may count: the `ignore_index` default of every classification loss."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """For each location of each image: its class, its box, and whether it counts.
+
+    Attributes:
+        labels: `(B, P)` int64: the class of a positive, `num_classes` for background, `IGNORED`.
+        boxes: `(B, P, 4)` xyxy in pixels: the object of a positive, zeros elsewhere.
+        positives: `(B, P)` bool.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    positives: Tensor
+
+
+def max_iou(
+    anchors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    positive: float = 0.5,
+    negative: float = 0.4,
+    rescue: bool = True,
+) -> Assignment:
+    """Assigns each anchor to the object it overlaps most (RetinaNet, 1708.02002, section 4).
+
+    An anchor is positive from IoU `positive`, background below `negative`, ignored in between.
+
+    Args:
+        anchors: `(P, 4)` xyxy in pixels.
+        boxes: `(B, M, 4)` objects.
+        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
+        num_classes: number of classes; this index means background in the result.
+        positive: IoU from which an anchor is positive.
+        negative: IoU below which an anchor is background.
+        rescue: give an object that no anchor overlaps by `positive` the anchors that overlap it most, as
+            Faster R-CNN does; without it small objects have no positives at all. Where two objects want the
+            same anchor, the larger IoU has it.
+    """
+    iou = _iou(boxes, labels, anchors)
+    best, match = iou.max(dim=1)
+    taken = best >= positive
+    if rescue:
+        of_object = iou.amax(dim=2, keepdim=True)
+        wanted = (iou == of_object) & (of_object > 0) & (of_object < positive)
+        rescued_iou, rescuer = torch.where(wanted, iou, -1.0).max(dim=1)
+        # An anchor that is positive for one object is not taken from it for another.
+        rescued = (rescued_iou > 0) & ~taken
+        match = torch.where(rescued, rescuer, match)
+        taken = taken | rescued
+    unclear = (best >= negative) & ~taken
+    return _assignment(match, taken, unclear, anchors, boxes, labels, num_classes)
+
+
+def atss(
+    anchors: Tensor,
+    level_sizes: Sequence[int],
+    boxes: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    candidates: int = 9,
+) -> Assignment:
+    """Adaptive training sample selection (ATSS, 1912.02424, algorithm 1).
+
+    For each object the `candidates` anchors of each level whose centres lie nearest to its own are compared
+    with it; positive are those whose IoU reaches the mean plus the standard deviation of the candidates' IoUs
+    and whose centre lies inside the object. An anchor wanted by several objects goes to the one it overlaps
+    most.
+
+    Args:
+        anchors: `(P, 4)` one square anchor a location, level after level.
+        level_sizes: number of anchors of each level, in that order.
+        boxes: `(B, M, 4)` objects.
+        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
+        num_classes: number of classes; this index means background in the result.
+        candidates: k of the paper.
+    """
+    iou = _iou(boxes, labels, anchors)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    object_centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+    distance = (object_centres[:, :, None] - centres).square().sum(-1)
+    nearest, start = [], 0
+    for size in level_sizes:
+        level = distance[..., start : start + size]
+        nearest.append(level.topk(min(candidates, size), dim=-1, largest=False).indices + start)
+        start += size
+    candidate = torch.cat(nearest, dim=-1)
+    candidate_iou = iou.gather(2, candidate)
+    spread = candidate_iou.std(dim=-1, keepdim=True) if candidate.shape[-1] > 1 else 0.0
+    reached = candidate_iou >= candidate_iou.mean(dim=-1, keepdim=True) + spread
+    x, y = centres[candidate].unbind(-1)
+    left, top, right, bottom = boxes[:, :, None].unbind(-1)
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    chosen = torch.zeros_like(iou, dtype=torch.bool).scatter_(2, candidate, reached & inside)
+    best, match = torch.where(chosen, iou, -1.0).max(dim=1)
+    taken = best > 0
+    return _assignment(match, taken, torch.zeros_like(taken), anchors, boxes, labels, num_classes)
+
+
+def _iou(boxes: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
+    """IoU of every object with every anchor `(B, M, P)`, -1 where there is no object to find."""
+    batch, count, _ = boxes.shape
+    if count == 0:
+        return boxes.new_full((batch, 1, len(anchors)), -1.0)
+    iou = box_iou(boxes.reshape(-1, 4), anchors).reshape(batch, count, -1)
+    return iou.masked_fill((labels < 0)[..., None], -1.0)
+
+
+def _assignment(
+    match: Tensor,
+    taken: Tensor,
+    unclear: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    num_classes: int,
+) -> Assignment:
+    if boxes.shape[1] == 0:
+        shape = (*match.shape, 4)
+        return Assignment(torch.full_like(match, num_classes), boxes.new_zeros(shape), taken)
+    unclear = unclear | (_covered(boxes, labels, anchors) & ~taken)
+    target = labels.gather(1, match)
+    target = target.masked_fill(~taken, num_classes).masked_fill(unclear, IGNORED)
+    box = boxes.gather(1, match[..., None].expand(-1, -1, 4)) * taken[..., None]
+    return Assignment(target, box, taken)
+
+
+def _covered(boxes: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
+    """`(B, P)`: whether an ignored region holds the anchor's centre."""
+    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(-1)
+    left, top, right, bottom = boxes[..., None, :].unbind(-1)
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    return (inside & (labels == IGNORED)[..., None]).any(dim=1)

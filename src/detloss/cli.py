@@ -1,0 +1,393 @@
+"""The command line: `detloss compare | train | evaluate | predict | scenes`."""
+
+import contextlib
+import io
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from detloss.compare import CompareConfig, check, compare, open_data, prepare
+from detloss.config import Recipe, TrainConfig, load_config, to_dict
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.data import Dataset, SceneConfig, save, scenes
+from detloss.data.batches import Letterboxed
+from detloss.evaluate import Evaluation, to_coco_results
+from detloss.parallel import JobFailed
+from detloss.predict import find_images, predict_files
+from detloss.runs import new_folder, versions, write_json
+from detloss.statistics import answer, points
+from detloss.terminal import CompareDisplay, ap_by_pair, comparison_table, console, counting, progress_bar
+from detloss.train import NonFiniteLoss, evaluate_on, load_detector, pick_device, train
+
+T = TypeVar("T")
+Out = Annotated[
+    Path | None, tyro.conf.arg(help="Folder for the results; otherwise the next number under runs/.")
+]
+FromFile = Annotated[
+    Path | None, tyro.conf.arg(help="A run folder or its config.json; other arguments change what it says.")
+]
+
+
+class Usage(ValueError):
+    """Bad arguments: one line, exit status 2."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Which classification loss, which box loss? Same data, seeds and batches, each loss tuned on its own."""
+
+    compare: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute: two seeds, few steps, no verdict worth trusting."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one detector with one pair of losses."""
+
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a trained detector: AP by COCO's rules, size and class, calibration, score-IoU correlation."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of `detloss train`, or a run of a comparison."""
+    data: str | None = None
+    """Another data set than the one of the run."""
+    split: str | None = None
+    """Another split than the run's validation split."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    out: Out = None
+    quick: bool = False
+    """Only the first 64 images."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Detect in images or folders of images: drawn boxes and COCO results."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of `detloss train`, or a run of a comparison."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, or folders of images."""
+    score: float = 0.3
+    """Least score of a box that is drawn; detections.json holds all."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    out: Out = None
+    quick: bool = False
+    """Only the first 8 images."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Write the embedded scenes as a data set of files."""
+
+    format: Literal["coco", "voc", "yolo"] = "coco"
+    """Of the annotations."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """What is drawn."""
+    out: Out = None
+    quick: bool = False
+    """Only 64 training and 16 validation scenes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `detloss` command; exits 0 when all was done, 2 on bad arguments or input."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # matplotlib and the forkserver warn about what a user can do nothing about.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+        raise SystemExit(0)
+    if name == "--version":
+        print(versions("cpu")["detloss"])
+        raise SystemExit(0)
+    try:
+        if name not in COMMANDS:
+            raise Usage(f"unknown command {name!r}; it may be {', '.join(COMMANDS)}")
+        parse, run = COMMANDS[name]
+        out = run(parse(arguments[1:]))
+    except (ValueError, NonFiniteLoss, JobFailed) as error:
+        print(f"detloss {name}: {error}" if name in COMMANDS else f"detloss: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command with the same --out continues", file=sys.stderr)
+        raise SystemExit(130) from None
+    print(out)
+
+
+def _overview() -> str:
+    lines = ["detloss: the losses of dense object detection, and which one to use on your data", ""]
+    for name, kind in (
+        ("compare", Compare),
+        ("train", Train),
+        ("evaluate", Evaluate),
+        ("predict", Predict),
+        ("scenes", Scenes),
+    ):
+        lines.append(f"  detloss {name:<9} {(kind.__doc__ or '').splitlines()[0]}")
+    return "\n".join(
+        [*lines, "", "`detloss COMMAND --help` lists the arguments of a command; most have --quick."]
+    )
+
+
+def _parse(command: str, kind: type[T], arguments: Sequence[str], default: T | Any = tyro.MISSING) -> T:
+    """What the arguments say, with one line for whatever they say wrongly."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                kind,
+                prog=f"detloss {command}",
+                description=kind.__doc__,
+                args=arguments,
+                default=default,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise Usage(_one_line(told.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The message inside the frame that tyro draws round it, and the arguments it suggests."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    rules = [i for i, line in enumerate(lines) if set(line) == {"─"}] or [len(lines)]
+    message = " ".join(lines[: rules[0]])
+    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--")]
+    hint = f"; did you mean {near[0]}?" if near and message.startswith("Unrecognized") else ""
+    return f"{message}{hint}"
+
+
+def _value_of(arguments: Sequence[str], flag: str) -> str | None:
+    """The value given to a flag, looked up before the arguments are parsed."""
+    for i, argument in enumerate(arguments):
+        if argument == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _quick_recipe(recipe: Recipe) -> Recipe:
+    few = replace(recipe.scenes, train=min(recipe.scenes.train, 256), val=min(recipe.scenes.val, 48))
+    return replace(recipe, steps=min(recipe.steps, 40), evaluations=2, scenes=few)
+
+
+def parse_compare(arguments: Sequence[str]) -> Compare:
+    """`detloss compare`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
+    file = _value_of(arguments, "--config")
+    config = load_config(CompareConfig, Path(file)) if file else CompareConfig()
+    if "--quick" in arguments:
+        recipe = _quick_recipe(config.recipe)
+        config = replace(config, recipe=recipe, seeds=min(config.seeds, 2), lrs=config.lrs[:2], rungs=(0.5,))
+        config = replace(config, box_weights=config.box_weights[:1])
+    return _parse("compare", Compare, arguments, Compare(compare=config))
+
+
+def parse_train(arguments: Sequence[str]) -> Train:
+    """`detloss train`: as `parse_compare`."""
+    file = _value_of(arguments, "--config")
+    config = load_config(TrainConfig, Path(file)) if file else TrainConfig()
+    if "--quick" in arguments:
+        config = replace(config, recipe=_quick_recipe(config.recipe))
+    return _parse("train", Train, arguments, Train(train=config))
+
+
+def _open(recipe: Recipe) -> tuple[Dataset, Dataset]:
+    """Both splits, every image decoded once so that a damaged one is an error before anything is written."""
+    with counting("drawing scenes") as progress:
+        both = open_data(recipe, progress)
+    if recipe.data != "embedded":
+        for dataset, name in zip(both, (recipe.train_split, recipe.val_split)):
+            with counting(f"reading {name} images") as progress:
+                dataset.check_images(progress)
+            for note in dataset.notes:
+                console.print(f"{name}: {note}")
+    classes = ", ".join(f"{name} → {label}" for name, label in both[0].class_map.items())
+    console.print(f"{len(both[0])} training and {len(both[1])} validation images; classes: {classes}")
+    return both
+
+
+def run_compare(command: Compare) -> Path:
+    """Runs `detloss compare`; its folder is returned."""
+    from detloss.report import write_report
+
+    config = command.compare
+    check(config)
+    training, validation = _open(config.recipe)
+    out = new_folder("compare", command.out)
+    data = prepare(config, out, training, validation)
+    console.print(
+        f"{data['negatives_per_positive']:.0f} negatives per positive location, "
+        f"{data['negatives_per_positive_logits']:.0f} per positive logit "
+        f"({data['locations']} locations an image, {data['measured_images']} images)"
+    )
+    state = None
+    with CompareDisplay(0) as display:
+        for state in compare(config, out):
+            display.show(state)
+    assert state is not None
+    console.print(comparison_table(state))
+    with console.status("writing the report"):
+        write_report(out)
+    console.print(answer(ap_by_pair(state)))
+    if state.diverged:
+        write_json(out / "diverged.json", state.diverged)
+        raise JobFailed(
+            f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
+        )
+    console.print(f"report: {out / 'report.html'}")
+    return out
+
+
+def run_train(command: Train) -> Path:
+    """Runs `detloss train`; its folder is returned."""
+    from detloss import plots
+
+    config = command.train
+    recipe = config.recipe
+    find_loss(config.loss, CLASSIFICATION_LOSSES)
+    find_loss(config.box_loss, BOX_LOSSES)
+    device = pick_device(recipe.device)
+    training, validation = _open(recipe)
+    out = new_folder("train", command.out)
+    write_json(out / "versions.json", versions(str(device)))
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=recipe.steps, note="")
+
+        def on_step(row: dict[str, float]) -> None:
+            bar.update(
+                task, completed=row["step"], note=f"loss {row['loss']:.3f}, {row['positives']} positives"
+            )
+
+        def on_evaluation(step: int, evaluation: Evaluation) -> None:
+            console.print(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
+
+        size = recipe.size
+        result = train(
+            config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
+        )
+    plots.save(plots.training_curves(out), out / "curves")
+    console.print(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
+    return out
+
+
+def run_evaluate(command: Evaluate) -> Path:
+    """Runs `detloss evaluate`; its folder is returned."""
+    from detloss import plots
+
+    device = pick_device(command.device)
+    detector, config, names = load_detector(command.run, device)
+    recipe = replace(config.recipe, data=command.data or config.recipe.data)
+    recipe = replace(recipe, val_split=command.split or recipe.val_split)
+    dataset = _split(recipe, names)
+    if command.quick:
+        dataset = dataset.select(range(min(64, len(dataset))))
+    with console.status(f"evaluating {len(dataset)} images"):
+        evaluation, detections = evaluate_on(detector, Letterboxed(dataset, recipe.size), recipe, device)
+    out = new_folder("evaluate", command.out)
+    ids = [dataset.annotation(i).id for i in range(len(dataset))]
+    write_json(out / "config.json", to_dict(replace(config, recipe=recipe)))
+    write_json(out / "detections.json", to_coco_results(detections, ids))
+    write_json(out / "metrics.json", evaluation.to_dict())
+    for name, figure in plots.evaluation_figures(evaluation).items():
+        plots.save(figure, out / name)
+    _print_evaluation(evaluation)
+    return out
+
+
+def _split(recipe: Recipe, names: Sequence[str]) -> Dataset:
+    from detloss.data import load
+
+    if recipe.data == "embedded":
+        split = recipe.val_split
+        if split not in ("train", "val"):
+            raise ValueError(f"split is {split!r}; the embedded scenes have train and val")
+        return scenes(recipe.scenes, split)
+    return load(recipe.data, recipe.val_split, names=names)
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
+    calibration = evaluation.calibration
+    lines: list[tuple[str, Any]] = [
+        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
+        (
+            "AP of small, medium, large objects (COCO)",
+            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
+        ),
+        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
+    ]
+    for text, values in lines:
+        console.print(f"{text}: {', '.join(points(v) for v in values)}")
+    for one in evaluation.size_bins:
+        console.print(
+            f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)"
+        )
+    for name, value in evaluation.per_class.items():
+        console.print(f"  AP of {name}: {points(value)}")
+    console.print(
+        f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
+        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
+    )
+    console.print(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
+
+
+def run_predict(command: Predict) -> Path:
+    """Runs `detloss predict`; its folder is returned."""
+    device = pick_device(command.device)
+    detector, config, names = load_detector(command.run, device)
+    files = find_images(command.images)
+    if command.quick:
+        files = files[:8]
+    out = new_folder("predict", command.out)
+    with counting("detecting") as progress:
+        ids, found = predict_files(detector, config, names, files, out, device, command.score, progress)
+    write_json(out / "detections.json", to_coco_results(found, ids))
+    shown = sum(int((one.scores >= command.score).sum()) for one in found)
+    console.print(f"{len(files)} images, {shown} boxes with a score of at least {command.score:g}")
+    return out
+
+
+def run_scenes(command: Scenes) -> Path:
+    """Runs `detloss scenes`; its folder is returned."""
+    config = command.scenes
+    if command.quick:
+        config = replace(config, train=min(config.train, 64), val=min(config.val, 16))
+    out = new_folder("scenes", command.out)
+    with counting("drawing scenes") as progress:
+        splits = {split: scenes(config, split, progress=progress) for split in ("train", "val")}
+    with console.status(f"writing {config.train + config.val} images"):
+        save(splits, out, format=command.format)
+    console.print(f"{config.train} training and {config.val} validation images as {command.format}")
+    return out
+
+
+def _plain(name: str, kind: type[T]) -> Callable[[Sequence[str]], T]:
+    return lambda arguments: _parse(name, kind, arguments)
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], Path]]] = {
+    "compare": (parse_compare, run_compare),
+    "train": (parse_train, run_train),
+    "evaluate": (_plain("evaluate", Evaluate), run_evaluate),
+    "predict": (_plain("predict", Predict), run_predict),
+    "scenes": (_plain("scenes", Scenes), run_scenes),
+}

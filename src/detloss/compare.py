@@ -1,0 +1,473 @@
+"""The main job: same data, seeds, batches and initial weights; only the loss differs, each tuned on its own.
+
+Losses differ in the scale of their gradients, so that one shared learning rate decides the verdict before
+training starts. Each loss is therefore given its own rate and box weight by successive halving on a part of
+the training set held out for it; the validation set is only ever seen by the runs that are compared.
+"""
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detloss.assign import IGNORED
+from detloss.config import Recipe, SharedRecipe, TrainConfig, load_config, to_dict
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.data import Dataset, load, scenes, summary
+from detloss.data.batches import Letterboxed, collate
+from detloss.detector import Detector
+from detloss.evaluate import Evaluation
+from detloss.parallel import Event, JobFailed, run_jobs
+from detloss.runs import read_json, versions, write_csv, write_json
+from detloss.train import NonFiniteLoss, pick_device, train
+
+RESULT_COLUMNS = (
+    "classification_loss",
+    "box_loss",
+    "seed",
+    "ap",
+    "ap50",
+    "ap75",
+    "ece",
+    "seconds",
+    "peak_memory_mb",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar100",
+    "ece_threshold",
+    "ece_recall",
+    "score_iou_correlation",
+    "lr",
+    "box_weight",
+    "steps",
+)
+SWEEP_COLUMNS = (
+    "classification_loss",
+    "box_loss",
+    "rung",
+    "steps",
+    "lr",
+    "box_weight",
+    "ap",
+    "seconds",
+    "chosen",
+)
+SWEEP_SEED = 1000
+"""Not among the seeds that are compared."""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Which losses are compared, and how each is tuned."""
+
+    losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal")
+    """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
+    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is paired
+    with every box loss; focal+ciou names one pair."""
+    box_losses: tuple[str, ...] = ("giou",)
+    """Box losses: iou giou diou ciou eiou, or your own module:function."""
+    seeds: int = 3
+    """Runs a loss; seed k has the same initial weights and batches for all losses."""
+    lr: float | None = None
+    """Learning rate of all losses; without it each loss gets its own from the sweep."""
+    box_weight: float | None = None
+    """Weight of the box loss for all losses; without it each loss gets its own from the sweep."""
+    lrs: tuple[float, ...] = (0.003, 0.01, 0.03)
+    """Learning rates that the sweep tries."""
+    box_weights: tuple[float, ...] = (2.0, 6.0)
+    """Box weights that the sweep tries."""
+    rungs: tuple[float, ...] = (0.2, 0.5)
+    """Parts of the steps that the sweep's candidates are trained for; after each the better third goes on."""
+    held_out: float = 0.2
+    """Part of the training set that the sweep evaluates on (at most 256 images)."""
+    workers: int = 0
+    """Runs at a time; 0: as many as cores (at most 8), or one on a GPU."""
+    recipe: SharedRecipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        for name in ("losses", "box_losses", "lrs", "box_weights", "rungs"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; name at least one")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; it must be at least 1 (3 for an interval)")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
+        if any(not 0 < part <= 1 for part in self.rungs):
+            raise ValueError(f"rungs is {self.rungs}; they are parts of the steps, above 0 and at most 1")
+        if min(self.lrs + self.box_weights) <= 0 or (self.lr is not None and self.lr <= 0):
+            raise ValueError("lr, lrs and box_weights must be positive")
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(classification loss, box loss), the baseline first."""
+        pairs = []
+        for name in self.losses:
+            classification, plus, box = name.partition("+")
+            pairs += [(classification, b) for b in ([box] if plus else self.box_losses)]
+        return list(dict.fromkeys(pairs))
+
+    @property
+    def candidates(self) -> list[tuple[float, float]]:
+        """(learning rate, box weight) that the sweep tries."""
+        rates = self.lrs if self.lr is None else (self.lr,)
+        weights = self.box_weights if self.box_weight is None else (self.box_weight,)
+        return list(itertools.product(rates, weights))
+
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of the comparison.
+
+    Attributes:
+        pair: its losses.
+        config: its configuration.
+        folder: where it leaves its results.
+        rung: of the sweep; None for a run that is compared.
+        held_out: part of the training set kept for the sweep's evaluation.
+    """
+
+    pair: Pair
+    config: TrainConfig
+    folder: Path
+    rung: int | None
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: its metrics, or why there are none (the loss diverged)."""
+
+    metrics: dict[str, Any] | None
+    diverged: str | None = None
+
+    @property
+    def ap(self) -> float:
+        """AP, 0 where training diverged or nothing could be measured."""
+        value = self.metrics["ap"] if self.metrics else None
+        return 0.0 if value is None or math.isnan(value) else float(value)
+
+
+def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
+    """The training and the validation split, with the same class names."""
+    if recipe.data == "embedded":
+        train_split = scenes(recipe.scenes, "train", progress=progress)
+        return train_split, scenes(recipe.scenes, "val", progress=progress)
+    train_split = load(recipe.data, recipe.train_split)
+    return train_split, load(recipe.data, recipe.val_split, names=train_split.names)
+
+
+def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
+    """The training set of the sweep, and the part of it that the sweep evaluates on."""
+    order = np.random.default_rng(SWEEP_SEED).permutation(len(dataset))
+    count = min(max(1, round(part * len(dataset))), 256)
+    if count >= len(dataset):
+        raise ValueError(
+            f"the training split has {len(dataset)} images; a sweep needs 2: fix --lr and --box-weight"
+        )
+    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
+
+
+def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
+    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way."""
+    training, validation = open_data(job.config.recipe)
+    if job.rung is not None:
+        training, validation = hold_out(training, job.held_out)
+    size = job.config.recipe.size
+
+    def on_step(row: dict[str, float]) -> None:
+        if row["step"] % 5 == 0:
+            send(("step", int(row["step"])))
+
+    def on_evaluation(step: int, evaluation: Evaluation) -> None:
+        send(("step", step))
+        send(("ap", evaluation.ap))
+
+    try:
+        train(
+            job.config,
+            Letterboxed(training, size),
+            Letterboxed(validation, size),
+            job.folder,
+            on_step,
+            on_evaluation,
+        )
+    except NonFiniteLoss as error:
+        write_json(job.folder / "diverged.json", str(error))
+        return Outcome(None, str(error))
+    if job.rung is not None:
+        # Nobody looks at the weights of a candidate.
+        for name in ("last.pt", "last.safetensors", "detections.json"):
+            (job.folder / name).unlink(missing_ok=True)
+    return Outcome(read_json(job.folder / "metrics.json"))
+
+
+def finished(job: Job) -> Outcome | None:
+    """The outcome of a job that an earlier call has finished."""
+    if (job.folder / "metrics.json").exists():
+        return Outcome(read_json(job.folder / "metrics.json"))
+    if (job.folder / "diverged.json").exists():
+        return Outcome(None, read_json(job.folder / "diverged.json"))
+    return None
+
+
+def folder_name(pair: Pair) -> str:
+    """`classification+box`, safe as a file name."""
+    return re.sub(r"[^\w.+=,-]", "_", "+".join(pair))
+
+
+@dataclass
+class Comparison:
+    """A comparison under way: what is chosen and finished so far. The terminal's live table reads it.
+
+    Attributes:
+        config: what was asked.
+        out: its folder.
+        chosen: the learning rate and box weight of each pair, once known.
+        results: rows of results.csv.
+        sweep: rows of sweep.csv.
+        active: for each running job, its latest step.
+        steps_done, steps_planned: optimiser steps over all jobs.
+        diverged: why runs that count have no result.
+    """
+
+    config: CompareConfig
+    out: Path
+    chosen: dict[Pair, tuple[float, float]] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    sweep: list[dict[str, Any]] = field(default_factory=list)
+    active: dict[Path, tuple[Job, int]] = field(default_factory=dict)
+    steps_done: int = 0
+    steps_planned: int = 0
+    diverged: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        candidates, steps = len(config.candidates), config.recipe.steps
+        sweep = 0
+        if candidates > 1:
+            for part in config.rungs:
+                sweep += candidates * self.rung_steps(part)
+                candidates = keep_count(candidates)
+        self.steps_planned = len(config.pairs) * (sweep + config.seeds * steps)
+
+    def rung_steps(self, part: float) -> int:
+        """Steps of a rung's candidates."""
+        return max(1, round(part * self.config.recipe.steps))
+
+    def jobs_of(self, pair: Pair, rung: int, candidates: Sequence[tuple[float, float]]) -> list[Job]:
+        """The sweep's runs of one pair."""
+        config = self.config
+        recipe = replace(config.recipe, steps=self.rung_steps(config.rungs[rung]), evaluations=1)
+        jobs = []
+        for lr, weight in candidates:
+            run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)
+            folder = self.out / "sweep" / folder_name(pair) / f"rung-{rung}" / f"lr-{lr:g}-box-{weight:g}"
+            jobs.append(Job(pair, run, folder, rung, config.held_out))
+        return jobs
+
+    def final_jobs(self) -> list[Job]:
+        """The runs that are compared, all losses of a seed before the next seed."""
+        jobs = []
+        for seed in range(self.config.seeds):
+            for pair in self.config.pairs:
+                lr, weight = self.chosen[pair]
+                run = TrainConfig(pair[0], pair[1], lr, weight, seed, self.config.recipe)
+                folder = self.out / "runs" / folder_name(pair) / f"seed-{seed}"
+                jobs.append(Job(pair, run, folder, None, self.config.held_out))
+        return jobs
+
+
+def keep_count(candidates: int) -> int:
+    """How many of a rung's candidates go on: the better third."""
+    return max(1, candidates // 3)
+
+
+def check(config: CompareConfig) -> None:
+    """Finds every loss, so that a wrong name is an error before anything is written."""
+    for classification, box in config.pairs:
+        find_loss(classification, CLASSIFICATION_LOSSES)
+        find_loss(box, BOX_LOSSES)
+    pick_device(config.recipe.device)
+
+
+def describe_data(config: CompareConfig, training: Dataset, validation: Dataset) -> dict[str, Any]:
+    """What the report says of the data, negatives per positive among it."""
+    recipe = config.recipe
+    detector = Detector(recipe.detector, len(training.names))
+    grid = detector.grid(recipe.size, recipe.size)
+    fitted = Letterboxed(training, recipe.size)
+    chosen = np.random.default_rng(0).permutation(len(training))[:512]
+    positives = negatives = lost = objects = 0
+    for start in range(0, len(chosen), 32):
+        batch = collate([fitted[int(i)] for i in chosen[start : start + 32]])
+        boxes, labels = torch.from_numpy(batch.boxes), torch.from_numpy(batch.labels)
+        assignment = detector.assign(grid, boxes, labels)
+        positives += int(assignment.positives.sum())
+        negatives += int(((assignment.labels != IGNORED) & ~assignment.positives).sum())
+        for i in range(len(labels)):
+            mine = boxes[i][labels[i] >= 0]
+            given = assignment.boxes[i][assignment.positives[i]]
+            objects += len(mine)
+            lost += sum(not (given == box).all(-1).any() for box in mine)
+    classes = len(training.names)
+    logits = (positives + negatives) * classes
+    return {
+        "source": recipe.data,
+        "names": list(training.names),
+        "class_map": training.class_map,
+        "train": summary(training),
+        "val": summary(validation),
+        "notes": [*training.notes, *validation.notes],
+        "measured_images": len(chosen),
+        "locations": len(grid.anchors),
+        "negatives_per_positive": negatives / max(1, positives),
+        "negatives_per_positive_logits": (logits - positives) / max(1, positives),
+        "objects_without_positive": lost / max(1, objects),
+    }
+
+
+def workers_and_threads(config: CompareConfig) -> tuple[int, int]:
+    """Runs at a time and PyTorch threads of each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    on_gpu = pick_device(config.recipe.device).type == "cuda"
+    workers = config.workers or (1 if on_gpu else min(cores, 8))
+    return workers, max(1, cores // workers)
+
+
+def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dataset) -> dict[str, Any]:
+    """Writes what is known before training: config.json, versions.json, data.json; the last is returned.
+
+    Raises:
+        ValueError: `out` holds another comparison.
+    """
+    if (out / "config.json").exists() and load_config(CompareConfig, out) != config:
+        raise ValueError(f"{out} holds a comparison with another configuration; give another --out")
+    write_json(out / "config.json", to_dict(config))
+    workers, threads = workers_and_threads(config)
+    device = str(pick_device(config.recipe.device))
+    write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
+    data = describe_data(config, training, validation)
+    write_json(out / "data.json", data)
+    return data
+
+
+def compare(config: CompareConfig, out: Path) -> Iterator[Comparison]:
+    """Runs what is not finished yet; yields the state whenever it changed.
+
+    Leaves sweep.csv, results.csv (both after every finished run) and a folder a run.
+
+    Raises:
+        JobFailed: a run failed for another reason than a diverging loss; finished runs are kept.
+    """
+    state = Comparison(config, out)
+    yield from _sweep(state)
+    for job, outcome in _run(state, state.final_jobs()):
+        if outcome is not None:
+            _add_result(state, job, outcome)
+        yield state
+
+
+def _sweep(state: Comparison) -> Iterator[Comparison]:
+    config = state.config
+    left = {pair: config.candidates for pair in config.pairs}
+    if len(config.candidates) > 1:
+        for rung in range(len(config.rungs)):
+            jobs = [job for pair in config.pairs for job in state.jobs_of(pair, rung, left[pair])]
+            ap: dict[Pair, dict[tuple[float, float], float]] = {pair: {} for pair in config.pairs}
+            for job, outcome in _run(state, jobs):
+                if outcome is not None:
+                    key = (job.config.lr, job.config.box_weight)
+                    ap[job.pair][key] = outcome.ap
+                    state.sweep.append(_sweep_row(job, outcome))
+                yield state
+            last = rung == len(config.rungs) - 1
+            for pair, scores in ap.items():
+                keep = 1 if last else keep_count(len(scores))
+                left[pair] = sorted(scores, key=lambda key: -scores[key])[:keep]
+    state.chosen = {pair: candidates[0] for pair, candidates in left.items()}
+    for row in state.sweep:
+        pair = (row["classification_loss"], row["box_loss"])
+        row["chosen"] = int(state.chosen[pair] == (row["lr"], row["box_weight"]))
+    write_csv(state.out / "sweep.csv", SWEEP_COLUMNS, state.sweep)
+    yield state
+
+
+def _sweep_row(job: Job, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "classification_loss": job.pair[0],
+        "box_loss": job.pair[1],
+        "rung": job.rung,
+        "steps": job.config.recipe.steps,
+        "lr": job.config.lr,
+        "box_weight": job.config.box_weight,
+        "ap": outcome.ap,
+        "seconds": round(outcome.metrics["seconds"], 3) if outcome.metrics else "",
+    }
+
+
+def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
+    if outcome.metrics is None:
+        state.diverged.append(outcome.diverged or "")
+        return
+    metrics = outcome.metrics
+    calibration = metrics["calibration"]
+    row = {
+        "classification_loss": job.pair[0],
+        "box_loss": job.pair[1],
+        "seed": job.config.seed,
+        **{name: metrics[name] for name in RESULT_COLUMNS if name in metrics},
+        "ece": calibration["ece"],
+        "ece_threshold": calibration["threshold"],
+        "ece_recall": calibration["recall"],
+        "lr": job.config.lr,
+        "box_weight": job.config.box_weight,
+        "steps": job.config.recipe.steps,
+    }
+    state.results.append({name: "" if value is None else value for name, value in row.items()})
+    order = {pair: i for i, pair in enumerate(state.config.pairs)}
+    state.results.sort(key=lambda r: (order[r["classification_loss"], r["box_loss"]], r["seed"]))
+    write_csv(state.out / "results.csv", RESULT_COLUMNS, state.results)
+
+
+def _run(state: Comparison, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome | None]]:
+    """Each job with its outcome, or with None where it only went a step on."""
+    todo = []
+    for job in jobs:
+        outcome = finished(job)
+        if outcome is None:
+            todo.append(job)
+        else:
+            state.steps_done += job.config.recipe.steps
+            yield job, outcome
+    workers, threads = workers_and_threads(state.config)
+    for event in run_jobs(run_job, todo, workers, threads):
+        job = todo[event.job]
+        outcome = _take(state, job, event)
+        yield job, outcome
+
+
+def _take(state: Comparison, job: Job, event: Event) -> Outcome | None:
+    _, before = state.active.get(job.folder, (job, 0))
+    if event.kind == "failed":
+        raise JobFailed(f"{'+'.join(job.pair)}, {job.folder}: {event.value}")
+    if event.kind == "done":
+        state.active.pop(job.folder, None)
+        state.steps_done += job.config.recipe.steps - before
+        return event.value
+    if event.kind == "started":
+        state.active[job.folder] = (job, 0)
+    elif event.value[0] == "step":
+        state.active[job.folder] = (job, event.value[1])
+        state.steps_done += event.value[1] - before
+    return None

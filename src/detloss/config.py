@@ -1,0 +1,161 @@
+"""What a run is decided by: frozen dataclasses, written to and read from JSON."""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+
+from detloss.data import Augment, SceneConfig
+from detloss.detector import DetectorConfig
+from detloss.postprocess import Limits
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about training that does not depend on the loss: all runs of a comparison share it."""
+
+    data: str = "embedded"
+    """A COCO, VOC or YOLO folder, or "embedded": scenes drawn from a seed, no download."""
+    train_split: str = "train"
+    """Name of the split to train on."""
+    val_split: str = "val"
+    """Name of the split to evaluate on."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """The embedded scenes (used when data is "embedded")."""
+    size: int = 128
+    """Side in pixels of the square that every image is fitted into, aspect kept."""
+    augment: Augment = field(default_factory=Augment)
+    """Random changes of the training images."""
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    """The network."""
+    limits: Limits = field(default_factory=Limits)
+    """Which predictions become detections."""
+    steps: int = 400
+    """Optimiser steps."""
+    batch: int = 16
+    """Images a step."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw with betas .9 .95, or sgd with Nesterov momentum .9."""
+    weight_decay: float = 0.02
+    """Of convolution weights; biases and normalisation have none."""
+    warmup: float = 0.1
+    """Part of the steps over which the rate rises linearly."""
+    schedule: Literal["cosine", "steps"] = "cosine"
+    """After the warm-up: cosine to zero, or the paper's steps: a tenth from 2/3, a hundredth from 8/9."""
+    clip: float = 10.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.98
+    """Decay of the moving average of the weights, which is what is evaluated; 0 evaluates the weights."""
+    distribution_weight: float = 0.5
+    """Of the distribution focal loss (with detector bins)."""
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    """Autocast for the network; the loss is always float32."""
+    evaluations: int = 4
+    """Times the validation split is evaluated, the last after the last step; each leaves a checkpoint."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+
+    def __post_init__(self) -> None:
+        least = {"size": 16, "steps": 1, "batch": 1, "evaluations": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {low}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it must be at least 0 (off) and below 1, such as 0.98")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup is {self.warmup}; it is a part of the steps: at least 0 and below 1")
+
+
+SharedRecipe = Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run."""
+
+    loss: str = "focal"
+    """Classification loss: bce balanced_bce focal softmax_focal quality_focal varifocal, with hyperparameters
+    as in focal,gamma=1.5, or your own module:function."""
+    box_loss: str = "giou"
+    """Box loss: iou giou diou ciou eiou, or your own module:function."""
+    lr: float = 0.01
+    """Peak learning rate."""
+    box_weight: float = 2.0
+    """Weight of the box loss against the classification loss."""
+    seed: int = 0
+    """Decides initial weights, batches and augmentation."""
+    recipe: SharedRecipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise ValueError(f"lr is {self.lr}; it must be positive, such as 0.01")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain JSON types of a configuration."""
+    return dict(json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def from_dict(kind: type[T], values: dict[str, Any], where: str = "config") -> T:
+    """The configuration that `values` describe; what they leave out has its default.
+
+    Raises:
+        ValueError: an unknown name (the nearest is suggested) or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {values!r}; it must be an object of names and values")
+    for name in values:
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; it may have {', '.join(hints)}"
+            raise ValueError(f"{where} has no {name!r}{hint}")
+    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return from_dict(kind, value, where)
+    if origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise ValueError(f"{where} is {value!r}; it may be {', '.join(map(str, typing.get_args(kind)))}")
+    if origin in (typing.Union, types.UnionType):
+        inner = [k for k in typing.get_args(kind) if k is not type(None)]
+        return None if value is None else _value(inner[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        inner = list(typing.get_args(kind))
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            inner = [inner[0]] * len(value)
+        if len(inner) == len(value):
+            return tuple(_value(k, v, where) for k, v in zip(inner, value))
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (int, str, bool) and type(value) is kind:
+        return value
+    raise ValueError(f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
+
+
+def load_config(kind: type[T], path: Path) -> T:
+    """Reads the `config.json` of a run folder, or the folder itself.
+
+    Raises:
+        ValueError: no such file, no JSON, or not a configuration of this kind.
+    """
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config {path}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"config {path} is no JSON: {error}") from None
+    return from_dict(kind, values, str(path))

@@ -1,0 +1,256 @@
+"""From the detector's output and the assignment to the number that is minimised, with any pair of losses."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from detloss import losses
+from detloss.assign import IGNORED, Assignment
+from detloss.boxes import paired_box_iou
+from detloss.detector import Detector, Grid, Output, encode_distances
+
+CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "bce": losses.binary_cross_entropy_with_logits,
+    "balanced_bce": partial(losses.binary_cross_entropy_with_logits, alpha=0.75),
+    "focal": losses.sigmoid_focal_loss,
+    "softmax_focal": losses.softmax_focal_loss,
+    "quality_focal": losses.quality_focal_loss,
+    "varifocal": losses.varifocal_loss,
+}
+"""balanced_bce: alpha .75 is the best of the focal loss paper's Table 1a."""
+
+BOX_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "iou": losses.box_iou_loss,
+    "giou": losses.generalized_box_iou_loss,
+    "diou": losses.distance_box_iou_loss,
+    "ciou": losses.complete_box_iou_loss,
+    "eiou": losses.efficient_box_iou_loss,
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as the command line names it: `focal`, `focal,gamma=1.5`, `module:function`, `file.py:function`.
+
+    Attributes:
+        name: that text.
+        function: with the hyperparameters of `name` bound.
+        own: whether it is the user's own function, not one of the library's.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    own: bool
+
+    @property
+    def softmax(self) -> bool:
+        """Whether it expects one more logit, for the background, and competes over classes."""
+        return _unbound(self.function) is losses.softmax_focal_loss
+
+    @property
+    def takes_quality(self) -> bool:
+        """Whether a positive's label is its IoU, not 1: so it is for every loss with a `quality` argument."""
+        return "quality" in inspect.signature(self.function).parameters
+
+
+def _unbound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
+    """The loss that `name` means.
+
+    Args:
+        name: a key of `known`, or a user's `module:function` or `file.py:function`; then, after commas,
+            hyperparameters as `key=number` (or `none`).
+        known: `CLASSIFICATION_LOSSES` or `BOX_LOSSES`.
+
+    Raises:
+        ValueError: no such loss, module, function or hyperparameter; the nearest name is suggested.
+    """
+    base, *settings = name.split(",")
+    own = base not in known
+    function = _import(base, known) if own else known[base]
+    hyper = dict(_setting(name, text) for text in settings)
+    parameters = inspect.signature(function).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for key in hyper:
+        if key not in parameters and not takes_any:
+            raise ValueError(f"loss {name!r}: {base} has no argument {key!r}; it has {', '.join(parameters)}")
+    return Loss(name, partial(function, **hyper) if hyper else function, own)
+
+
+def _setting(name: str, text: str) -> tuple[str, float | None]:
+    key, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return key.strip(), None if value.strip().lower() == "none" else float(value)
+    except ValueError:
+        raise ValueError(
+            f"loss {name!r}: {text!r} is no hyperparameter; write key=number, as in focal,gamma=1.5"
+        ) from None
+
+
+def _import(text: str, known: Mapping[str, Callable[..., Tensor]]) -> Callable[..., Tensor]:
+    place, colon, attribute = text.rpartition(":")
+    if not colon:
+        near = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"unknown loss {text!r}; {hint}it may be {', '.join(known)}, or your own module:function"
+        )
+    try:
+        if place.endswith(".py"):
+            module = _module_from_file(Path(place))
+        else:
+            if "" not in sys.path and str(Path.cwd()) not in sys.path:
+                sys.path.insert(0, str(Path.cwd()))
+            module = importlib.import_module(place)
+        function = getattr(module, attribute)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"loss {text!r} cannot be imported: {reason}") from error
+    if not callable(function):
+        raise ValueError(f"loss {text!r} is {type(function).__name__}, not a function")
+    return function
+
+
+def _module_from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Terms(NamedTuple):
+    """What one batch costs, each a 0-dim tensor.
+
+    Attributes:
+        total: what is minimised: classification + box_weight · box + distribution_weight · distribution.
+        classification: sum over counted locations ÷ normalizer.
+        box: sum over positives ÷ normalizer.
+        distribution: distribution focal loss, mean of the four sides, sum over positives ÷ normalizer.
+        positives: number of positive locations.
+        normalizer: what sums are divided by: positives, at least 1.
+        positive_share: part of the classification loss that comes from the positives' own class.
+    """
+
+    total: Tensor
+    classification: Tensor
+    box: Tensor
+    distribution: Tensor
+    positives: Tensor
+    normalizer: Tensor
+    positive_share: Tensor
+
+
+def detection_loss(
+    detector: Detector,
+    grid: Grid,
+    output: Output,
+    assignment: Assignment,
+    classification: Loss,
+    box: Loss,
+    box_weight: float = 2.0,
+    distribution_weight: float = 0.5,
+) -> Terms:
+    """The loss of a batch, in float32.
+
+    Sums are divided by the number of positives (1708.02002, section 4.1). A classification loss with a
+    `quality` argument is given the IoU of each positive's predicted box with its object, without gradient
+    (2006.04388).
+
+    Args:
+        detector: gives the decoding.
+        grid: locations of this image size.
+        output: of the detector.
+        assignment: of the same locations.
+        classification: from `CLASSIFICATION_LOSSES`, or a user's own: called with `(..., C)` logits and dense
+            0/1 targets, it must return one value an element.
+        box: from `BOX_LOSSES`, or a user's own: called with `(N, 4)` predicted and true boxes, it must return
+            one value a pair.
+        box_weight: of the box term.
+        distribution_weight: of the distribution focal loss term.
+    """
+    positives = assignment.positives
+    count = positives.sum()
+    normalizer = count.clamp(min=1).float()
+    where = positives.nonzero(as_tuple=True)[1]
+    regression = output.regression[positives].float()
+    anchors, strides = grid.anchors[where], grid.strides[where]
+    predicted = detector.decode(regression, anchors, strides)
+    true = assignment.boxes[positives]
+    box_term = _call(box, predicted, true).sum() / normalizer
+
+    logits, labels = output.logits.float(), assignment.labels
+    quality = None
+    if classification.takes_quality:
+        quality = torch.ones_like(labels, dtype=torch.float32)
+        quality[positives] = paired_box_iou(predicted.detach(), true).clamp(0, 1)
+    loss = _classify(classification, logits, labels, quality)
+    if classification.softmax:
+        from_positives = loss[positives].sum()
+    else:
+        own = labels[positives]
+        from_positives = loss[positives].gather(1, own[:, None]).sum()
+    whole = loss.sum()
+    share = (from_positives / whole.clamp(min=torch.finfo(whole.dtype).tiny)).detach()
+
+    distribution_term = whole.new_zeros(())
+    if detector.config.bins:
+        sides = encode_distances(true, anchors) / strides[:, None]
+        sides_loss = losses.distribution_focal_loss(regression, sides)
+        distribution_term = sides_loss.mean(-1).sum() / normalizer
+    class_term = whole / normalizer
+    total = class_term + box_weight * box_term + distribution_weight * distribution_term
+    return Terms(total, class_term, box_term, distribution_term, count, normalizer, share)
+
+
+def _classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:
+    """Elementwise loss of `(B, P, C)` logits: that shape, or `(B, P)` from a softmax."""
+    if loss.softmax:
+        flat = loss.function(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        return flat.view_as(labels)
+    if quality is not None:
+        return _elementwise(loss, logits, labels, quality=quality)
+    if not loss.own:
+        return loss.function(logits, labels, ignore_index=IGNORED)
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    dense = (labels[..., None] == classes).to(logits.dtype)
+    counted = (labels != IGNORED)[..., None]
+    return _elementwise(loss, logits, dense) * counted
+
+
+def _call(loss: Loss, predicted: Tensor, true: Tensor) -> Tensor:
+    if not loss.own:
+        return loss.function(predicted, true)
+    return _elementwise(loss, predicted, true, shape=true.shape[:-1])
+
+
+def _elementwise(loss: Loss, inputs: Tensor, targets: Tensor, shape: Any = None, **more: Tensor) -> Tensor:
+    """Calls a function that may be the user's own, and checks that it answers with one value an element."""
+    shape = inputs.shape if shape is None else shape
+    if "reduction" in inspect.signature(loss.function).parameters:
+        more = {**more, "reduction": "none"}  # type: ignore[dict-item]
+    value = loss.function(inputs, targets, **more)
+    if not isinstance(value, Tensor) or value.shape != shape:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"loss {loss.name!r} returned {got}; it must return one value an element, {tuple(shape)}"
+        )
+    return value

@@ -1,0 +1,75 @@
+"""From the detector's output to detections: score and top-k limits, non-maximum suppression per class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detloss.detector import Detector, Grid, Output
+from detloss.evaluate import Detections
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which predictions become detections; the defaults are RetinaNet's (1708.02002, section 4)."""
+
+    score: float = 0.05
+    """Least score."""
+    candidates: int = 1000
+    """Most (location, class) pairs a pyramid level, by score, before suppression."""
+    nms: float = 0.5
+    """IoU above which the lower-scored of two detections of one class is dropped."""
+    detections: int = 100
+    """Most detections an image."""
+
+
+def detect(
+    detector: Detector, grid: Grid, output: Output, size: tuple[int, int], limits: Limits
+) -> list[Detections]:
+    """Detections of each image of a batch, best score first; boxes are clipped to `size` (height, width)."""
+    scores = detector.scores(output.logits.detach())
+    batch, _, classes = scores.shape
+    results = []
+    for i in range(batch):
+        kept, start = [], 0
+        for level in grid.level_sizes:
+            flat = scores[i, start : start + level].reshape(-1)
+            index = (flat >= limits.score).nonzero()[:, 0]
+            if len(index) > limits.candidates:
+                index = index[flat[index].topk(limits.candidates).indices]
+            kept.append(index + start * classes)
+            start += level
+        index = torch.cat(kept)
+        location, label = index // classes, index % classes
+        boxes = detector.decode(
+            output.regression.detach()[i, location], grid.anchors[location], grid.strides[location]
+        )
+        limit = boxes.new_tensor([size[1], size[0], size[1], size[0]])
+        boxes = torch.minimum(boxes.clamp(min=0), limit)
+        results.append(suppress(boxes, scores[i].reshape(-1)[index], label, limits))
+    return results
+
+
+def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> Detections:
+    """Greedy non-maximum suppression per class: the `limits.detections` best that survive, best first."""
+    order = scores.argsort(descending=True, stable=True)
+    # numpy: each greedy step is one short vector operation, where torch's cost of a call is ten times larger.
+    box, score, label = (x[order].cpu().numpy() for x in (boxes, scores, labels))
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    alive = np.ones(len(box), dtype=bool)
+    keep: list[int] = []
+    for i in range(len(box)):
+        if not alive[i]:
+            continue
+        keep.append(i)
+        if len(keep) == limits.detections:
+            break
+        rest = slice(i + 1, None)
+        corner = np.minimum(box[rest, 2:], box[i, 2:]) - np.maximum(box[rest, :2], box[i, :2])
+        shared = corner.clip(min=0).prod(axis=1)
+        union = area[rest] + area[i] - shared
+        alive[rest] &= (shared <= limits.nms * union) | (label[rest] != label[i])
+    return Detections(
+        box[keep].astype(np.float32), score[keep].astype(np.float32), label[keep].astype(np.int64)
+    )

@@ -1,0 +1,109 @@
+"""Detections on a user's own images: drawn, and as COCO results."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from detloss.config import TrainConfig
+from detloss.data import Dataset, read_image
+from detloss.data.batches import Letterboxed
+from detloss.data.images import SUFFIXES, is_image
+from detloss.data.sample import Annotation
+from detloss.detector import Detector
+from detloss.evaluate import Detections
+from detloss.train import predict
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
+"""Okabe and Ito's, told apart by colour-blind readers too."""
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The images among `paths`, folders searched through.
+
+    Raises:
+        ValueError: a path that is not there, or no image at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if is_image(p))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ValueError(f"{path}: no such image or folder")
+    if not found:
+        raise ValueError(f"no image in {', '.join(map(str, paths))}; looked for {', '.join(SUFFIXES)}")
+    return found
+
+
+def detect_images(
+    detector: Detector,
+    config: TrainConfig,
+    images: Sequence[np.ndarray],
+    device: torch.device,
+) -> list[Detections]:
+    """Detections in images of any size, in their own pixels."""
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    annotations = [Annotation(*nothing, str(i)) for i in range(len(images))]
+    data = Letterboxed(Dataset((), annotations, images), config.recipe.size)
+    return predict(detector, data, config.recipe, device)
+
+
+def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:
+    """The image with a box, class and score for each detection with a score of at least `least`."""
+    picture = Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 300))
+    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 45)))
+    for box, score, label in sorted(zip(found.boxes, found.scores, found.labels), key=lambda d: float(d[1])):
+        if score < least:
+            continue
+        colour = COLOURS[int(label) % len(COLOURS)]
+        x1, y1, x2, y2 = map(float, box)
+        canvas.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
+        text = f"{names[int(label)]} {score:.2f}"
+        left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lb")
+        if top < 0:
+            left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lt")
+        canvas.rectangle((left, top, right + 2, bottom), fill=colour)
+        canvas.text(
+            (left + 1, top), text, fill="black" if colour == "#f0e442" else "white", font=font, anchor="lt"
+        )
+    return picture
+
+
+def predict_files(
+    detector: Detector,
+    config: TrainConfig,
+    names: Sequence[str],
+    files: Sequence[Path],
+    out: Path,
+    device: torch.device,
+    least: float,
+    progress: Callable[[int, int], Any],
+) -> tuple[list[str], list[Detections]]:
+    """Detects in each file, saves the drawn image as `out/<stem>.png`; ids and detections are returned."""
+    ids: list[str] = []
+    results: list[Detections] = []
+    for start in range(0, len(files), 16):
+        block = files[start : start + 16]
+        images = [read_image(file) for file in block]
+        for file, image, found in zip(block, images, detect_images(detector, config, images, device)):
+            id = _unused(file.stem, ids)
+            draw(image, found, names, least).save(out / f"{id}.png")
+            ids.append(id)
+            results.append(found)
+            progress(len(ids), len(files))
+    return ids, results
+
+
+def _unused(stem: str, taken: Sequence[str]) -> str:
+    """Two folders may hold files of one name."""
+    number, name = 2, stem
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name

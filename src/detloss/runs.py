@@ -1,0 +1,117 @@
+"""Run folders: where a command leaves its results, and files that are either whole or not there."""
+
+import csv
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def new_folder(command: str, out: Path | None) -> Path:
+    """`out` itself, or the next free `runs/<command>-<number>`; made if it is not there.
+
+    Raises:
+        ValueError: the path cannot be a folder.
+    """
+    if out is None:
+        root = Path("runs")
+        root.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            out = root / f"{command}-{number:03d}"
+            try:
+                out.mkdir()
+                return out
+            except FileExistsError:
+                number += 1
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be a folder: {error.strerror}") from None
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """As `write_text`, of JSON."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """As `write_text`, of a table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(part, path)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; an absent file has none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def versions(device: str) -> dict[str, Any]:
+    """Hardware and software, for the record."""
+    names = ("detloss", "torch", "numpy", "faster-coco-eval", "pillow")
+    return {
+        **{name: version(name) for name in names},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "commit": _commit(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """The commit of the detloss checkout that runs, if it is one."""
+    here = Path(__file__).parent
+    # Installed into site-packages inside somebody's own repository, git would answer with that one's commit.
+    if not (here.parents[1] / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

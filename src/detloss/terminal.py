@@ -1,0 +1,147 @@
+"""What the commands show while they work: progress with time left, the live table of a comparison."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from detloss.compare import Comparison, Pair
+from detloss.statistics import Standing, points, standings
+
+console = Console(highlight=False)
+
+
+def progress_bar() -> Progress:
+    """Description, bar, count, time gone and time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+@contextmanager
+def counting(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar driven by calls with (done, total); it appears with the first of them."""
+    with progress_bar() as bar:
+        task = None
+
+        def update(done: int, total: int) -> None:
+            nonlocal task
+            if task is None:
+                task = bar.add_task(description, total=total, note="")
+            bar.update(task, completed=done)
+
+        yield update
+
+
+def ap_by_pair(state: Comparison) -> dict[str, dict[int, float]]:
+    """{"focal+giou": {seed: AP}} in the order asked for; a pair without results has an empty one."""
+    found: dict[str, dict[int, float]] = {"+".join(pair): {} for pair in state.config.pairs}
+    for row in state.results:
+        if row["ap"] != "":
+            found["+".join((row["classification_loss"], row["box_loss"]))][row["seed"]] = float(row["ap"])
+    return found
+
+
+def comparison_table(state: Comparison) -> Table:
+    """Each pair of losses: what was chosen, AP so far, its difference to the first, what is running."""
+    table = Table(title=None, pad_edge=False)
+    columns = ("losses", "lr", "box weight", "runs", "AP", "AP50", "ECE", "s a run", "against the first")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("losses", "against the first") else "right")
+    ranking = {row.name: row for row in standings(ap_by_pair(state))}
+    for pair in state.config.pairs:
+        rows = [r for r in state.results if (r["classification_loss"], r["box_loss"]) == pair]
+        lr, weight = state.chosen.get(pair, (None, None))
+        standing = ranking["+".join(pair)]
+        table.add_row(
+            "+".join(pair),
+            "…" if lr is None else f"{lr:g}",
+            "…" if weight is None else f"{weight:g}",
+            f"{len(rows)}/{state.config.seeds}",
+            points(standing.mean, standing.half_width),
+            points(_mean(rows, "ap50")),
+            points(_mean(rows, "ece")),
+            f"{_mean(rows, 'seconds'):.0f}" if rows else "–",
+            _against(standing, _activity(state, pair)),
+        )
+    return table
+
+
+def _mean(rows: list[dict[str, Any]], column: str) -> float:
+    values = [float(r[column]) for r in rows if r[column] != ""]
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _activity(state: Comparison, pair: Pair) -> str:
+    running = [(job, step) for job, step in state.active.values() if job.pair == pair]
+    if not running:
+        return ""
+    job, step = running[0]
+    what = f"seed {job.config.seed}" if job.rung is None else f"sweep lr {job.config.lr:g}"
+    return f"{what}: step {step}/{job.config.recipe.steps}"
+
+
+def _against(standing: Standing, activity: str) -> str:
+    if activity:
+        return activity
+    if standing.difference is None or standing.difference_half_width is None:
+        return "the first" if standing.seeds else ""
+    return f"{points(standing.difference, standing.difference_half_width, sign=True)}: {standing.verdict}"
+
+
+class CompareDisplay:
+    """The live table and bar of a comparison; on a plain stream, a line for each finished run instead."""
+
+    def __init__(self, steps: int) -> None:
+        self.bar = progress_bar()
+        self.task = self.bar.add_task("training", total=max(1, steps), note="")
+        self.live = Live(console=console, transient=True, refresh_per_second=4)
+        self.told = 0
+        self.shown = 0.0
+
+    def __enter__(self) -> "CompareDisplay":
+        if console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if console.is_terminal:
+            self.live.stop()
+
+    def show(self, state: Comparison) -> None:
+        """Brings the display up to date."""
+        if console.is_terminal:
+            if time.monotonic() - self.shown > 0.25:
+                self.bar.update(self.task, completed=state.steps_done)
+                self.live.update(Group(comparison_table(state), self.bar))
+                self.shown = time.monotonic()
+            return
+        done = len(state.results) + len(state.sweep)
+        if done > self.told:
+            self.told = done
+            row = state.results[-1] if state.results else state.sweep[-1]
+            what = "run" if state.results else "sweep"
+            part = 100 * state.steps_done / max(1, state.steps_planned)
+            console.print(
+                f"{part:3.0f} %  {what} {done} finished", row["classification_loss"], row["box_loss"]
+            )

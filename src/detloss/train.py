@@ -1,0 +1,375 @@
+"""One training run: the loop, its checkpoints and its evaluation."""
+
+import copy
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from detloss.config import Recipe, TrainConfig, load_config, to_dict
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detection_loss, find_loss
+from detloss.data.batches import Batch, Letterboxed, collate, training_batch
+from detloss.detector import Detector
+from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
+from detloss.postprocess import Limits, detect
+from detloss.runs import read_csv, write_csv, write_json
+
+LOG_COLUMNS = (
+    "step",
+    "lr",
+    "loss",
+    "classification_loss",
+    "box_loss",
+    "distribution_loss",
+    "positives",
+    "normalizer",
+    "positive_loss_share",
+    "gradient_norm",
+    "seconds",
+)
+EVALUATION_COLUMNS = ("step", "ap", "ap50", "ap75", "ece")
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training stopped because the loss or its gradient was NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves.
+
+    Attributes:
+        evaluation: of the validation split after the last step.
+        detections: those evaluated, in the images' own pixels.
+        seconds: spent in optimiser steps (data, forward, backward), evaluation not counted.
+        peak_memory_mb: on a GPU the most memory allocated, on a CPU the process's largest resident size.
+    """
+
+    evaluation: Evaluation
+    detections: list[Detections]
+    seconds: float
+    peak_memory_mb: float
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `name` means; `auto` is the GPU where there is one.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}; it may be auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but PyTorch sees no GPU here; use cpu or auto")
+    return device
+
+
+def learning_rate(step: int, recipe: Recipe, peak: float) -> float:
+    """The rate of step `step` (from 0): linear warm-up to `peak`, then the schedule."""
+    warm = round(recipe.warmup * recipe.steps)
+    if step < warm:
+        return peak * (step + 1) / (warm + 1)
+    if recipe.schedule == "steps":
+        return peak * (0.01 if step >= recipe.steps * 8 / 9 else 0.1 if step >= recipe.steps * 2 / 3 else 1.0)
+    progress = (step - warm) / max(1, recipe.steps - warm)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
+    """The optimiser of the recipe; only weights of convolutions decay."""
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    # beta2 .999 remembers the first steps' gradients, of another scale, for a whole short run.
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+
+
+class Average:
+    """Exponential moving average of a model's weights and buffers, with a short memory at first."""
+
+    def __init__(self, model: Detector, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after step `step` (from 0)."""
+        keep = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
+        mine, new = self.model.state_dict(), model.state_dict()
+        real = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[n] for n in real], [new[n] for n in real], 1 - keep)
+        for name in mine.keys() - real:
+            mine[name].copy_(new[name])
+
+
+def images_to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """`(B, H, W, 3)` uint8 to `(B, 3, H, W)` float in [0, 1]."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
+    """The precision of the network's forward pass."""
+    dtype = torch.float16 if recipe.amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=recipe.amp != "off")
+
+
+@torch.inference_mode()
+def predict(
+    detector: Detector, data: Letterboxed, recipe: Recipe, device: torch.device, limits: Limits | None = None
+) -> list[Detections]:
+    """Detections of every image of a data set, in the images' own pixels."""
+    grid = detector.grid(data.size, data.size, device)
+    found = []
+    for start in range(0, len(data), 32):
+        indices = range(start, min(start + 32, len(data)))
+        batch = collate([data[i] for i in indices])
+        with autocast(recipe, device):
+            output = detector(images_to_tensor(batch.images, device))
+        size = (data.size, data.size)
+        for i, one in zip(indices, detect(detector, grid, output, size, limits or recipe.limits)):
+            found.append(Detections(data.restore(i, one.boxes), one.scores, one.labels))
+    return found
+
+
+def evaluate_on(
+    detector: Detector, data: Letterboxed, recipe: Recipe, device: torch.device
+) -> tuple[Evaluation, list[Detections]]:
+    """The evaluation of a detector on a data set, and the detections it rests on."""
+    detections = predict(detector, data, recipe, device)
+    truths = [data.dataset.annotation(i) for i in range(len(data))]
+    return evaluate(detections, truths, data.dataset.names), detections
+
+
+class Training:
+    """The state of a run: made, restored, stepped, saved. `train` drives it."""
+
+    def __init__(self, config: TrainConfig, data: Letterboxed) -> None:
+        self.config, self.data = config, data
+        self.recipe = config.recipe
+        self.device = pick_device(self.recipe.device)
+        self.classification = find_loss(config.loss, CLASSIFICATION_LOSSES)
+        self.box = find_loss(config.box_loss, BOX_LOSSES)
+        torch.manual_seed(config.seed)
+        names = data.dataset.names
+        detector = Detector(self.recipe.detector, len(names), softmax=self.classification.softmax)
+        self.detector = detector.to(self.device)
+        self.grid = self.detector.grid(data.size, data.size, self.device)
+        self.optimizer = make_optimizer(self.detector, self.recipe, config.lr)
+        self.average = Average(self.detector, self.recipe.ema)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.amp == "fp16")
+        self.step_count = 0
+        self.seconds = 0.0
+
+    def step(self) -> dict[str, float]:
+        """One optimiser step; its row of the log.
+
+        Raises:
+            NonFiniteLoss: naming the step and the batch's image ids.
+        """
+        began = time.perf_counter()
+        recipe, config, step = self.recipe, self.config, self.step_count
+        batch = training_batch(self.data, step, recipe.batch, config.seed, recipe.augment)
+        rate = learning_rate(step, recipe, config.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        terms = self._forward(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms.total).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), recipe.clip or math.inf)
+        row = self._row(step + 1, rate, terms, norm)
+        overflow_is_usual = self.scaler.is_enabled()
+        if not (math.isfinite(row["loss"]) and (overflow_is_usual or math.isfinite(row["gradient_norm"]))):
+            what = "gradient" if math.isfinite(row["loss"]) else "loss"
+            raise NonFiniteLoss(
+                f"{config.loss} + {config.box_loss}: the {what} is not finite at step {step + 1} "
+                f"(lr {rate:.3g}); images of the batch: {', '.join(batch.ids)}. "
+                "Try a lower --lr or --clip; the checkpoint before it is kept"
+            )
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.detector, step)
+        self.step_count += 1
+        self.seconds += time.perf_counter() - began
+        row["seconds"] = round(self.seconds, 4)
+        return row
+
+    def _forward(self, batch: Batch) -> Terms:
+        images = images_to_tensor(batch.images, self.device)
+        with autocast(self.recipe, self.device):
+            output = self.detector(images)
+        boxes = torch.from_numpy(batch.boxes).to(self.device)
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        assignment = self.detector.assign(self.grid, boxes, labels)
+        return detection_loss(
+            self.detector,
+            self.grid,
+            output,
+            assignment,
+            self.classification,
+            self.box,
+            self.config.box_weight,
+            self.recipe.distribution_weight,
+        )
+
+    @staticmethod
+    def _row(step: int, rate: float, terms: Terms, norm: Tensor) -> dict[str, float]:
+        # One transfer for all numbers: each would wait for the GPU on its own.
+        values = torch.stack([t.detach().float() for t in (*terms, norm)]).tolist()
+        names = ("loss", "classification_loss", "box_loss", "distribution_loss", "positives", "normalizer")
+        row = dict(zip((*names, "positive_loss_share", "gradient_norm"), values))
+        row["positives"], row["normalizer"] = int(row["positives"]), int(row["normalizer"])
+        return {"step": step, "lr": rate, **row}
+
+    def save(self, folder: Path) -> None:
+        """Writes `last.pt` (all that resuming needs) and `last.safetensors` (the averaged weights)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "step": self.step_count,
+            "seconds": self.seconds,
+            "detector": self.detector.state_dict(),
+            "average": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        torch.save(state, folder / "last.pt.part")
+        (folder / "last.pt.part").replace(folder / "last.pt")
+        weights = {name: value.contiguous() for name, value in self.average.model.state_dict().items()}
+        names = {"names": json.dumps(self.data.dataset.names)}
+        save_file(weights, folder / "last.safetensors.part", metadata=names)
+        (folder / "last.safetensors.part").replace(folder / "last.safetensors")
+
+    def restore(self, folder: Path) -> None:
+        """Continues from `last.pt`, exactly as if never interrupted."""
+        state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
+        self.detector.load_state_dict(state["detector"])
+        self.average.model.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step_count, self.seconds = state["step"], state["seconds"]
+
+
+def train(
+    config: TrainConfig,
+    training: Letterboxed,
+    validation: Letterboxed,
+    out: Path,
+    on_step: Callable[[dict[str, float]], None] = lambda row: None,
+    on_evaluation: Callable[[int, Evaluation], None] = lambda step, evaluation: None,
+) -> TrainResult:
+    """Trains one detector, or continues where an earlier call in the same folder was interrupted.
+
+    Leaves in `out`: config.json, log.csv (a row a step), evaluations.csv, metrics.json (of the last
+    evaluation), detections.json (COCO results), last.safetensors (averaged weights), last.pt (to resume).
+
+    Raises:
+        ValueError: `out` holds a run with another configuration, or a loss that does not exist.
+        NonFiniteLoss: the loss or its gradient was NaN or infinite.
+    """
+    _claim(out, config)
+    state = Training(config, training)
+    log: list[dict[str, Any]] = []
+    evaluations: list[dict[str, Any]] = []
+    if (out / "last.pt").exists():
+        state.restore(out)
+        log = [row for row in read_csv(out / "log.csv") if int(row["step"]) <= state.step_count]
+        evaluations = [r for r in read_csv(out / "evaluations.csv") if int(r["step"]) <= state.step_count]
+    recipe = config.recipe
+    marks = {round(recipe.steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
+    while state.step_count < recipe.steps:
+        row: dict[str, Any] = state.step()
+        log.append(row)
+        on_step(row)
+        if state.step_count in marks and state.step_count < recipe.steps:
+            evaluation, _ = evaluate_on(state.average.model, validation, recipe, state.device)
+            _record(out, state, log, evaluations, evaluation)
+            on_evaluation(state.step_count, evaluation)
+    evaluation, detections = evaluate_on(state.average.model, validation, recipe, state.device)
+    ids = [validation.dataset.annotation(i).id for i in range(len(validation))]
+    write_json(out / "detections.json", to_coco_results(detections, ids))
+    _record(out, state, log, evaluations, evaluation)
+    result = TrainResult(evaluation, detections, state.seconds, peak_memory_mb(state.device))
+    # Last: a folder with metrics.json is a finished run.
+    write_json(
+        out / "metrics.json",
+        {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, **evaluation.to_dict()},
+    )
+    on_evaluation(state.step_count, evaluation)
+    return result
+
+
+def _claim(out: Path, config: TrainConfig) -> None:
+    if not (out / "config.json").exists():
+        write_json(out / "config.json", to_dict(config))
+    elif load_config(TrainConfig, out) != config:
+        raise ValueError(f"{out} holds a run with another configuration; give another --out or remove it")
+
+
+def _record(
+    out: Path,
+    state: Training,
+    log: list[dict[str, Any]],
+    evaluations: list[dict[str, Any]],
+    evaluation: Evaluation,
+) -> None:
+    """A checkpoint and the tables that go with it."""
+    if not evaluations or int(evaluations[-1]["step"]) < state.step_count:
+        evaluations.append(
+            {
+                "step": state.step_count,
+                "ap": evaluation.ap,
+                "ap50": evaluation.ap50,
+                "ap75": evaluation.ap75,
+                "ece": evaluation.calibration.ece,
+            }
+        )
+    write_csv(out / "log.csv", LOG_COLUMNS, log)
+    write_csv(out / "evaluations.csv", EVALUATION_COLUMNS, evaluations)
+    state.save(out)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far: allocated on a GPU, the process's resident size on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainConfig, tuple[str, ...]]:
+    """The trained detector of a run folder, its configuration and its class names.
+
+    Raises:
+        ValueError: the folder holds no finished or interrupted run.
+    """
+    for name in ("config.json", "last.safetensors"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} is no run folder of `detloss train`: it has no {name}")
+    config = load_config(TrainConfig, folder)
+    with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
+        names = tuple(json.loads(file.metadata()["names"]))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    softmax = find_loss(config.loss, CLASSIFICATION_LOSSES).softmax
+    detector = Detector(config.recipe.detector, len(names), softmax=softmax)
+    detector.load_state_dict(weights)
+    return detector.to(device).eval(), config, names
