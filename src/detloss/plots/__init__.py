@@ -1,0 +1,24 @@
+"""Tables → figures. Only this folder imports matplotlib: no global state, no windows, no numbers made here.
+
+Each loss has the same colour, marker and line in every figure (Okabe and Ito's palette, safe for colour-blind
+readers). Where there is nothing to draw, the figure says so.
+"""
+
+from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
+from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.plots.style import save, styles
+
+__all__ = [
+    "ap_over_steps",
+    "ap_per_seed",
+    "cost",
+    "loss_share",
+    "precision_recall",
+    "reliability",
+    "sample_detections",
+    "save",
+    "score_against_iou",
+    "styles",
+    "sweep",
+    "training_curves",
+]

@@ -1,0 +1,211 @@
+"""Tables of numbers → curves and bars: AP, cost, shares of the loss, the sweep, one run's losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from detloss.plots.style import (
+    FAINT,
+    INK,
+    LOSS_STYLES,
+    PALETTE,
+    WIDTH,
+    Runs,
+    Table,
+    band,
+    drawing,
+    finish,
+    one,
+    panels,
+    styles,
+    thinned,
+)
+from detloss.statistics import mean_interval
+
+
+@drawing
+def ap_over_steps(evaluations: Runs) -> Figure:
+    """AP against training steps (columns step, ap): mean over seeds, band from lowest to highest seed."""
+    figure, ax = one("AP during training", "training step", "AP (IoU .50:.95), %")
+    for name, style in styles(evaluations).items():
+        band(ax, [(run["step"], 100 * run["ap"]) for run in evaluations[name]], name, style, marked=True)
+    ax.set_ylim(bottom=0)
+    finish(ax, "no evaluations")
+    return figure
+
+
+@drawing
+def ap_per_seed(ap: Mapping[str, Mapping[int, float]]) -> Figure:
+    """AP of each seed as a dot, its mean and 95 % interval (Student's t) as a bar; one row a loss."""
+    figure, ax = one(
+        "AP of each seed, mean and 95 % interval", "AP (IoU .50:.95), %", "", 0.8 + 0.42 * len(ap)
+    )
+    for row, (name, style) in enumerate(styles(ap).items()):
+        values = 100 * np.array(list(ap[name].values()))
+        if not len(values):
+            continue
+        mean, width = mean_interval(values)
+        spread = 0.22 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.errorbar(
+            mean, row, xerr=None if math.isnan(width) else width, color=style.color, capsize=4, zorder=2
+        )
+        ax.plot([mean, mean], [row - 0.28, row + 0.28], color=style.color, linewidth=2.4)
+        ax.plot(values, row + spread[: len(values)], style.marker, color=style.color, markeredgecolor="white")
+    ax.set_yticks(range(len(ap)), list(ap))
+    ax.set_ylim(len(ap) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    finish(ax, "no results", legend=False)
+    return figure
+
+
+@drawing
+def loss_share(logs: Runs) -> Figure:
+    """The positives' share of the classification loss over training, the negatives' on the right-hand scale.
+
+    Columns step, positive_loss_share; averaged over 40 stretches of training, band over seeds.
+    """
+    figure, ax = one("Who makes the classification loss", "training step", "positives' share")
+    for name, style in styles(logs).items():
+        seeds = [thinned(run["step"], run["positive_loss_share"], 40) for run in logs[name]]
+        band(ax, [(x, y) for x, y in seeds if len(x)], name, style)
+    ax.set_ylim(0, 1)
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    finish(ax, "no log")
+    right = ax.secondary_yaxis("right", functions=(_complement, _complement))
+    right.set_ylabel("negatives' share")
+    right.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+@drawing
+def cost(results: Mapping[str, Table]) -> Figure:
+    """Training time and peak memory (columns seconds, peak_memory_mb): bars are means, points are seeds."""
+    figure, axes = panels(2, 0.9 + 0.4 * len(results), "", "")
+    for ax, column, title in zip(
+        axes, ("seconds", "peak_memory_mb"), ("Training time, s", "Peak memory, MB")
+    ):
+        ax.set_title(title)
+        for row, (name, style) in enumerate(styles(results).items()):
+            values = results[name][column]
+            values = values[~np.isnan(values)]
+            if len(values):
+                ax.barh(row, values.mean(), 0.62, color=style.color, alpha=0.8)
+                ax.plot(values, np.full(len(values), row), "o", color=INK, markersize=3.5, alpha=0.8)
+        ax.set_yticks(range(len(results)), list(results))
+        ax.set_ylim(len(results) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        finish(ax, "not measured", legend=False)
+    axes[1].tick_params(labelleft=False)
+    return figure
+
+
+@drawing
+def sweep(tables: Mapping[str, Table]) -> Figure:
+    """AP on the held-out part of the training set against the learning rate: a panel a loss, a line a weight.
+
+    Columns rung, steps, lr, box_weight, ap, chosen. Later rungs train longer; they are drawn stronger.
+    """
+    figure, axes = panels(len(tables), 2.5, "learning rate", "held-out AP, %")
+    weights = sorted({float(w) for table in tables.values() for w in table["box_weight"]})
+    rungs = sorted({(int(r), int(s)) for t in tables.values() for r, s in zip(t["rung"], t["steps"])})
+    look = {w: (*PALETTE[i % 8 : i % 8 + 1], "osD^vPX*"[i % 8]) for i, w in enumerate(weights)}
+    for ax, (name, table) in zip(axes, tables.items()):
+        ax.set_title(name)
+        ax.set_xscale("log")
+        for weight in weights:
+            for rung, _ in rungs:
+                rows = np.flatnonzero((table["box_weight"] == weight) & (table["rung"] == rung))
+                rows = rows[np.argsort(table["lr"][rows])]
+                color, marker = look[weight]
+                strength = (rung + 1) / len(rungs)
+                ax.plot(
+                    table["lr"][rows],
+                    100 * table["ap"][rows],
+                    marker=marker,
+                    color=color,
+                    alpha=0.35 + 0.65 * strength,
+                    markersize=3.5 + 3 * strength,
+                    linewidth=0.8 + strength,
+                )
+        picked = np.flatnonzero(table["chosen"] == 1)
+        picked = picked[table["rung"][picked] == table["rung"][picked].max()] if len(picked) else picked
+        ax.plot(
+            table["lr"][picked],
+            100 * table["ap"][picked],
+            "o",
+            markersize=14,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.4,
+        )
+        rates = sorted({float(lr) for lr in table["lr"]})
+        ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
+        ax.minorticks_off()
+        ax.margins(0.12)
+        ax.set_ylim(bottom=0)
+        finish(ax, "no sweep", legend=False)
+    keys = [Line2D([], [], color=c, marker=m, label=f"box weight {w:g}") for w, (c, m) in look.items()]
+    keys += [
+        Line2D(
+            [],
+            [],
+            color=FAINT,
+            marker="o",
+            markersize=3.5 + 3 * (r + 1) / len(rungs),
+            linewidth=0.8 + (r + 1) / len(rungs),
+            label=f"{s} steps",
+        )
+        for r, s in rungs
+    ]
+    keys.append(
+        Line2D(
+            [],
+            [],
+            color=INK,
+            marker="o",
+            markersize=10,
+            markerfacecolor="none",
+            linestyle="none",
+            label="chosen",
+        )
+    )
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(4, len(keys)))
+    return figure
+
+
+@drawing
+def training_curves(log: Table) -> Figure:
+    """One run's losses and learning rate (columns step, lr, loss, classification_loss, box_loss)."""
+    figure = Figure(figsize=(WIDTH, 4.6))
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
+    top.set(title="Loss", ylabel="loss (log scale)")
+    parts = [name for name in ("loss", "classification_loss", "box_loss", "distribution_loss") if name in log]
+    for name, style in zip(parts, LOSS_STYLES.values()):
+        if np.any(log[name] > 0):
+            top.plot(log["step"], log[name], color=style.color, linewidth=0.7, alpha=0.35)
+            top.plot(
+                *thinned(log["step"], log[name], 40),
+                color=style.color,
+                linestyle=style.line,
+                label=name.replace("_", " ") if name != "loss" else "total",
+            )
+    if top.lines:
+        top.set_yscale("log")
+    finish(top, "no log")
+    below.set(title="Learning rate", xlabel="training step", ylabel="learning rate")
+    if len(log["step"]):
+        below.plot(log["step"], log["lr"], color=INK)
+        below.set_ylim(bottom=0)
+    return figure
+
+
+def _complement(share: Any) -> Any:
+    return 1 - share

@@ -1,0 +1,205 @@
+"""Evaluations and detections → figures: precision, calibration, score against IoU, boxes on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from detloss.evaluate import Detections, Evaluation, Truth
+from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, band, drawing, finish, one, panels, say, styles
+from detloss.statistics import mean_interval
+
+Evaluations = Mapping[str, Sequence[Evaluation]]
+"""For each loss, one evaluation a seed."""
+
+
+@drawing
+def precision_recall(evaluations: Evaluations) -> Figure:
+    """Precision against recall at IoU 0.5, mean over classes: mean over seeds and band."""
+    figure, ax = one("Precision and recall at IoU 0.5", "recall", "precision, mean over classes", 3.5)
+    for name, style in styles(evaluations).items():
+        seeds = [(e.recall_grid, e.precision) for e in evaluations[name] if not np.isnan(e.precision).any()]
+        band(ax, seeds, name, style)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    finish(ax, "no objects, so no precision")
+    return figure
+
+
+@drawing
+def reliability(evaluations: Evaluations) -> Figure:
+    """For each loss, the share of right detections in each bin of score, all seeds together; counts below."""
+    rows = math.ceil(len(evaluations) / 2) or 1
+    figure = Figure(figsize=(WIDTH, 2.9 * rows))
+    grid = figure.add_gridspec(2 * rows, 2, height_ratios=[3.2, 1] * rows)
+    for i, (name, style) in enumerate(styles(evaluations).items()):
+        top = figure.add_subplot(grid[2 * (i // 2), i % 2])
+        below = figure.add_subplot(grid[2 * (i // 2) + 1, i % 2], sharex=top)
+        calibrations = [e.calibration for e in evaluations[name]]
+        count = np.sum([c.count for c in calibrations], axis=0, dtype=float)
+        top.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
+        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
+        top.tick_params(labelbottom=False)
+        below.set(xlabel="score", ylabel="count")
+        if not count.sum():
+            say(
+                top,
+                f"no detections with score ≥ {calibrations[0].threshold:g}" if calibrations else "no runs",
+            )
+            top.set_title(name)
+            continue
+        edges, filled = calibrations[0].edges, count > 0
+        right, score = (
+            np.sum([np.nan_to_num(getattr(c, what)) * c.count for c in calibrations], axis=0)[filled]
+            / count[filled]
+            for what in ("accuracy", "confidence")
+        )
+        left, width = edges[:-1], np.diff(edges)
+        top.bar(
+            left[filled], right, width[filled], align="edge", color=style.color, alpha=0.75, edgecolor="white"
+        )
+        top.plot(score, right, style.marker, color=INK, markersize=4)
+        top.vlines(score, np.minimum(score, right), np.maximum(score, right), color=INK, linewidth=1.2)
+        ece, _ = mean_interval([c.ece for c in calibrations])
+        top.set_title(f"{name}: ECE {100 * ece:.1f} %")
+        below.bar(
+            left,
+            np.maximum(count, 0.5),
+            width,
+            align="edge",
+            color=style.color,
+            alpha=0.75,
+            edgecolor="white",
+        )
+        below.set_yscale("log")
+        below.set_ylim(0.8, max(count.max() * 2, 10))
+    return figure
+
+
+@drawing
+def score_against_iou(evaluations: Evaluations) -> Figure:
+    """Each right detection by score and IoU; line: median of each tenth of them, bars: middle half."""
+    figure, axes = panels(len(evaluations), 2.5, "score", "IoU with its object")
+    for ax, (name, style) in zip(axes, styles(evaluations).items()):
+        seeds = evaluations[name]
+        scores = np.concatenate([np.zeros(0), *(e.scores for e in seeds)])
+        ious = np.concatenate([np.zeros(0), *(e.ious for e in seeds)])
+        ax.set(xlim=(0, 1), ylim=(0.48, 1.01))
+        if not len(scores):
+            ax.set_title(name)
+            say(ax, "no detections matched to an object")
+            continue
+        ax.plot(
+            scores,
+            ious,
+            "o",
+            color=style.color,
+            alpha=float(np.clip(10 / math.sqrt(len(scores)), 0.1, 0.6)),
+            markersize=2.5,
+            markeredgewidth=0,
+            rasterized=True,
+        )
+        tenths = np.array_split(np.argsort(scores, kind="stable"), min(10, len(scores)))
+        x = [float(np.median(scores[tenth])) for tenth in tenths]
+        low, middle, high = np.array([np.quantile(ious[tenth], (0.25, 0.5, 0.75)) for tenth in tenths]).T
+        ax.errorbar(
+            x,
+            middle,
+            [middle - low, high - middle],
+            color=INK,
+            marker=style.marker,
+            markersize=4,
+            linewidth=1.3,
+            elinewidth=1,
+            capsize=2,
+        )
+        rho, _ = mean_interval([e.score_iou_correlation for e in seeds])
+        ax.set_title(
+            f"{name}: ρ = {rho:.2f}".replace("-", "−") if not math.isnan(rho) else f"{name}: ρ undefined"
+        )
+    return figure
+
+
+class Picture(Truth, Protocol):
+    """An annotated image: any object with these attributes, a ``detloss.data.Sample`` for one."""
+
+    @property
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+
+
+@drawing
+def sample_detections(
+    samples: Sequence[Picture],
+    detections: Mapping[str, Sequence[Detections]],
+    names: Sequence[str],
+    *,
+    min_score: float = 0.3,
+) -> Figure:
+    """The truth and what each loss found, side by side: a row an image, a colour a class.
+
+    Args:
+        samples: the images.
+        detections: for each loss, one entry an image.
+        names: class names; label i is names[i].
+        min_score: detections below are not drawn.
+    """
+    columns = ["truth", *detections]
+    figure = Figure(figsize=(1.9 * len(columns) + 0.1, 2.05 * max(len(samples), 1) + 0.4))
+    axes = figure.subplots(max(len(samples), 1), len(columns), squeeze=False)
+    for row, sample in enumerate(samples):
+        _draw_boxes(axes[row, 0], sample.image, sample.boxes, sample.labels, names, ignored=sample.ignored)
+        for ax, found in zip(axes[row, 1:], (d[row] for d in detections.values())):
+            kept = found.scores >= min_score
+            _draw_boxes(ax, sample.image, found.boxes[kept], found.labels[kept], names, found.scores[kept])
+    for ax, title in zip(axes[0], columns):
+        ax.set_title(title, fontsize=9.5, loc="center")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    if not samples:
+        say(axes[0, 0], "no sample images")
+    keys = [
+        Line2D([], [], color=PALETTE[i % 8], linewidth=3, label=name) for i, name in enumerate(names[:16])
+    ]
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=min(len(keys), 2 * len(columns)), fontsize=8
+    )
+    return figure
+
+
+def _draw_boxes(
+    ax: Axes,
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    scores: np.ndarray | None = None,
+    ignored: np.ndarray | None = None,
+) -> None:
+    height, width = image.shape[:2]
+    ax.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+    for i, ((x1, y1, x2, y2), label) in enumerate(zip(boxes.tolist(), labels.tolist())):
+        color = PALETTE[label % len(PALETTE)]
+        line = "--" if ignored is not None and ignored[i] else "-"
+        ax.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.1, linestyle=line)
+        )
+        if len(boxes) <= 12:  # more would hide each other: the colours are explained below
+            text = names[label] if scores is None else f"{names[label]} {scores[i]:.2f}"
+            ax.text(
+                x1,
+                y1,
+                text,
+                fontsize=5.5,
+                color="white",
+                va="bottom" if y1 > height / 12 else "top",  # inside the picture
+                clip_on=True,
+                bbox={"facecolor": color, "edgecolor": "none", "pad": 0.8},
+            )
+    ax.set(xlim=(0, width), ylim=(height, 0))

@@ -1,0 +1,156 @@
+"""How figures look: one style a loss, one palette, one scale of text; and what all figures share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
+
+Table = Mapping[str, np.ndarray]
+"""Column name → array."""
+Runs = Mapping[str, Sequence[Table]]
+"""For each loss, one table a seed."""
+
+
+class Style(NamedTuple):
+    """How a loss is drawn."""
+
+    color: str
+    marker: str
+    line: Any
+
+
+LOSS_STYLES = {
+    "bce": Style("#0072B2", "o", "-"),
+    "balanced_bce": Style("#56B4E9", "s", "--"),
+    "focal": Style("#D55E00", "^", "-"),
+    "softmax_focal": Style("#E69F00", "v", "--"),
+    "quality_focal": Style("#009E73", "D", "-."),
+    "varifocal": Style("#CC79A7", "P", (0, (1, 1))),
+}
+_OTHERS = [Style("#000000", "X", "-"), Style("#7F7F7F", "*", "--"), Style("#8C5A2B", "h", "-.")]
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C5A2B", "#000000")
+INK, FAINT = "#222222", "#9a9a9a"
+# Class names may be Chinese or Japanese, which DejaVu lacks.
+_CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei"} & set(
+    get_font_names()
+)
+_RC: Any = {
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.family": ["DejaVu Sans", *sorted(_CJK)],
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5.5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "detloss",
+}
+WIDTH = 6.0  # inches, all figures but the samples: one scale of text, legible on a phone
+drawing: Callable[..., Any] = matplotlib.rc_context(_RC)
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A fixed style for each known classification loss ("focal", "focal,gamma=1.5", "focal+ciou").
+
+    A second name of the same loss and unknown ones take the next free style.
+    """
+    listed = list(names)
+    chosen: dict[str, Style] = {}
+    for name in listed:
+        style = LOSS_STYLES.get(name.split("+")[0].split(",")[0])
+        if style is not None and style not in chosen.values():
+            chosen[name] = style
+    free = [style for style in (*LOSS_STYLES.values(), *_OTHERS) if style not in chosen.values()] or _OTHERS
+    rest = [name for name in listed if name not in chosen]
+    chosen |= {name: free[i % len(free)] for i, name in enumerate(rest)}
+    return {name: chosen[name] for name in listed}
+
+
+def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) -> None:
+    """Writes ``path``.png (180 dpi) and ``path``.svg, or other formats; equal figures give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context(_RC):
+        for name in formats:
+            metadata = {"Date": None} if name == "svg" else None
+            figure.savefig(path.with_name(f"{path.name}.{name}"), dpi=180, metadata=metadata)
+
+
+def one(title: str, x: str, y: str, height: float = 3.3) -> tuple[Figure, Axes]:
+    """A figure of one axes."""
+    figure = Figure(figsize=(WIDTH, height))
+    ax = figure.subplots()
+    ax.set(title=title, xlabel=x, ylabel=y)
+    return figure, ax
+
+
+def panels(count: int, height: float, x: str, y: str) -> tuple[Figure, list[Axes]]:
+    """That many axes, two in a row, with labels at the outer ones."""
+    rows = math.ceil(count / 2) or 1
+    figure = Figure(figsize=(WIDTH, height * rows + 0.3))
+    axes = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for ax in axes[count:]:
+        ax.remove()
+    for i, ax in enumerate(axes[:count]):
+        ax.set(xlabel=x if i + 2 >= count else "", ylabel=y if i % 2 == 0 else "")
+    return figure, axes[:count]
+
+
+def band(
+    ax: Axes, seeds: Sequence[tuple[np.ndarray, np.ndarray]], name: str, style: Style, marked: bool = False
+) -> None:
+    """Mean over the seeds where all have a value, and the range from the lowest to the highest."""
+    if not seeds:
+        return
+    x = seeds[0][0]
+    for steps, _ in seeds[1:]:
+        x = np.intersect1d(x, steps)
+    values = np.array([y[np.isin(steps, x)] for steps, y in seeds])
+    if len(values) > 1:
+        ax.fill_between(x, values.min(axis=0), values.max(axis=0), color=style.color, alpha=0.16, linewidth=0)
+    marker = style.marker if marked else None
+    ax.plot(x, values.mean(axis=0), color=style.color, linestyle=style.line, marker=marker, label=name)
+
+
+def thinned(x: np.ndarray, y: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means over consecutive stretches; nan values are left out."""
+    good = ~np.isnan(y)
+    x, y = x[good], y[good]
+    if not len(x):
+        return x, y
+    pieces = np.array_split(np.arange(len(x)), min(parts, len(x)))
+    return np.array([x[p].mean() for p in pieces]), np.array([y[p].mean() for p in pieces])
+
+
+def finish(ax: Axes, empty: str, legend: bool = True) -> None:
+    """A legend, or a word where nothing could be drawn."""
+    if not ax.lines and not ax.patches:
+        say(ax, empty)
+    elif legend:
+        ax.legend()
+
+
+def say(ax: Axes, text: str) -> None:
+    """The text in the middle of empty axes."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=FAINT, style="italic")

@@ -1,0 +1,216 @@
+"""What the figures show is what the tables say, and empty tables are said to be empty."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+import detloss
+from detloss import plots
+from detloss.evaluate import Detections, evaluate
+from fake_comparison import LOSSES, NAMES, found, truths
+
+
+@pytest.fixture(scope="module")
+def evaluations():
+    samples = truths()
+    return {loss: [evaluate(found(loss, k, samples), samples, NAMES) for k in range(2)] for loss in LOSSES}
+
+
+@pytest.fixture(scope="module")
+def nothing_found():
+    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    samples = truths(images=3)
+    return evaluate([empty] * 3, samples, NAMES)
+
+
+def words(figure) -> list[str]:
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def lines(ax) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_ydata() for line in ax.lines}
+
+
+def test_each_loss_has_its_own_fixed_style():
+    all_six = ["varifocal", "bce", "focal", "quality_focal", "softmax_focal", "balanced_bce"]
+    together = plots.styles(all_six)
+    assert list(together) == all_six
+    assert len({style.color for style in together.values()}) == 6
+    assert len({style.marker for style in together.values()}) == 6
+    for name in all_six:
+        assert plots.styles([name])[name] == together[name]
+    assert plots.styles(["focal,gamma=1"])["focal,gamma=1"] == together["focal"]
+
+
+def test_styles_of_unknown_and_repeated_losses_differ():
+    names = ["mine:loss", "focal+giou", "focal+ciou", "giou", "bce"]
+    chosen = plots.styles(names)
+    assert list(chosen) == names
+    assert len({style.color for style in chosen.values()}) == 5
+    assert chosen["focal+giou"] == plots.styles(["focal"])["focal"]
+    assert len(plots.styles([f"loss-{i}" for i in range(30)])) == 30
+
+
+def test_ap_over_steps_is_the_mean_over_seeds_in_percent():
+    steps = np.array([10.0, 20.0])
+    runs = {
+        "bce": [{"step": steps, "ap": np.array([0.1, 0.3])}, {"step": steps, "ap": np.array([0.2, 0.5])}],
+        "focal": [{"step": np.array([10.0, 20.0, 30.0]), "ap": np.array([0.2, 0.4, 0.6])}],
+    }
+    ax = plots.ap_over_steps(runs).axes[0]
+    np.testing.assert_allclose(lines(ax)["bce"], [15, 40])
+    np.testing.assert_allclose(lines(ax)["focal"], [20, 40, 60])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((10, 50))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["bce", "focal"]
+    assert ax.get_xlabel() == "training step"
+    assert ax.get_ylabel() == "AP (IoU .50:.95), %"
+
+
+def test_ap_per_seed_shows_seeds_mean_and_interval():
+    ax = plots.ap_per_seed({"bce": {0: 0.1, 1: 0.2, 2: 0.3}, "focal": {0: 0.4}}).axes[0]
+    dots = [np.sort(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "None"]
+    assert any(len(x) == 3 and np.allclose(x, [10, 20, 30]) for x in dots)
+    (bar,) = ax.collections[0].get_segments()  # t(2) = 4.303, s = 10, n = 3
+    np.testing.assert_allclose(bar[:, 0], [20 - 24.84, 20 + 24.84], atol=0.01)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["bce", "focal"]
+
+
+def test_precision_recall_is_the_mean_over_seeds(evaluations):
+    ax = plots.precision_recall(evaluations).axes[0]
+    for loss, seeds in evaluations.items():
+        np.testing.assert_allclose(lines(ax)[loss], np.mean([e.precision for e in seeds], axis=0))
+
+
+def test_reliability_pools_the_seeds(evaluations):
+    figure = plots.reliability(evaluations)
+    assert len(figure.axes) == 8
+    top, below = figure.axes[:2]
+    calibrations = [e.calibration for e in evaluations["bce"]]
+    count = sum(c.count for c in calibrations)
+    right = sum(np.nan_to_num(c.accuracy) * c.count for c in calibrations)
+    heights = [bar.get_height() for bar in top.patches]
+    np.testing.assert_allclose(heights, (right / np.maximum(count, 1))[count > 0])
+    assert len(below.patches) == 10
+    assert top.get_title(loc="left") == f"bce: ECE {50 * sum(c.ece for c in calibrations):.1f} %"
+
+
+def test_score_against_iou_has_a_panel_a_loss(evaluations):
+    figure = plots.score_against_iou(evaluations)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    rho = np.mean([e.score_iou_correlation for e in evaluations["quality_focal"]])
+    assert titles[3] == f"quality_focal: ρ = {rho:.2f}"
+    assert len(figure.axes[0].lines[0].get_xdata()) == sum(len(e.scores) for e in evaluations["bce"])
+
+
+def test_loss_share_has_the_negatives_on_the_other_scale():
+    log = {"step": np.arange(1.0, 81), "positive_loss_share": np.full(80, 0.25)}
+    figure = plots.loss_share({"focal": [log, log]})
+    ax = figure.axes[0]
+    np.testing.assert_allclose(lines(ax)["focal"], 0.25)
+    assert len(lines(ax)["focal"]) == 40
+    figure.draw_without_rendering()
+    (right,) = ax.child_axes
+    assert right.get_ylabel() == "negatives' share"
+    height, opposite = ax.transData.transform((0, 0.25))[1], right.transData.transform((0, 0.75))[1]
+    assert height == pytest.approx(opposite)
+
+
+def test_cost_bars_are_means():
+    table = {"seconds": np.array([10.0, 20.0]), "peak_memory_mb": np.array([np.nan, 700.0])}
+    figure = plots.cost({"bce": table})
+    assert [ax.patches[0].get_width() for ax in figure.axes] == [15, 700]
+
+
+def test_sweep_marks_what_was_chosen():
+    table = {
+        "rung": np.array([0.0, 0, 0, 1]),
+        "steps": np.array([80.0, 80, 80, 200]),
+        "lr": np.array([0.003, 0.01, 0.03, 0.01]),
+        "box_weight": np.full(4, 2.0),
+        "ap": np.array([0.1, 0.3, 0.2, 0.5]),
+        "chosen": np.array([0.0, 1, 0, 1]),
+    }
+    figure = plots.sweep({"focal": table})
+    (ax,) = figure.axes
+    ring = ax.lines[-1]
+    assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([0.01], [50])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [10, 30, 20])
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["box weight 2", "80 steps", "200 steps", "chosen"]
+
+
+def test_sample_detections_are_side_by_side():
+    samples = truths()[:2]
+    detections = {loss: found(loss, 0, truths())[:2] for loss in LOSSES}
+    figure = plots.sample_detections(samples, detections, NAMES, min_score=0.5)
+    assert len(figure.axes) == 2 * 5
+    assert [ax.get_title(loc="center") for ax in figure.axes[:5]] == ["truth", *LOSSES]
+    assert len(figure.axes[0].patches) == len(samples[0].boxes)
+    shown = detections["focal"][1]
+    boxes = shown.boxes[shown.scores >= 0.5]
+    drawn = [patch.get_bbox().extents for patch in figure.axes[5 + 3].patches]
+    np.testing.assert_allclose(np.reshape(drawn, (-1, 4)), boxes, rtol=1e-6)
+    labels = {NAMES[i] for i in shown.labels[shown.scores >= 0.5]}
+    assert {text.split()[0] for text in (t.get_text() for t in figure.axes[8].texts)} == labels
+
+
+def test_training_curves():
+    log = {"step": np.arange(1.0, 101), "lr": np.linspace(0, 1, 100), "loss": np.full(100, 3.0)}
+    log |= {"classification_loss": np.full(100, 1.0), "box_loss": np.full(100, 2.0)}
+    top, below = plots.training_curves(log).axes
+    assert [text.get_text() for text in top.get_legend().get_texts()] == [
+        "total",
+        "classification loss",
+        "box loss",
+    ]
+    np.testing.assert_allclose(lines(top)["total"], 3)
+    np.testing.assert_array_equal(below.lines[0].get_ydata(), log["lr"])
+
+
+def test_empty_figures_say_so(nothing_found, tmp_path):
+    none = {"bce": [nothing_found]}
+    figures = {
+        "no detections with score ≥ 0.05": plots.reliability(none),
+        "no detections matched to an object": plots.score_against_iou(none),
+        "no evaluations": plots.ap_over_steps({"bce": []}),
+        "no results": plots.ap_per_seed({"bce": {}}),
+        "no log": plots.loss_share({"bce": []}),
+        "not measured": plots.cost({"bce": {"seconds": np.zeros(0), "peak_memory_mb": np.zeros(0)}}),
+        "no sample images": plots.sample_detections([], {"bce": []}, NAMES),
+    }
+    for i, (said, figure) in enumerate(figures.items()):
+        assert said in words(figure)
+        plots.save(figure, tmp_path / str(i), ("png",))
+    # nothing found, but objects there: the precision is 0, and that is drawn
+    assert not words(plots.precision_recall(none))
+
+
+def test_nothing_drawn_where_there_are_no_losses():
+    for figure in (plots.reliability({}), plots.score_against_iou({}), plots.sweep({})):
+        assert figure.axes == []
+
+
+def test_save_writes_the_same_bytes_twice(tmp_path):
+    for name in "ab":
+        plots.save(plots.ap_per_seed({"bce": {0: 0.1, 1: 0.2}}), tmp_path / "new folder" / name)
+    for suffix in ("png", "svg"):
+        first, second = ((tmp_path / "new folder" / f"{name}.{suffix}").read_bytes() for name in "ab")
+        assert first == second
+    with Image.open(tmp_path / "new folder" / "a.png") as image:
+        colors = {to_hex(np.array(c[:3]) / 255) for _, c in image.convert("RGB").getcolors(2**20)}
+    assert plots.styles(["bce"])["bce"].color.lower() in colors
+
+
+def test_only_the_plots_folder_imports_matplotlib_and_nobody_pyplot():
+    root = Path(detloss.__file__).parent
+    for path in root.rglob("*.py"):
+        imports = re.findall(
+            r"^\s*(?:import|from)\s+(matplotlib[\w.]*)", path.read_text(encoding="utf-8"), re.M
+        )
+        assert "matplotlib.pyplot" not in imports, path
+        assert not imports or path.parent.name == "plots", path
