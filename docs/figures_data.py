@@ -9,7 +9,7 @@ from detloss.data import SceneConfig
 from detloss.data.synthetic import draw_scene
 
 
-def scenes_figure(rows: int = 2, columns: int = 5, zoom: int = 2) -> Image.Image:
+def scenes_figure(rows: int = 2, columns: int = 4, zoom: int = 2) -> Image.Image:
     """Validation scenes of the default configuration, enlarged, with their objects framed and named."""
     config, gap = SceneConfig(), 4
     side = config.size * zoom
@@ -31,5 +31,4 @@ def scenes_figure(rows: int = 2, columns: int = 5, zoom: int = 2) -> Image.Image
 if __name__ == "__main__":
     folder = Path(__file__).parent / "figures"
     folder.mkdir(exist_ok=True)
-    # 160 colours are enough for noise, and a third of the file.
-    scenes_figure().quantize(160).save(folder / "scenes.png", optimize=True)
+    scenes_figure().save(folder / "scenes.png", optimize=True)

@@ -91,7 +91,9 @@ def test_what_becomes_of_objects_that_are_cut(box, wanted, ignored):
 
 
 def test_ignored_stays_ignored():
-    assert augment(rectangle((20, 20, 40, 40), ignored=True), np.random.default_rng(0)).ignored.tolist() == [True]
+    assert augment(rectangle((20, 20, 40, 40), ignored=True), np.random.default_rng(0)).ignored.tolist() == [
+        True
+    ]
 
 
 def test_same_rng_same_result_and_input_untouched():
@@ -122,7 +124,9 @@ def test_colour_moves_pixels_within_its_range_and_no_boxes():
     )  # fmt: skip
     values = np.array(
         [
-            augment(sample, np.random.default_rng(k), Augment(0, (1, 1), 0, colour=0.2)).image[0, 0].astype(float)
+            augment(sample, np.random.default_rng(k), Augment(0, (1, 1), 0, colour=0.2))
+            .image[0, 0]
+            .astype(float)
             for k in range(200)
         ]
     )

@@ -50,7 +50,9 @@ def test_a_box_of_one_pixel_or_none_is_left_out_and_counted():
     ],
 )
 def test_errors(box, message):
-    with pytest.raises(ValueError, match=rf"^f\.xml: object 2: the box \(x .*, y .* px\) .*{message}") as caught:
+    with pytest.raises(
+        ValueError, match=rf"^f\.xml: object 2: the box \(x .*, y .* px\) .*{message}"
+    ) as caught:
         run([0, 0, 10, 10], box)
     assert "\n" not in str(caught.value)
 

@@ -13,7 +13,9 @@ def test_is_a_sequence_of_samples(data):
     assert len(data) == 4
     assert [s.id for s in data] == ["a", "empty", "köln 1.2", "c"]
     for i, sample in enumerate(data):
-        for found, wanted in zip(data.annotation(i), (sample.boxes, sample.labels, sample.ignored, sample.id)):
+        for found, wanted in zip(
+            data.annotation(i), (sample.boxes, sample.labels, sample.ignored, sample.id)
+        ):
             assert np.array_equal(found, wanted)
     assert data.size(2) == (33, 47)
     assert data.file(0) is None

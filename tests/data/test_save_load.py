@@ -31,7 +31,9 @@ def test_writing_what_was_read_gives_the_same_files(format, splits, tmp_path):
     save(splits, tmp_path / "one", format)
     save({s: load(tmp_path / "one", s) for s in splits}, tmp_path / "two", format)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file())
-    assert files == sorted(p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*") if p.is_file())
+    assert files == sorted(
+        p.relative_to(tmp_path / "two") for p in (tmp_path / "two").rglob("*") if p.is_file()
+    )
     for file in files:
         first, second = (tmp_path / "one" / file).read_bytes(), (tmp_path / "two" / file).read_bytes()
         if format != "coco" or file.suffix != ".json":  # ids of images are numbered in the order given
@@ -279,7 +281,9 @@ def test_bccd():
     path = Path(__file__).parents[2] / "../shared/data/bccd"
     if not path.is_dir():
         pytest.skip("the BCCD data set is not beside the checkout")
-    train, val, test = (load(path, split, names=["RBC", "WBC", "Platelets"]) for split in ("train", "val", "test"))
+    train, val, test = (
+        load(path, split, names=["RBC", "WBC", "Platelets"]) for split in ("train", "val", "test")
+    )
     # Counted from the XML files: 364 images, 4888 objects, two of them of one pixel.
     assert [len(train), len(val), len(test)] == [205, 87, 72]
     total = {"RBC": 4155 - 2, "WBC": 372, "Platelets": 361}

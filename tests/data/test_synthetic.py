@@ -30,16 +30,18 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
 def test_golden_scene():
     """The scenes are a benchmark: whoever changes what they look like raises VERSION and these numbers."""
     image, boxes, labels = draw_scene(SceneConfig(), "val", 1)
-    assert boxes.tolist() == [[53, 12, 82, 38], [52, 37, 67, 49], [68, 81, 84, 103]]
+    assert boxes.tolist() == [[52, 12, 82, 38], [52, 37, 67, 49], [66, 82, 84, 103]]
     assert labels.tolist() == [4, 2, 2]
-    assert image.mean() == pytest.approx(124.77, abs=0.05)
+    assert image.mean() == pytest.approx(122.594, abs=0.05)
 
 
 def test_train_and_val_share_no_instance_and_no_background():
     train, val = scenes(SMALL, "train"), scenes(SMALL, "val")
 
     def patches(data):
-        return {s.image[y1:y2, x1:x2].tobytes() for s in data for x1, y1, x2, y2 in s.boxes.astype(int).tolist()}
+        return {
+            s.image[y1:y2, x1:x2].tobytes() for s in data for x1, y1, x2, y2 in s.boxes.astype(int).tolist()
+        }
 
     a, b = patches(train), patches(val)
     assert len(a) == summary(train)["objects"]  # each instance is drawn anew within a split, too

@@ -120,7 +120,9 @@ NAMES = ("a b", "c: d", 'e "f"', "g's", "x, y", "h #1", "白")
 )
 def test_ways_to_write_names(text, tmp_path):
     file = tmp_path / "data.yaml"
-    file.write_text(f"# a comment\n\ntrain: 'images/train'\n{text}\ndownload: |\n  import x\n  y: z\n", "utf-8")
+    file.write_text(
+        f"# a comment\n\ntrain: 'images/train'\n{text}\ndownload: |\n  import x\n  y: z\n", "utf-8"
+    )
     assert read_data_yaml(file) == (NAMES, {"train": "images/train"} | ({"nc": "7"} if "nc" in text else {}))
 
 

@@ -52,8 +52,8 @@ DISTRACTORS: list[Outlines] = [
     [np.concatenate([_arc(0.5, 40, 320), _arc(0.27, 320, 40)])],  # an open ring
     [_arc(0.5, 0, 180, y=0.25)],  # half a disc
     [_regular(6)],
-    [_points("50,0 80,50 50,100 20,50")],  # a lozenge
-    [_points("20,0 100,0 80,100 0,100")],  # a slanted bar
+    [_points("50,0 70,50 50,100 30,50")],  # a lozenge
+    [_points("45,0 100,0 55,100 0,100")],  # a slanted bar
     [_points("0,30 50,0 100,30 100,70 50,40 0,70")],  # a chevron
     [_points("0,0 34,0 34,66 66,66 66,0 100,0 100,100 0,100")],  # U
     [_points("0,0 70,0 70,68 100,68 100,100 32,100 32,32 0,32")],  # Z

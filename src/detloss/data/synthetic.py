@@ -22,7 +22,7 @@ from detloss.data.dataset import Dataset
 from detloss.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
 from detloss.data.sample import Annotation
 
-VERSION = 1  # raised whenever a scene of the same config looks different: old caches are then not read
+VERSION = 2  # raised whenever a scene of the same config looks different: old caches are then not read
 SPLITS = ("train", "val")
 MAX_OVERLAP = 0.2  # IoU of two objects
 
@@ -45,11 +45,11 @@ class SceneConfig:
     """Fewest and most objects in a scene that is not empty (fewer where they do not fit)."""
     object_size: tuple[float, float] = (12.0, 32.0)
     """Shortest and longest, in pixels, of the longer side of an object's box."""
-    contrast: tuple[float, float] = (0.1, 0.35)
+    contrast: tuple[float, float] = (0.2, 0.5)
     """Least and most difference of an object from its background, as a fraction of full range."""
     clutter: tuple[int, int] = (4, 8)
     """Fewest and most shapes and strokes of no class, drawn like objects: hard negatives."""
-    noise: float = 0.07
+    noise: float = 0.05
     """Standard deviation of each pixel's noise, as a fraction of full range."""
     long_tail: float = 0.0
     """Frequency of class k is proportional to (k + 1) ** -long_tail; 0 is uniform."""
@@ -187,8 +187,8 @@ def _enlarge(plane: np.ndarray, size: int) -> np.ndarray:
 
 def _instance(rng: np.random.Generator, outlines: list[np.ndarray], config: SceneConfig) -> np.ndarray:
     size = math.exp(rng.uniform(*np.log(config.object_size)))
-    angle, shear = rng.uniform(-0.45, 0.45), rng.uniform(-0.2, 0.2)
-    return mask(pose(outlines, size, angle, shear, math.exp(rng.uniform(-0.15, 0.15))))
+    angle, shear, stretch = rng.uniform(-1, 1, 3) * (0.3, 0.12, 0.12)
+    return mask(pose(outlines, size, angle, shear, math.exp(stretch)))
 
 
 def _place(
