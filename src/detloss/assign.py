@@ -55,8 +55,9 @@ def max_iou(
         negative: IoU below which an anchor is background.
         rescue: give an object that no anchor overlaps by `positive` the anchors that overlap it most, as
             Faster R-CNN does; without it small objects have no positives at all. Where two objects want the
-            same anchor, the larger IoU has it.
+            same anchor, the larger IoU has it; an anchor that is positive already is not taken away.
     """
+    boxes, labels = _at_least_one(boxes, labels)
     iou = _iou(boxes, labels, anchors)
     best, match = iou.max(dim=1)
     taken = best >= positive
@@ -64,7 +65,6 @@ def max_iou(
         of_object = iou.amax(dim=2, keepdim=True)
         wanted = (iou == of_object) & (of_object > 0) & (of_object < positive)
         rescued_iou, rescuer = torch.where(wanted, iou, -1.0).max(dim=1)
-        # An anchor that is positive for one object is not taken from it for another.
         rescued = (rescued_iou > 0) & ~taken
         match = torch.where(rescued, rescuer, match)
         taken = taken | rescued
@@ -95,6 +95,7 @@ def atss(
         num_classes: number of classes; this index means background in the result.
         candidates: k of the paper.
     """
+    boxes, labels = _at_least_one(boxes, labels)
     iou = _iou(boxes, labels, anchors)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     object_centres = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -117,11 +118,16 @@ def atss(
     return _assignment(match, taken, torch.zeros_like(taken), anchors, boxes, labels, num_classes)
 
 
+def _at_least_one(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch without objects is given padding, so that it needs no code of its own."""
+    if labels.shape[1]:
+        return boxes, labels
+    return boxes.new_zeros(len(labels), 1, 4), labels.new_full((len(labels), 1), NO_OBJECT)
+
+
 def _iou(boxes: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
     """IoU of every object with every anchor `(B, M, P)`, -1 where there is no object to find."""
     batch, count, _ = boxes.shape
-    if count == 0:
-        return boxes.new_full((batch, 1, len(anchors)), -1.0)
     iou = box_iou(boxes.reshape(-1, 4), anchors).reshape(batch, count, -1)
     return iou.masked_fill((labels < 0)[..., None], -1.0)
 
@@ -135,9 +141,6 @@ def _assignment(
     labels: Tensor,
     num_classes: int,
 ) -> Assignment:
-    if boxes.shape[1] == 0:
-        shape = (*match.shape, 4)
-        return Assignment(torch.full_like(match, num_classes), boxes.new_zeros(shape), taken)
     unclear = unclear | (_covered(boxes, labels, anchors) & ~taken)
     target = labels.gather(1, match)
     target = target.masked_fill(~taken, num_classes).masked_fill(unclear, IGNORED)

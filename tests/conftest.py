@@ -1,0 +1,10 @@
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scene_cache(tmp_path_factory):
+    """Scenes drawn by tests are kept for the session, away from the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("DETLOSS_CACHE", str(folder))
+        yield folder
