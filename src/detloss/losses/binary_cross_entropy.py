@@ -1,5 +1,6 @@
 """Binary cross entropy on logits: the loss every other one here is a weighting of."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,11 +10,14 @@ from detloss.losses.module import keep, kept, one_weight, shown
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
     """-(w t log p + (1-t) log(1-p)) with p = σ(logits) and w = pos_weight."""
-    log_q = F.logsigmoid(-logits)  # log(1-p); log p is log(1-p) + logits
-    if pos_weight is None:
-        return -(log_q + targets * logits)
-    positive = pos_weight * targets
-    return -((1 - targets + positive) * log_q + positive * logits)
+    # -log(1-p) and -log p, each exact to the last digit where it is tiny; lerp is exact at t = 0 and t = 1.
+    negative, positive = softplus(logits), softplus(-logits)
+    return torch.lerp(negative, positive if pos_weight is None else pos_weight * positive, targets)
+
+
+def softplus(logits: Tensor) -> Tensor:
+    """log(1 + e^x); equal to x in every digit of float64 from 40 on (torch's own default, 20, is not)."""
+    return F.softplus(logits, threshold=40)
 
 
 def binary_cross_entropy_with_logits(

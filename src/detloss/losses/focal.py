@@ -12,8 +12,8 @@ def focal(
     logits: Tensor, targets: Tensor, *, gamma: float | Tensor, pos_weight: Tensor | None = None
 ) -> Tensor:
     """(1-p_t)^γ BCE with p_t = p t + (1-p)(1-t)."""
-    # 1-p_t as a sum of positive terms, and 1-p as σ(-x): no digit is lost where the prediction is saturated.
-    miss = (1 - targets) * torch.sigmoid(logits) + targets * torch.sigmoid(-logits)
+    # 1-p as σ(-x): no digit of 1-p_t is lost where the prediction is saturated.
+    miss = torch.lerp(torch.sigmoid(logits), torch.sigmoid(-logits), targets)
     return power(miss, gamma) * bce(logits, targets, pos_weight=pos_weight)
 
 
@@ -33,8 +33,8 @@ def sigmoid_focal_loss(
     FL = alpha_t (1-p_t)^γ BCE(x, t),  p = σ(x),  p_t = p t + (1-p)(1-t),  alpha_t = alpha t + (1-alpha)(1-t).
 
     Equals `torchvision.ops.sigmoid_focal_loss`, arguments in the same order. γ = 0 is exactly
-    (alpha-weighted) BCE. Value and gradient are finite at every finite logit for every γ ≥ 0, the second
-    derivative as well.
+    (alpha-weighted) BCE. Value, gradient and second derivative are finite for every γ ≥ 0 at every logit,
+    saturated ones too (tested up to ±1e30).
 
     Convention: alpha weighs the positives, 1-alpha the negatives (torchvision, mmdet, fvcore). On soft
     targets this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and

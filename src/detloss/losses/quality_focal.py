@@ -10,8 +10,8 @@ from detloss.losses.module import keep, kept, shown
 
 def quality_focal(logits: Tensor, targets: Tensor, *, beta: float | Tensor) -> Tensor:
     """|y-p|^β BCE."""
-    # p-y as (1-y)p - y(1-p): exact where y is 0 or 1, however saturated the prediction.
-    error = (1 - targets) * torch.sigmoid(logits) - targets * torch.sigmoid(-logits)
+    # p-y as (1-y)p - y(1-p), and 1-p as σ(-x): exact where y is 0 or 1, however saturated the prediction.
+    error = torch.lerp(torch.sigmoid(logits), -torch.sigmoid(-logits), targets)
     return power(error.abs(), beta) * bce(logits, targets)
 
 
