@@ -110,20 +110,20 @@ def test_standings():
     [
         (
             {"bce": BCE, "focal": FOCAL, "quality_focal": QUALITY},
+            "Over 3 seeds, with 95 % intervals: "
             "quality_focal has the highest mean AP, 86.4 ± 0.8; it is better than bce by 8.9 ± 1.6; "
-            "no difference is seen between it and focal (+0.3 ± 1.0) "
-            "(3 seeds, 95 % intervals of paired differences).",
+            "no difference is seen between it and focal (+0.3 ± 1.0).",
         ),
         (
             {"focal": FOCAL, "quality_focal": QUALITY},
+            "Over 3 seeds, with 95 % intervals: "
             "quality_focal has the highest mean AP, 86.4 ± 0.8; "
-            "no difference is seen between it and focal (+0.3 ± 1.0) "
-            "(3 seeds, 95 % intervals of paired differences).",
+            "no difference is seen between it and focal (+0.3 ± 1.0).",
         ),
         (
             {"focal": FOCAL, "bce": BCE},
-            "focal has the highest mean AP, 86.1 ± 0.2; every other loss is worse "
-            "(3 seeds, 95 % intervals of paired differences).",
+            "Over 3 seeds, with 95 % intervals: "
+            "focal has the highest mean AP, 86.1 ± 0.2; every other loss is worse.",
         ),
         (
             {"bce": {0: 0.77}, "focal": {0: 0.86}},
@@ -135,9 +135,9 @@ def test_standings():
         ),
         (
             {"bce": BCE, "focal": FOCAL, "quality_focal": {0: 0.766}},
+            "Over 1 to 3 seeds, with 95 % intervals: "
             "focal has the highest mean AP, 86.1 ± 0.2; it is better than bce by 8.6 ± 1.1; "
-            "one seed in common is no verdict on quality_focal "
-            "(1 to 3 seeds, 95 % intervals of paired differences).",
+            "one seed in common is no verdict on quality_focal.",
         ),
         ({"bce": BCE}, "bce reaches AP 77.5 ± 1.2 (3 seeds); it stands alone."),
         ({"bce": {0: math.nan}}, "No run has an AP yet."),

@@ -141,7 +141,7 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
         said.append(f"one seed in common is no verdict on {_listed(unclear)}")
     if set(verdicts.values()) == {BETTER} and leader.name == first:
         said.append("every other loss is worse")
-    return f"{'; '.join(said)} ({count}, 95 % intervals of paired differences)."
+    return f"Over {count}, with 95 % intervals: {'; '.join(said)}."
 
 
 def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:

@@ -1,0 +1,102 @@
+"""The figures of a comparison, each with a title and a line on how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detloss import plots
+from detloss.evaluate import from_coco_results
+from detloss.report.results import Results
+
+MIN_SCORE = 0.3
+
+
+class Drawn(NamedTuple):
+    """A figure with its file stem, its title, and how to read it."""
+
+    stem: str
+    title: str
+    caption: str
+    figure: Any
+
+
+def draw(results: Results) -> Iterator[Drawn]:
+    """All figures; those of the samples and the sweep where there are any."""
+    evaluations = results.seeds(lambda run: run.evaluation)
+    costs = {
+        name: {
+            what: np.array([run.row[what] for run in runs.values()]) for what in ("seconds", "peak_memory_mb")
+        }
+        for name, runs in results.runs.items()
+    }
+    yield Drawn(
+        "ap_per_seed",
+        "AP of each seed",
+        "Dots are seeds, the bar their mean, the line its 95 % interval. Lines that overlap can still be a "
+        "clear difference, because seeds are compared in pairs: the verdict is in the table.",
+        plots.ap_per_seed(results.column("ap")),
+    )
+    yield Drawn(
+        "ap_over_steps",
+        "AP during training",
+        "Mean over seeds on the validation images; the band reaches from the lowest to the highest seed.",
+        plots.ap_over_steps(results.seeds(lambda run: run.evaluations)),
+    )
+    yield Drawn(
+        "precision_recall",
+        "Precision and recall",
+        "A curve further to the upper right finds more at the same share of mistakes. "
+        "A box is right from IoU 0.5 on.",
+        plots.precision_recall(evaluations),
+    )
+    yield Drawn(
+        "reliability",
+        "Reliability",
+        "Bars on the diagonal: a score of 0.8 is right 8 times in 10. Above it scores are too modest, below "
+        "it too proud. The counts say how much each bar rests on (log scale).",
+        plots.reliability(evaluations),
+    )
+    yield Drawn(
+        "score_iou",
+        "Score against IoU",
+        "Each dot is a right detection. A rising line: the score knows which boxes fit; ρ is Spearman's rank "
+        "correlation (mean over seeds).",
+        plots.score_against_iou(evaluations),
+    )
+    yield Drawn(
+        "loss_share",
+        "Who makes the loss",
+        "The part of the classification loss that comes from the few positive locations; the rest comes from "
+        "the many negatives.",
+        plots.loss_share(results.seeds(lambda run: run.log)),
+    )
+    yield Drawn(
+        "cost",
+        "Time and memory",
+        "Optimiser steps without evaluation; points are seeds. Runs that share a machine disturb each other.",
+        plots.cost(costs),
+    )
+    if results.samples:
+        ids = [sample.id for sample in results.samples]
+        found = {}
+        for name, runs in results.runs.items():
+            kept = [d for d in next(iter(runs.values())).detections if d["image_id"] in ids]
+            found[name] = from_coco_results(kept, ids)
+        yield Drawn(
+            "samples",
+            "Sample detections",
+            "The first seed of each loss beside the truth; detections with a score of at least "
+            f"{MIN_SCORE:g}. Dashed boxes are ignored objects.",
+            plots.sample_detections(results.samples, found, results.data["names"], min_score=MIN_SCORE),
+        )
+    if results.sweep:
+        yield Drawn(
+            "sweep",
+            "The sweep",
+            "AP on training images held out for it. Thin lines are short trials of every candidate, strong "
+            "ones the longer trials of the better third.",
+            plots.sweep(results.sweep),
+        )

@@ -1,0 +1,79 @@
+"""Results → figures on disk and one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from detloss import plots
+from detloss.report.figures import draw
+from detloss.report.results import Results, read_results
+from detloss.report.tables import tables
+from detloss.runs import write_text
+from detloss.statistics import answer, caution
+
+
+def write_report(folder: Path) -> Path:
+    """Reads what a comparison left in ``folder``, writes figures/ and report.html there; returns the page.
+
+    Raises:
+        ValueError: there are no results.
+    """
+    results = read_results(folder)
+    figures = {}
+    for stem, title, caption, figure in draw(results):
+        # Photographs are large as SVG.
+        suffixes = ("png",) if stem == "samples" else ("png", "svg")
+        plots.save(figure, folder / "figures" / stem, suffixes)
+        source = _data_uri(folder / "figures" / f"{stem}.{suffixes[-1]}")
+        figures[stem] = {"title": title, "caption": caption, "source": source}
+    ap = results.column("ap")
+    environment = Environment(
+        loader=PackageLoader("detloss"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        losses=list(results.runs),
+        question=_question(results),
+        answer=answer(ap),
+        caution=caution(ap),
+        tables=tables(results),
+        figures=figures,
+        data=results.data,
+        diverged=results.diverged,
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _question(results: Results) -> str:
+    recipe, data, names = results.config["recipe"], results.data, list(results.runs)
+    first = next(iter(next(iter(results.runs.values())).values())).row
+    tuned = (
+        "a learning rate and box weight of its own, chosen on a part of the training images held out for that"
+        if results.sweep
+        else f"one learning rate ({first['lr']:g}) and box weight ({first['box_weight']:g}) for all"
+    )
+    return (
+        f"Which of {', '.join(names)} gives the highest AP? {data['train']['images']:,} training and "
+        f"{data['val']['images']:,} validation images ({data['source']}), {len(data['names'])} classes, "
+        f"{recipe['steps']:,} steps of {recipe['batch']} images at {recipe['size']} px. Data, seeds, initial "
+        f"weights, batches and schedule are the same for all; only the loss differs, with {tuned}."
+    )
+
+
+def _data_uri(path: Path) -> str:
+    content, kind = path.read_bytes(), "svg+xml"
+    if path.suffix == ".png":
+        buffer, kind = io.BytesIO(), "jpeg"
+        with Image.open(path) as image:
+            image.convert("RGB").save(buffer, "JPEG", quality=88)
+        content = buffer.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

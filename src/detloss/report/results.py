@@ -1,0 +1,147 @@
+"""What a comparison left on disk, as plain records; and the few images that are kept for the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from detloss.data import Dataset, Sample
+from detloss.evaluate import Evaluation
+from detloss.runs import read_csv, read_json, write_json
+
+SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run: its row of results.csv as numbers, and what its folder holds."""
+
+    row: Mapping[str, float]
+    evaluation: Evaluation
+    log: Mapping[str, np.ndarray]
+    evaluations: Mapping[str, np.ndarray]
+    detections: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a comparison left; ``runs`` and ``sweep`` by the name of the loss, the baseline first."""
+
+    config: dict[str, Any]
+    versions: dict[str, Any]
+    data: dict[str, Any]
+    runs: dict[str, dict[int, Run]]
+    sweep: dict[str, dict[str, np.ndarray]]
+    diverged: list[str]
+    samples: list[Sample]
+
+    def column(self, name: str) -> dict[str, dict[int, float]]:
+        """{loss: {seed: value}} of a column of results.csv."""
+        return {loss: {k: run.row[name] for k, run in runs.items()} for loss, runs in self.runs.items()}
+
+    def seeds(self, get: Callable[[Run], Any]) -> dict[str, list[Any]]:
+        """{loss: [what get returns for each seed]}."""
+        return {loss: [get(run) for run in runs.values()] for loss, runs in self.runs.items()}
+
+
+def save_samples(folder: Path, dataset: Dataset) -> None:
+    """Keeps a few images with objects and their truth in ``folder``/samples, for the side-by-side picture."""
+    some = [i for i in range(len(dataset)) if len(dataset.annotation(i).labels)]
+    chosen = [some[int(k)] for k in np.linspace(0, len(some) - 1, min(SAMPLES, len(some)))]
+    listed: list[dict[str, Any]] = []
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for i in chosen:
+        sample = dataset[i]
+        Image.fromarray(sample.image).save(folder / "samples" / f"{len(listed)}.png")
+        truth = {"boxes": sample.boxes, "labels": sample.labels, "ignored": sample.ignored}
+        listed.append({"id": sample.id, **{name: array.tolist() for name, array in truth.items()}})
+    write_json(folder / "samples" / "samples.json", listed)
+
+
+def read_results(folder: Path) -> Results:
+    """Reads the folder of a comparison.
+
+    Raises:
+        ValueError: it has no finished run.
+    """
+    rows = read_csv(folder / "results.csv")
+    if not rows:
+        raise ValueError(f"{folder} has no results.csv with a finished run; `detloss compare` writes it")
+    sweep_rows = read_csv(folder / "sweep.csv")
+    label = _labels({(row["classification_loss"], row["box_loss"]) for row in rows + sweep_rows})
+    folders = {}
+    for path in sorted(folder.glob("runs/*/seed-*/metrics.json")):
+        config = read_json(path.parent / "config.json")
+        folders[config["loss"], config["box_loss"], config["seed"]] = path.parent
+    runs: dict[str, dict[int, Run]] = {}
+    for row in rows:
+        pair, seed = (row["classification_loss"], row["box_loss"]), int(row["seed"])
+        runs.setdefault(label[pair], {})[seed] = _read_run(row, folders[*pair, seed])
+    sweep = {
+        label[pair]: [r for r in sweep_rows if (r["classification_loss"], r["box_loss"]) == pair]
+        for pair in label
+    }
+    return Results(
+        config=read_json(folder / "config.json"),
+        versions=read_json(folder / "versions.json"),
+        data=read_json(folder / "data.json"),
+        runs=runs,
+        sweep={name: _columns(sweep[name]) for name in runs if sweep[name]},
+        diverged=[read_json(path) for path in sorted(folder.glob("runs/*/seed-*/diverged.json"))],
+        samples=_read_samples(folder / "samples"),
+    )
+
+
+def _labels(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Short names: what all pairs share is left out."""
+    pairs = set(pairs)
+    if len({box for _, box in pairs}) == 1:
+        return {pair: pair[0] for pair in pairs}
+    if len({classification for classification, _ in pairs}) == 1:
+        return {pair: pair[1] for pair in pairs}
+    return {pair: "+".join(pair) for pair in pairs}
+
+
+def _read_run(row: Mapping[str, str], folder: Path) -> Run:
+    numbers = {name: _number(value) for name, value in row.items() if not name.endswith("_loss")}
+    evaluation = Evaluation.from_dict(read_json(folder / "metrics.json"))
+    log, evaluations = (_columns(read_csv(folder / name)) for name in ("log.csv", "evaluations.csv"))
+    return Run(numbers, evaluation, log, evaluations, read_json(folder / "detections.json"))
+
+
+def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
+    """The columns of numbers; empty cells are nan."""
+    return {
+        name: np.array([_number(row[name]) for row in rows]) for name in rows[0] if _is_number(rows[0][name])
+    }
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+def _is_number(text: str) -> bool:
+    try:
+        _number(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_samples(folder: Path) -> list[Sample]:
+    if not (folder / "samples.json").exists():
+        return []
+    samples = []
+    for i, truth in enumerate(read_json(folder / "samples.json")):
+        with Image.open(folder / f"{i}.png") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        boxes = np.array(truth["boxes"], np.float32).reshape(-1, 4)
+        labels, ignored = np.array(truth["labels"], np.int64), np.array(truth["ignored"], bool)
+        samples.append(Sample(pixels, boxes, labels, truth["id"], ignored))
+    return samples

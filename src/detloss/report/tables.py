@@ -1,0 +1,204 @@
+"""The tables of a comparison, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detloss.evaluate import Evaluation
+from detloss.report.results import Results
+from detloss.statistics import mean_interval, paired_difference, points, standings
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header and rows; the first cell of a row is its name. Notes stand below."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def tables(results: Results) -> dict[str, Table]:
+    """All tables of the page, by name."""
+    return {
+        "main": _main(results),
+        "differences": _differences(results),
+        "sizes": _by(results, "√area of the object", _sizes),
+        "classes": _by(results, "class", lambda e: e.per_class),
+        "sweep": _sweep(results),
+        "data": _data(results),
+        "config": _flat("setting", results.config),
+        "versions": _flat("what", results.versions),
+    }
+
+
+def _main(results: Results) -> Table:
+    rows = []
+    for name, runs in results.runs.items():
+        row: dict[str, tuple[float, float]] = {}
+        for column in next(iter(runs.values())).row:
+            row[column] = mean_interval([run.row[column] for run in runs.values()])
+        rows.append(
+            [
+                name,
+                *(points(*row[column]) for column in ("ap", "ap50", "ap75", "ece", "ece_recall")),
+                _plus_minus(*row["score_iou_correlation"], ".2f"),
+                _plus_minus(*row["seconds"], ".1f"),
+                f"{row['peak_memory_mb'][0]:,.0f}",
+                f"{row['lr'][0]:g}",
+                f"{row['box_weight'][0]:g}",
+            ]
+        )
+    runs = next(iter(results.runs.values()))
+    threshold = next(iter(runs.values())).evaluation.calibration.threshold
+    seeds = {name: len(runs) for name, runs in results.runs.items()}
+    few, many = min(seeds.values()), max(seeds.values())
+    listed = ", ".join(f"{name} {n}" for name, n in seeds.items())
+    count = f"{many} seed{'s' if many > 1 else ''}" if few == many else f"the finished seeds ({listed})"
+    return Table(
+        [
+            *("loss", "AP", "AP50", "AP75", "ECE", "recall", "score–IoU ρ"),
+            *("time, s", "memory, MB", "learning rate", "box weight"),
+        ],
+        rows,
+        [
+            f"Mean over {count} ± half of the 95 % interval (Student's t). AP, ECE and "
+            "recall in points of 100.",
+            f"ECE: expected calibration error of detections with a score of at least {threshold:g}, lower is "
+            "better; recall: objects found by those detections (few detections can look calibrated).",
+            "Score–IoU ρ: does a higher score mean a better box? 1 always, 0 not at all.",
+            "Time: optimiser steps without evaluation. Memory: on a GPU the most allocated, on a CPU the "
+            "largest size of the process.",
+        ],
+    )
+
+
+def _differences(results: Results) -> Table:
+    ap, ece = results.column("ap"), results.column("ece")
+    first = next(iter(ap))
+    rows = []
+    for name, word in ((row.name, row.verdict or NONE) for row in standings(ap)[1:]):
+        difference, width = paired_difference(ap[name], ap[first])
+        ends = [points(end, sign=True) for end in (difference - width, difference + width)]
+        interval = NONE if math.isnan(width) else " to ".join(ends)
+        calibration = points(*paired_difference(ece[name], ece[first]), sign=True)
+        rows.append([name, word, points(difference, sign=True), interval, calibration])
+    return Table(
+        [f"against {first}", "verdict on AP", "ΔAP", "95 % interval", "ΔECE"],
+        rows,
+        [
+            "Differences of runs with the same seed, in points of 100; “no difference seen” where the "
+            "interval holds zero. A lower ECE is better."
+        ],
+    )
+
+
+def _by(results: Results, what: str, get: Any) -> Table:
+    """AP by the keys of what ``get`` returns of an evaluation: mean over seeds."""
+    per_loss = results.seeds(lambda run: get(run.evaluation))
+    keys = list(dict.fromkeys(key for seeds in per_loss.values() for found in seeds for key in found))
+    rows = [
+        [
+            key,
+            *(
+                points(*mean_interval([found.get(key, math.nan) for found in seeds]))
+                for seeds in per_loss.values()
+            ),
+        ]
+        for key in keys
+    ]
+    return Table(
+        [what, *per_loss], rows, ["AP in points of 100, mean over seeds ± half of the 95 % interval."]
+    )
+
+
+def _sizes(evaluation: Evaluation) -> dict[str, float]:
+    names = {}
+    for b in evaluation.size_bins:
+        reach = f"{b.low:g} px and more" if math.isinf(b.high) else f"{b.low:g} to {b.high:g} px"
+        names[f"{reach} ({b.objects:,} objects)"] = b.ap
+    return names
+
+
+def _sweep(results: Results) -> Table:
+    """A row a candidate, a column a rung; the best of the last rung first."""
+    rungs = sorted({(r, s) for t in results.sweep.values() for r, s in zip(t["rung"], t["steps"])})
+    rows = []
+    for name, table in results.sweep.items():
+        candidates: dict[tuple[float, float], dict[float, float]] = {}
+        for lr, weight, rung, ap in zip(*(table[column] for column in ("lr", "box_weight", "rung", "ap"))):
+            candidates.setdefault((lr, weight), {})[rung] = ap
+        chosen = {(table["lr"][i], table["box_weight"][i]) for i in np.flatnonzero(table["chosen"])}
+        for (lr, weight), ap in sorted(
+            candidates.items(), key=lambda item: max(item[1].items()), reverse=True
+        ):
+            trials = [points(ap.get(rung, math.nan)) for rung, _ in rungs]
+            mark = "chosen" if (lr, weight) in chosen else ""
+            rows.append([name, f"{lr:g}", f"{weight:g}", *trials, mark])
+    trained = [f"AP after {steps:.0f} steps" for _, steps in rungs]
+    notes = ["AP on the held-out training images, in points of 100.", *_edges(results)]
+    return Table(["loss", "learning rate", "box weight", *trained, ""], rows, notes)
+
+
+def _edges(results: Results) -> Iterable[str]:
+    """A choice at the end of what was tried may not be the best one."""
+    for column, words in (("lr", "learning rate"), ("box_weight", "box weight")):
+        for side, end, further in ((0, "smallest", "smaller"), (-1, "largest", "larger")):
+            at_end = []
+            for name, table in results.sweep.items():
+                tried = np.unique(table[column])
+                if len(tried) > 2 and table[column][np.flatnonzero(table["chosen"])[-1]] == tried[side]:
+                    at_end.append(name)
+            if at_end:
+                said = f"the {end} {words} tried was chosen; a {further} one might do better"
+                yield f"{', '.join(at_end)}: {said}."
+
+
+def _data(results: Results) -> Table:
+    train, val = results.data["train"], results.data["val"]
+    rows = [
+        [what, f"{train[key]:,}", f"{val[key]:,}"]
+        for what, key in (
+            ("images", "images"),
+            ("images without objects", "empty"),
+            ("objects", "objects"),
+            ("ignored objects", "ignored"),
+        )
+        if key in train
+    ]
+    labels = results.data["class_map"]
+    rows += [
+        [f"{name} (class {labels[name]})", f"{train['per_class'][name]:,}", f"{val['per_class'][name]:,}"]
+        for name in results.data["names"]
+    ]
+    return Table(["", "training", "validation"], rows, results.data.get("notes", ()))
+
+
+def _flat(what: str, content: dict[str, Any]) -> Table:
+    """Nested settings, one a row, named as on the command line."""
+    rows: list[list[str]] = []
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append([prefix, NONE if value is None else text])
+
+    walk("", content)
+    return Table([what, "value"], rows)
+
+
+def _plus_minus(value: float, half_width: float, form: str) -> str:
+    if math.isnan(value):
+        return NONE
+    text = format(value, form).replace("-", "−")
+    return text if math.isnan(half_width) else f"{text} ± {format(half_width, form)}"

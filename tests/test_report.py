@@ -1,0 +1,252 @@
+"""The page holds what the folder says, needs nothing from outside, and shows well in a real browser."""
+
+import base64
+import html
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detloss.report import save_samples, write_report
+from detloss.report.results import read_results
+from detloss.runs import read_csv
+from detloss.statistics import answer, caution, mean_interval, points
+from fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
+
+
+class Truths(list):
+    def annotation(self, i: int):
+        return self[i].annotation
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    out = write_comparison(tmp_path_factory.mktemp("comparison"))
+    save_samples(out, Truths(truths()))
+    assert write_report(out) == out / "report.html"
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(page) -> str:
+    """What a reader sees: tags dropped, white space joined."""
+    return plain(page)
+
+
+def plain(page: str) -> str:
+    visible = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)
+    return " ".join(html.unescape(visible).split())
+
+
+def column(folder: Path, loss: str, name: str) -> list[float]:
+    rows = read_csv(folder / "results.csv")
+    return [float(row[name]) for row in rows if row["classification_loss"] == loss]
+
+
+def cells(page: str, label: str) -> list[list[str]]:
+    table = re.search(rf'aria-label="{re.escape(label)}">\s*<table>(.*?)</table>', page, re.S)
+    assert table, label
+    rows = re.findall(r"<tr>(.*?)</tr>", table.group(1), re.S)
+    return [[html.unescape(c) for c in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S)] for row in rows]
+
+
+def test_question_answer_and_caution(folder, text):
+    ap = {loss: dict(enumerate(column(folder, loss, "ap"))) for loss in LOSSES}
+    assert f"Which of {', '.join(LOSSES)} gives the highest AP?" in text
+    assert (
+        f"{IMAGES} training and {IMAGES} validation images (embedded), 3 classes, 400 steps of 16 images"
+        in text
+    )
+    assert "chosen on a part of the training images held out for that" in text
+    assert answer(ap) in text
+    assert caution(ap) in text
+
+
+def test_main_table(folder, page):
+    header, *rows = cells(page, "Results of each loss")
+    assert header[:6] == ["loss", "AP", "AP50", "AP75", "ECE", "recall"]
+    assert [row[0] for row in rows] == list(LOSSES)
+    for loss, row in zip(LOSSES, rows):
+        for name, shown in zip(("ap", "ap50", "ap75", "ece", "ece_recall"), row[1:]):
+            assert shown == points(*mean_interval(column(folder, loss, name)))
+        assert row[header.index("learning rate")] == "0.01"
+        assert row[header.index("box weight")] == "2"
+        assert row[header.index("memory, MB")] == "605"
+
+
+def test_differences_have_interval_and_verdict(page):
+    header, *rows = cells(page, "Paired differences")
+    assert header == ["against bce", "verdict on AP", "ΔAP", "95 % interval", "ΔECE"]
+    assert [row[0] for row in rows] == list(LOSSES[1:])
+    for _, verdict, _, interval, _ in rows:
+        low, high = (float(end.replace("−", "-")) for end in interval.split(" to "))
+        assert verdict == ("better" if low > 0 else "worse" if high < 0 else "no difference seen")
+
+
+def test_sweep_data_configuration_and_versions(page, text):
+    header, *rows = cells(page, "The sweep")
+    assert header == ["loss", "learning rate", "box weight", "AP after 80 steps", "AP after 200 steps", ""]
+    assert [row[0] for row in rows if row[-1] == "chosen"] == list(LOSSES)
+    assert all(row[1:3] == ["0.01", "2"] for row in rows if row[-1] == "chosen")
+    assert len(rows) == 6 * len(LOSSES)
+    data = {row[0]: row[1:] for row in cells(page, "Images and objects")}
+    assert data["images"] == [str(IMAGES)] * 2
+    count = sum(int((sample.labels == 0).sum()) for sample in truths())
+    assert data[f"{NAMES[0]} (class 0)"] == [str(count)] * 2
+    assert "182 negative locations for one positive; 549 negative logits for one positive logit" in text
+    assert ["recipe.optimizer", "adamw"] in cells(page, "Configuration")
+    assert ["box_weights", "2.0 6.0"] in cells(page, "Configuration")
+    assert ["torch", "0.0"] in cells(page, "Versions and machine")
+
+
+def test_ap_by_size_and_class(folder, page):
+    results = read_results(folder)
+    _, *rows = cells(page, "AP by class")
+    assert [row[0] for row in rows] == list(NAMES)
+    ring = mean_interval([run.evaluation.per_class["ring"] for run in results.runs["focal"].values()])
+    assert rows[0][3] == points(*ring)
+    assert re.match(r"16 to 32 px \(\d+ objects\)", cells(page, "AP by size")[1][0])
+
+
+FIGURES = {
+    *("ap_per_seed", "ap_over_steps", "precision_recall", "reliability", "score_iou"),
+    *("loss_share", "cost", "samples", "sweep"),
+}
+
+
+def test_figures_are_written_and_embedded(folder, page):
+    written = {path.name for path in (folder / "figures").iterdir()}
+    assert written == {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} - {"samples.svg"}
+    sources = re.findall(r'<img src="data:image/([\w+]+);base64,([^"]+)" alt="([^"]+)"', page)
+    assert len(sources) == len(FIGURES)
+    assert sorted(kind for kind, _, _ in sources) == ["jpeg"] + ["svg+xml"] * 8
+    for kind, content, alt in sources:
+        start = base64.b64decode(content)[:5]
+        assert start == b"<?xml" if kind == "svg+xml" else start.startswith(b"\xff\xd8")
+        assert len(alt) > 40
+
+
+def test_page_needs_nothing_from_outside(folder, page):
+    assert (folder / "report.html").stat().st_size < 4_000_000
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    # within the pictures, too
+    for content in re.findall(r'data:image/svg\+xml;base64,([^"]+)', page):
+        svg = base64.b64decode(content).decode()
+        assert not re.findall(r'(?:xlink:)?href="(?!data:|#)', svg)
+
+
+def test_one_loss_one_seed_no_sweep(tmp_path):
+    write_comparison(tmp_path, losses=("focal",), seeds=1)
+    (tmp_path / "sweep.csv").unlink()
+    text = plain(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "(1 seed); it stands alone." in text
+    assert "one learning rate (0.01) and box weight (2) for all" in text
+    assert "Differences" not in text
+    assert "How each loss was tuned" not in text
+    assert "nan" not in text.lower().split()
+
+
+def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
+    write_comparison(tmp_path, losses=("bce", "focal"), seeds=1)
+    diverged = tmp_path / "runs" / "varifocal+giou" / "seed-0" / "diverged.json"
+    write_json(diverged, "varifocal: <loss> is nan at step 3")
+    rows = read_csv(tmp_path / "sweep.csv")
+    for row in rows:
+        row["chosen"] = int(row["lr"] == "0.03" and row["box_weight"] == "6.0")
+    write_csv(tmp_path / "sweep.csv", rows)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert cells(page, "Paired differences")[1][1] == "one seed: no verdict"
+    assert cells(page, "Paired differences")[1][3] == "–"
+    assert "No verdict from one seed" in page
+    assert "varifocal: &lt;loss&gt; is nan at step 3" in page
+    assert "bce, focal: the largest learning rate tried was chosen; a larger one might do" in plain(page)
+    assert "box weight tried" not in page  # of two, each is at an end
+
+
+def test_losses_are_named_by_what_differs(tmp_path):
+    write_comparison(tmp_path, losses=("bce", "focal"), seeds=1)
+    rows = read_csv(tmp_path / "results.csv")
+    for row, loss, box in zip(rows, ("focal", "focal"), ("giou", "ciou")):
+        old = tmp_path / "runs" / f"{row['classification_loss']}+giou" / "seed-0"
+        config = (old / "config.json").read_text().replace('"giou"', f'"{box}"')
+        (old / "config.json").write_text(config.replace(f'"{row["classification_loss"]}"', f'"{loss}"'))
+        row["classification_loss"], row["box_loss"] = loss, box
+    write_csv(tmp_path / "results.csv", rows)
+    (tmp_path / "sweep.csv").unlink()
+    assert list(read_results(tmp_path).runs) == ["giou", "ciou"]
+
+
+def test_samples_come_back(tmp_path):
+    samples = truths()
+    save_samples(tmp_path, Truths(samples))
+    write_comparison(tmp_path, losses=("bce",), seeds=1)
+    kept = read_results(tmp_path).samples
+    assert len(kept) == 4
+    by_id = {sample.id: sample for sample in samples}
+    for sample in kept:
+        original = by_id[sample.id]
+        assert len(sample.labels)
+        for name in ("image", "boxes", "labels", "ignored"):
+            np.testing.assert_array_equal(getattr(sample, name), getattr(original, name))
+
+
+def test_empty_folder_is_one_clear_line(tmp_path):
+    with pytest.raises(ValueError, match=r"has no results\.csv with a finished run"):
+        write_report(tmp_path)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Windows narrower than 500 px cannot be had, so the page is shown in a frame that reports what it measures.
+FRAME = """<!DOCTYPE html><style>body {{ margin: 0 }} iframe {{ border: 0; display: block }}</style>
+<iframe src="page.html" width="{width}" height="2000"></iframe>
+<script>addEventListener("message", event => document.title = event.data)</script>"""
+MEASURE = """<script>addEventListener("load", () => {
+  const drawn = [...document.images].filter(i => i.naturalWidth > 0 && i.getBoundingClientRect().width > 250);
+  parent.postMessage([innerWidth, document.documentElement.scrollWidth, drawn.length,
+    getComputedStyle(document.body).backgroundColor].join(" / "), "*");
+});</script></body>"""
+
+
+def browse(page: Path, *arguments: str) -> str:
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={page.parent / 'profile'}", "--window-size=1200,2000", "--timeout=20000"]
+    done = subprocess.run([*command, *arguments, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH (Debian: apt-get install chromium)")
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+def test_in_a_real_browser(page, tmp_path, width, dark):
+    (tmp_path / "page.html").write_text(page.replace("</body>", MEASURE), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(width=width), encoding="utf-8")
+    scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+    dom = browse(frame, "--dump-dom", "--virtual-time-budget=10000", scheme)
+    title = re.search(r"<title>(.*?)</title>", dom, re.S)
+    assert title, dom[-500:]
+    viewport, content, images, background = title.group(1).split(" / ")
+    assert int(viewport) == width
+    assert int(content) <= width  # tables scroll inside their own box
+    assert int(images) == len(FIGURES)
+    assert background == ("rgb(20, 24, 28)" if dark else "rgb(255, 255, 255)")
+
+    browse(frame, f"--screenshot={tmp_path / 'shot.png'}", "--virtual-time-budget=10000", scheme)
+    with Image.open(tmp_path / "shot.png") as image:
+        pixels = np.asarray(image.convert("L"), dtype=float)[:, :width]
+    # not blank: every quarter of the height holds text or a picture
+    assert all(part.std() > 5 for part in np.array_split(pixels, 4))
+    assert np.median(pixels) < 60 if dark else np.median(pixels) > 200
