@@ -6,7 +6,7 @@ sides, plainly or as distributions) are two configurations of it.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,14 @@ class DetectorConfig:
             raise ValueError(
                 f"strides is {self.strides}; it may be (4,), (4, 8), (4, 8, 16), ...: powers of two from 4"
             )
+        for name, least in (("width", 1), ("channels", 1), ("head_depth", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("anchor_scales", "anchor_ratios"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be one positive number or more")
+        if not self.anchor_size > 0:
+            raise ValueError(f"anchor_size is {self.anchor_size}; it must be positive, such as 4")
         if not 0 < self.prior < 1:
             raise ValueError(f"prior is {self.prior}; it must lie between 0 and 1, such as 0.01")
         if self.bins < 0 or self.bins == 1:
@@ -95,6 +103,14 @@ def _tower(channels: int, depth: int) -> nn.Sequential:
         layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
         layers += [nn.GroupNorm(8, channels), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def _head(channels: int, outputs: int, bias: Tensor) -> nn.Conv2d:
+    head = nn.Conv2d(channels, outputs, 3, padding=1)
+    nn.init.normal_(head.weight, std=0.01)
+    with torch.no_grad():
+        cast(Tensor, head.bias).copy_(bias)
+    return head
 
 
 class _Residual(nn.Module):
@@ -159,24 +175,14 @@ class Detector(nn.Module):
         self.box_tower = _tower(channels, depth)
         self.class_tower = _tower(channels, depth)
         sides = 4 * (config.bins + 1) if config.bins else 4
-        self.box_head = nn.Conv2d(channels, self.anchors_per_cell * sides, 3, padding=1)
+        self.box_head = _head(channels, self.anchors_per_cell * sides, torch.zeros(()))
         # Last, so that every other weight is the same for a given seed whatever the classification loss.
-        outputs = num_classes + 1 if softmax else num_classes
-        self.class_head = nn.Conv2d(channels, self.anchors_per_cell * outputs, 3, padding=1)
-        self._initialise()
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        biases = []
-        for head in (self.box_head, self.class_head):
-            nn.init.normal_(head.weight, std=0.01)
-            assert head.bias is not None
-            biases.append(head.bias.zero_())
-        odds = (1 - self.config.prior) / self.config.prior
-        if self.softmax:
-            biases[1].view(self.anchors_per_cell, -1)[:, -1] = math.log(odds * self.num_classes)
-        else:
-            biases[1].fill_(-math.log(odds))
+        odds = (1 - config.prior) / config.prior
+        bias = torch.full((num_classes,), -math.log(odds))
+        if softmax:
+            bias = torch.tensor([0.0] * num_classes + [math.log(odds * num_classes)])
+        bias = bias.repeat(self.anchors_per_cell)
+        self.class_head = _head(channels, len(bias), bias)
 
     def forward(self, images: Tensor) -> Output:
         """Logits and raw regression of every location of `(B, 3, H, W)` images with values in [0, 1]."""
@@ -198,7 +204,7 @@ class Detector(nn.Module):
     def grid(self, height: int, width: int, device: torch.device | str = "cpu") -> Grid:
         """The locations of an image of `height` × `width` pixels."""
         config = self.config
-        if self.anchors_per_cell == 1:
+        if config.kind == "anchor_free":
             shapes = torch.tensor([[1.0, 1.0]])
         else:
             scales = torch.tensor(config.anchor_scales).repeat_interleave(len(config.anchor_ratios))
