@@ -183,6 +183,14 @@ def test_letterbox_boxes_lie_on_the_pixels():
     assert np.abs(np.array(drawn_box(out.image)) - out.boxes[0]).max() <= 1.0
 
 
+def test_letterbox_has_one_scale_along_both_sides():
+    # 101 rows times 64 / 133 are 48.6: the picture ends within a pixel, and is not squeezed into 48 rows.
+    out, _, _ = letterbox(rectangle((40, 80, 80, 98), size=(101, 133)), 64)
+    light = out.image[..., 0].astype(float) * (out.image[..., 0] != 114)
+    centre = (light.sum(1) * (np.arange(64) + 0.5)).sum() / light.sum()
+    assert centre == pytest.approx(out.boxes[0, [1, 3]].mean(), abs=0.05)
+
+
 @pytest.mark.slow
 def test_speed():
     sample = rectangle((40, 20, 80, 60), size=(128, 128))

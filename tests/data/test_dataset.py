@@ -32,6 +32,8 @@ def test_select_keeps_names_notes_and_images(data):
     chosen = data.select([3, 0, 0])
     assert (chosen.names, chosen.notes) == (data.names, ("said",))
     assert [s.id for s in chosen] == ["c", "a", "a"]
+    for sample, i in zip(chosen, (3, 0, 0)):
+        np.testing.assert_array_equal(sample.image, data[i].image)
     again = chosen.select(np.array([1]))
     np.testing.assert_array_equal(again[0].image, data[0].image)
     assert again.size(0) == data.size(0)
