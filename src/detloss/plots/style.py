@@ -92,8 +92,9 @@ def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) ->
     """Writes ``path``.png (180 dpi) and ``path``.svg, or other formats; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_RC):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for all formats
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine("none")  # laid out once, for all formats
         for name in formats:
             metadata = {"Date": None} if name == "svg" else None
             figure.savefig(path.with_name(f"{path.name}.{name}"), dpi=180, metadata=metadata)
