@@ -104,6 +104,6 @@ def mask(outlines: Outlines) -> np.ndarray:
     coverage = fine.mean((1, 3), dtype=np.float32)
     seen = coverage >= 0.5
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    if not len(rows):
+    if not len(rows):  # a stroke too thin to be seen
         return np.ones((1, 1), np.float32)
     return coverage[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
