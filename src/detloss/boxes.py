@@ -65,11 +65,12 @@ def paired_box_iou(
     - `ciou`: DIoU - αv,  v = 4/π² (atan w₁/h₁ - atan w₂/h₂)²,  α = v / (1 - IoU + v)
     - `eiou`: DIoU - (w₁-w₂)²/C_w² - (h₁-h₂)²/C_h²  (Efficient IoU; mmdet's `EIoULoss` is Extended IoU)
 
-    Convention: `eps` is added to every denominator, as in torchvision's losses, and is the smallest height in
-    the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
+    Convention: `eps` is added to every denominator, as in torchvision's losses, and √eps is the least
+    height in the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
     constant for the gradient, as in the paper, torchvision and ultralytics. Gradients reach both arguments.
     Value and gradient are finite for any boxes up to 1e9 in size while eps > 0, with zero sides and inverted
-    corners too.
+    corners too. Where both boxes have no area the gradient is of the order of size / eps, more than a float16
+    gradient can hold.
 
     Args:
         boxes1, boxes2: `(..., 4)` of equal shape; in pixels or relative to the image, the ratio is the same.
@@ -151,8 +152,9 @@ def _similarity(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float, area_eps:
     left2, top2, right2, bottom2 = boxes2.unbind(-1)
     w1, h1 = (right1 - left1).clamp(min=0), (bottom1 - top1).clamp(min=0)
     w2, h2 = (right2 - left2).clamp(min=0), (bottom2 - top2).clamp(min=0)
-    inter_w = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp(min=0)
-    inter_h = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).clamp(min=0)
+    # relu and not clamp: boxes that only touch get no gradient from their intersection, as in torchvision
+    inter_w = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).relu()
+    inter_h = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).relu()
     inter = inter_w * inter_h
     union = w1 * h1 + w2 * h2 - inter
     iou = inter / (union + area_eps)
@@ -170,8 +172,9 @@ def _similarity(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float, area_eps:
     if kind == "eiou":
         width_term = (w1 - w2).square() / (hull_w.square() + eps)
         return diou - width_term - (h1 - h2).square() / (hull_h.square() + eps)
-    # atan(w/h) has the gradient 1/h at w = 0: the floor keeps it finite where the height is zero too.
-    angle = torch.atan(w1 / h1.clamp(min=eps)) - torch.atan(w2 / h2.clamp(min=eps))
+    # atan(w/h) has the gradient 1/h at w = 0: a floor (eps is an area) keeps it small for collapsed boxes
+    floor = eps**0.5
+    angle = torch.atan(w1 / h1.clamp(min=floor)) - torch.atan(w2 / h2.clamp(min=floor))
     v = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
         alpha = v / (1 - iou + v + eps)
