@@ -23,6 +23,14 @@ class Limits:
     detections: int = 100
     """Most detections an image."""
 
+    def __post_init__(self) -> None:
+        for name in ("score", "nms"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
+        for name in ("candidates", "detections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
 
 def detect(
     detector: Detector, grid: Grid, output: Output, size: tuple[int, int], limits: Limits
