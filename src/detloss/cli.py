@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from detloss.compare import CompareConfig, check, compare, open_data, prepare
+from detloss.compare import CompareConfig, Comparison, check, compare, open_data, prepare
 from detloss.config import Recipe, TrainConfig, load_config, to_dict
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Dataset, SceneConfig, save, scenes
@@ -19,7 +19,7 @@ from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation, to_coco_results
 from detloss.parallel import JobFailed
 from detloss.predict import find_images, predict_files
-from detloss.runs import new_folder, versions, write_json
+from detloss.runs import new_folder, read_columns, versions, write_json
 from detloss.statistics import answer, points
 from detloss.terminal import CompareDisplay, ap_by_pair, comparison_table, console, counting, progress_bar
 from detloss.train import NonFiniteLoss, evaluate_on, load_detector, pick_device, train
@@ -228,23 +228,23 @@ def _open(recipe: Recipe) -> tuple[Dataset, Dataset]:
 
 def run_compare(command: Compare) -> Path:
     """Runs `detloss compare`; its folder is returned."""
-    from detloss.report import write_report
+    from detloss.report import save_samples, write_report
 
     config = command.compare
     check(config)
     training, validation = _open(config.recipe)
     out = new_folder("compare", command.out)
     data = prepare(config, out, training, validation)
+    save_samples(out, validation)
     console.print(
         f"{data['negatives_per_positive']:.0f} negatives per positive location, "
         f"{data['negatives_per_positive_logits']:.0f} per positive logit "
         f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
-    state = None
-    with CompareDisplay(0) as display:
+    state = Comparison(config, out)
+    with CompareDisplay(state) as display:
         for state in compare(config, out):
             display.show(state)
-    assert state is not None
     console.print(comparison_table(state))
     with console.status("writing the report"):
         write_report(out)
@@ -285,7 +285,7 @@ def run_train(command: Train) -> Path:
         result = train(
             config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
         )
-    plots.save(plots.training_curves(out), out / "curves")
+    plots.save(plots.training_curves(read_columns(out / "log.csv")), out / "curves")
     console.print(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
     return out
 
@@ -308,8 +308,8 @@ def run_evaluate(command: Evaluate) -> Path:
     write_json(out / "config.json", to_dict(replace(config, recipe=recipe)))
     write_json(out / "detections.json", to_coco_results(detections, ids))
     write_json(out / "metrics.json", evaluation.to_dict())
-    for name, figure in plots.evaluation_figures(evaluation).items():
-        plots.save(figure, out / name)
+    for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):
+        plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
     _print_evaluation(evaluation)
     return out
 

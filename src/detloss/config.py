@@ -30,7 +30,7 @@ class Recipe:
     """Name of the split to evaluate on."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """The embedded scenes (used when data is "embedded")."""
-    size: int = 128
+    size: int = 96
     """Side in pixels of the square that every image is fitted into, aspect kept."""
     augment: Augment = field(default_factory=Augment)
     """Random changes of the training images."""
@@ -56,8 +56,8 @@ class Recipe:
     """Decay of the moving average of the weights, which is what is evaluated; 0 evaluates the weights."""
     distribution_weight: float = 0.5
     """Of the distribution focal loss (with detector bins)."""
-    amp: Literal["off", "bf16", "fp16"] = "off"
-    """Autocast for the network; the loss is always float32."""
+    amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
+    """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it, otherwise off."""
     evaluations: int = 4
     """Times the validation split is evaluated, the last after the last step; each leaves a checkpoint."""
     device: str = "auto"

@@ -25,7 +25,7 @@ class DetectorConfig:
     """anchor_free: a point a cell, ATSS, box as l, t, r, b. retinanet: anchors, max-IoU assignment."""
     width: int = 16
     """Channels after the first convolution; each stage doubles them."""
-    channels: int = 48
+    channels: int = 32
     """Channels of the feature pyramid and the heads."""
     head_depth: int = 1
     """3x3 convolutions in each head before the last one (the paper's RetinaNet: 4)."""
@@ -96,13 +96,25 @@ def _convolution(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> n
     )
 
 
-def _tower(channels: int, depth: int) -> nn.Sequential:
-    """Shared by all levels, whose statistics differ: batch norm's running mean would fit none of them."""
-    layers: list[nn.Module] = []
-    for _ in range(depth):
-        layers.append(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
-        layers += [nn.GroupNorm(8, channels), nn.ReLU()]
-    return nn.Sequential(*layers)
+class _Tower(nn.Module):
+    """Convolutions shared by all levels, each level with its own normalisation (EfficientDet, 1911.09070).
+
+    The levels' statistics differ: one running mean would fit none of them.
+    """
+
+    def __init__(self, channels: int, depth: int, levels: int) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(depth)
+        )
+        self.norms = nn.ModuleList(
+            nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(levels)) for _ in range(depth)
+        )
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        for convolution, norms in zip(self.convolutions, self.norms):
+            x = F.relu(norms[level](convolution(x)))  # type: ignore[index]
+        return x
 
 
 def _head(channels: int, outputs: int, bias: Tensor) -> nn.Conv2d:
@@ -172,8 +184,9 @@ class Detector(nn.Module):
         )
         self.pyramid = Pyramid(config)
         depth, channels = config.head_depth, config.channels
-        self.box_tower = _tower(channels, depth)
-        self.class_tower = _tower(channels, depth)
+        levels = len(config.strides)
+        self.box_tower = _Tower(channels, depth, levels)
+        self.class_tower = _Tower(channels, depth, levels)
         sides = 4 * (config.bins + 1) if config.bins else 4
         self.box_head = _head(channels, self.anchors_per_cell * sides, torch.zeros(()))
         # Last, so that every other weight is the same for a given seed whatever the classification loss.
@@ -188,9 +201,9 @@ class Detector(nn.Module):
         """Logits and raw regression of every location of `(B, 3, H, W)` images with values in [0, 1]."""
         images = (images - 0.5) / 0.25
         logits, regression = [], []
-        for features in self.pyramid(images):
-            logits.append(self._rows(self.class_head(self.class_tower(features))))
-            regression.append(self._rows(self.box_head(self.box_tower(features))))
+        for level, features in enumerate(self.pyramid(images)):
+            logits.append(self._rows(self.class_head(self.class_tower(features, level))))
+            regression.append(self._rows(self.box_head(self.box_tower(features, level))))
         boxes = torch.cat(regression, dim=1)
         if self.config.bins:
             boxes = boxes.unflatten(-1, (4, -1))

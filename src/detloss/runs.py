@@ -1,5 +1,6 @@
 """Run folders: where a command leaves its results, and files that are either whole or not there."""
 
+import contextlib
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -72,6 +74,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a table that hold numbers; an empty field is nan."""
+    rows = read_csv(path)
+    columns = {}
+    for name in rows[0] if rows else ():
+        with contextlib.suppress(ValueError):
+            columns[name] = np.array([float(row[name] or "nan") for row in rows])
+    return columns
 
 
 def versions(device: str) -> dict[str, Any]:

@@ -112,9 +112,9 @@ def _against(standing: Standing, activity: str) -> str:
 class CompareDisplay:
     """The live table and bar of a comparison; on a plain stream, a line for each finished run instead."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, state: Comparison) -> None:
         self.bar = progress_bar()
-        self.task = self.bar.add_task("training", total=max(1, steps), note="")
+        self.task = self.bar.add_task("training steps", total=state.steps_planned, note="")
         self.live = Live(console=console, transient=True, refresh_per_second=4)
         self.told = 0
         self.shown = 0.0

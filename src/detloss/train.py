@@ -130,7 +130,15 @@ def images_to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The precision of the network's forward pass."""
     dtype = torch.float16 if recipe.amp == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=recipe.amp != "off")
+    enabled = has_bf16(device) if recipe.amp == "auto" else recipe.amp != "off"
+    return torch.autocast(device.type, dtype=dtype, enabled=enabled)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware computes in bfloat16 itself; emulated, it is many times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @torch.inference_mode()
