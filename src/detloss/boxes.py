@@ -65,8 +65,8 @@ def paired_box_iou(
     - `ciou`: DIoU - αv,  v = 4/π² (atan w₁/h₁ - atan w₂/h₂)²,  α = v / (1 - IoU + v)
     - `eiou`: DIoU - (w₁-w₂)²/C_w² - (h₁-h₂)²/C_h²  (Efficient IoU; mmdet's `EIoULoss` is Extended IoU)
 
-    Convention: `eps` is added to every denominator, as in torchvision's losses, and √eps is the least
-    height in the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
+    Convention: `eps` is added to every denominator, as in torchvision's losses, and √eps is the least height
+    in the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
     constant for the gradient, as in the paper, torchvision and ultralytics. Gradients reach both arguments.
     Value and gradient are finite for any boxes up to 1e9 in size while eps > 0, with zero sides and inverted
     corners too. Where both boxes have no area the gradient is of the order of size / eps, more than a float16

@@ -1,5 +1,7 @@
 """What every elementwise loss shares: both target forms, weights, reductions, dtypes, transforms, errors."""
 
+import shutil
+
 import pytest
 import torch
 from definitions import TOLERANCE, logits_and_targets, value_and_gradient
@@ -328,6 +330,8 @@ def test_a_tensor_exponent_changes_without_recompiling(loss, name, logits):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own
+@pytest.mark.skipif(not shutil.which("c++"), reason="Inductor needs a C++ compiler")
 @each_loss
 def test_inductor_keeps_value_and_gradient(loss):
     logits, targets = logits_and_targets(torch.float32, (300, 7), scale=20)

@@ -1,5 +1,7 @@
 """The box losses; the similarities themselves are tested in test_boxes.py."""
 
+import shutil
+
 import pytest
 import torch
 from definitions import value_and_gradient
@@ -120,6 +122,8 @@ def test_compile_and_vmap(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own
+@pytest.mark.skipif(not shutil.which("c++"), reason="Inductor needs a C++ compiler")
 @each_kind
 def test_inductor(kind):
     compiled = torch.compile(lambda b: LOSSES[kind](b, BOXES2, "mean", fmt="cxcywh"), fullgraph=True)
