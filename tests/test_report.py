@@ -166,6 +166,7 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     rows = read_csv(tmp_path / "sweep.csv")
     for row in rows:
         row["chosen"] = int(row["lr"] == "0.03" and row["box_weight"] == "6.0")
+        row["ap"] = 0.0 if row["classification_loss"] == "bce" else row["ap"]
     write_csv(tmp_path / "sweep.csv", rows)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert cells(page, "Paired differences")[1][1] == "one seed: no verdict"
@@ -174,6 +175,8 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     assert "varifocal: &lt;loss&gt; is nan at step 3" in page
     assert "bce, focal: the largest learning rate tried was chosen; a larger one might do" in plain(page)
     assert "box weight tried" not in page  # of two, each is at an end
+    assert "bce: no candidate found anything (AP 0)" in page
+    assert "focal: no candidate" not in page
 
 
 def test_losses_are_named_by_what_differs(tmp_path):

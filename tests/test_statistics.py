@@ -16,6 +16,7 @@ from detloss.statistics import (
     mean_interval,
     paired_difference,
     points,
+    short_names,
     standings,
     student_t,
     verdict,
@@ -170,3 +171,11 @@ def test_points():
     assert points(-0.012, sign=True) == "−1.2"
     assert points(0.012, 0.001, sign=True) == "+1.2 ± 0.1"
     assert points(math.nan, 1.0) == "–"
+
+
+def test_short_names_say_what_differs():
+    giou, ciou = ("focal", "giou"), ("focal", "ciou")
+    assert short_names([("bce", "giou"), giou]) == {("bce", "giou"): "bce", giou: "focal"}
+    assert short_names([giou, ciou]) == {giou: "giou", ciou: "ciou"}
+    assert short_names([giou]) == {giou: "focal"}
+    assert short_names([giou, ("bce", "ciou")]) == {giou: "focal+giou", ("bce", "ciou"): "bce+ciou"}

@@ -98,6 +98,16 @@ def standings(results: Mapping[str, Mapping[int, float]]) -> list[Standing]:
     return table
 
 
+def short_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """(classification loss, box loss) → what tells it from the others: one of both, or "focal+ciou"."""
+    listed = set(pairs)
+    if len({box for _, box in listed}) == 1:
+        return {pair: pair[0] for pair in listed}
+    if len({classification for classification, _ in listed}) == 1:
+        return {pair: pair[1] for pair in listed}
+    return {pair: "+".join(pair) for pair in listed}
+
+
 def points(value: float, half_width: float = math.nan, sign: bool = False) -> str:
     """A fraction of 1 in points of 100, with its half width where there is one: "86.1 ± 0.3"; "–" for nan."""
     if math.isnan(value):

@@ -37,6 +37,7 @@ def ap_over_steps(evaluations: Runs) -> Figure:
     for name, style in styles(evaluations).items():
         band(ax, [(run["step"], 100 * run["ap"]) for run in evaluations[name]], name, style, marked=True)
     ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     finish(ax, "no evaluations")
     return figure
 

@@ -43,7 +43,6 @@ def reliability(evaluations: Evaluations) -> Figure:
         below = figure.add_subplot(grid[2 * (i // 2) + 1, i % 2], sharex=top)
         calibrations = [e.calibration for e in evaluations[name]]
         count = np.sum([c.count for c in calibrations], axis=0, dtype=float)
-        top.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
         top.tick_params(labelbottom=False)
         below.set(xlabel="score", ylabel="count")
@@ -54,6 +53,7 @@ def reliability(evaluations: Evaluations) -> Figure:
             )
             top.set_title(name)
             continue
+        top.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         edges, filled = calibrations[0].edges, count > 0
         right, score = (
             np.sum([np.nan_to_num(getattr(c, what)) * c.count for c in calibrations], axis=0)[filled]

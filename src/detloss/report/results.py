@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 from detloss.data import Dataset, Sample
 from detloss.evaluate import Evaluation
 from detloss.runs import read_csv, read_json, write_json
+from detloss.statistics import short_names
 
 SAMPLES = 4
 
@@ -74,7 +75,7 @@ def read_results(folder: Path) -> Results:
     if not rows:
         raise ValueError(f"{folder} has no results.csv with a finished run; `detloss compare` writes it")
     sweep_rows = read_csv(folder / "sweep.csv")
-    label = _labels({(row["classification_loss"], row["box_loss"]) for row in rows + sweep_rows})
+    label = short_names({(row["classification_loss"], row["box_loss"]) for row in rows + sweep_rows})
     folders = {}
     for path in sorted(folder.glob("runs/*/seed-*/metrics.json")):
         config = read_json(path.parent / "config.json")
@@ -96,16 +97,6 @@ def read_results(folder: Path) -> Results:
         diverged=[read_json(path) for path in sorted(folder.glob("runs/*/seed-*/diverged.json"))],
         samples=_read_samples(folder / "samples"),
     )
-
-
-def _labels(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Short names: what all pairs share is left out."""
-    pairs = set(pairs)
-    if len({box for _, box in pairs}) == 1:
-        return {pair: pair[0] for pair in pairs}
-    if len({classification for classification, _ in pairs}) == 1:
-        return {pair: pair[1] for pair in pairs}
-    return {pair: "+".join(pair) for pair in pairs}
 
 
 def _read_run(row: Mapping[str, str], folder: Path) -> Run:

@@ -143,12 +143,15 @@ def _sweep(results: Results) -> Table:
             mark = "chosen" if (lr, weight) in chosen else ""
             rows.append([name, f"{lr:g}", f"{weight:g}", *trials, mark])
     trained = [f"AP after {steps:.0f} steps" for _, steps in rungs]
-    notes = ["AP on the held-out training images, in points of 100.", *_edges(results)]
+    notes = ["AP on the held-out training images, in points of 100.", *_doubts(results)]
     return Table(["loss", "learning rate", "box weight", *trained, ""], rows, notes)
 
 
-def _edges(results: Results) -> Iterable[str]:
-    """A choice at the end of what was tried may not be the best one."""
+def _doubts(results: Results) -> Iterable[str]:
+    """A choice among equals, or at the end of what was tried, may not be the best one."""
+    for name, table in results.sweep.items():
+        if len(table["ap"]) > 1 and not table["ap"].any():
+            yield f"{name}: no candidate found anything (AP 0), so that the choice means nothing."
     for column, words in (("lr", "learning rate"), ("box_weight", "box weight")):
         for side, end, further in ((0, "smallest", "smaller"), (-1, "largest", "larger")):
             at_end = []
