@@ -70,7 +70,11 @@ def _unbound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
-    """The loss that `name` means.
+    """The loss that `name` means, tried once on a few numbers so that what cannot work fails here.
+
+    A user's own classification loss is called with `(..., C)` logits and dense 0/1 targets; if it has an
+    argument `quality`, with class indices (C is background, `IGNORED` does not count) and that. A user's own
+    box loss is called with `(N, 4)` predicted and true boxes. Each returns one value an element, or a pair.
 
     Args:
         name: a key of `known`, or a user's `module:function` or `file.py:function`; then, after commas,
@@ -78,7 +82,8 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
         known: `CLASSIFICATION_LOSSES` or `BOX_LOSSES`.
 
     Raises:
-        ValueError: no such loss, module, function or hyperparameter; the nearest name is suggested.
+        ValueError: no such loss, module, function or hyperparameter, the nearest name is suggested; or a
+            loss that fails, has no gradient, or answers with another shape.
     """
     base, *settings = name.split(",")
     own = base not in known
@@ -86,10 +91,30 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
     hyper = dict(_setting(name, text) for text in settings)
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    free = [key for key in list(parameters)[2:] if key not in ("reduction", "ignore_index", "quality")]
     for key in hyper:
-        if key not in parameters and not takes_any:
-            raise ValueError(f"loss {name!r}: {base} has no argument {key!r}; it has {', '.join(parameters)}")
-    return Loss(name, partial(function, **hyper) if hyper else function, own)
+        if key not in free and not takes_any:
+            raise ValueError(f"loss {name!r}: {base} has no setting {key!r}; it has {', '.join(free)}")
+    loss = Loss(name, partial(function, **hyper) if hyper else function, own)
+    _try(loss, boxes=known is BOX_LOSSES)
+    return loss
+
+
+def _try(loss: Loss, boxes: bool) -> None:
+    try:
+        if boxes:
+            predicted = torch.tensor([[0.0, 0, 4, 4], [1.0, 2, 3, 5]], requires_grad=True)
+            value = _regress(loss, predicted, torch.tensor([[1.0, 0, 5, 6], [1.0, 2, 3, 5]]))
+        else:
+            logits = torch.linspace(-2, 2, 12).view(1, 4, 3).requires_grad_()
+            classes = 2 if loss.softmax else 3
+            labels = torch.tensor([[0, 1, classes, IGNORED]])
+            value = _classify(loss, logits, labels, torch.full((1, 4), 0.5) if loss.takes_quality else None)
+        if not value.requires_grad:
+            raise ValueError("its value has no gradient")
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"loss {loss.name!r}: {reason}") from error
 
 
 def _setting(name: str, text: str) -> tuple[str, float | None]:
@@ -180,10 +205,8 @@ def detection_loss(
         grid: locations of this image size.
         output: of the detector.
         assignment: of the same locations.
-        classification: from `CLASSIFICATION_LOSSES`, or a user's own: called with `(..., C)` logits and dense
-            0/1 targets, it must return one value an element.
-        box: from `BOX_LOSSES`, or a user's own: called with `(N, 4)` predicted and true boxes, it must return
-            one value a pair.
+        classification: from `find_loss`.
+        box: from `find_loss`.
         box_weight: of the box term.
         distribution_weight: of the distribution focal loss term.
     """
@@ -195,7 +218,7 @@ def detection_loss(
     anchors, strides = grid.anchors[where], grid.strides[where]
     predicted = detector.decode(regression, anchors, strides)
     true = assignment.boxes[positives]
-    box_term = _call(box, predicted, true).sum() / normalizer
+    box_term = _regress(box, predicted, true).sum() / normalizer
 
     logits, labels = output.logits.float(), assignment.labels
     quality = None
@@ -226,31 +249,29 @@ def _classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None
     if loss.softmax:
         flat = loss.function(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         return flat.view_as(labels)
-    if quality is not None:
-        return _elementwise(loss, logits, labels, quality=quality)
+    more = {} if quality is None else {"quality": quality}
     if not loss.own:
-        return loss.function(logits, labels, ignore_index=IGNORED)
-    classes = torch.arange(logits.shape[-1], device=logits.device)
-    dense = (labels[..., None] == classes).to(logits.dtype)
-    counted = (labels != IGNORED)[..., None]
-    return _elementwise(loss, logits, dense) * counted
+        return loss.function(logits, labels, ignore_index=IGNORED, **more)
+    targets = labels
+    if quality is None:
+        targets = (labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)).to(logits.dtype)
+    value = _call_own(loss, logits.shape, logits, targets, **more)
+    return value.masked_fill((labels == IGNORED)[..., None], 0)
 
 
-def _call(loss: Loss, predicted: Tensor, true: Tensor) -> Tensor:
+def _regress(loss: Loss, predicted: Tensor, true: Tensor) -> Tensor:
+    """Loss of `(N, 4)` predicted boxes: `(N,)`."""
     if not loss.own:
         return loss.function(predicted, true)
-    return _elementwise(loss, predicted, true, shape=true.shape[:-1])
+    return _call_own(loss, true.shape[:-1], predicted, true)
 
 
-def _elementwise(loss: Loss, inputs: Tensor, targets: Tensor, shape: Any = None, **more: Tensor) -> Tensor:
-    """Calls a function that may be the user's own, and checks that it answers with one value an element."""
-    shape = inputs.shape if shape is None else shape
+def _call_own(loss: Loss, shape: torch.Size, *inputs: Tensor, **more: Any) -> Tensor:
+    """Calls the user's function, and checks that it answers with one value an element."""
     if "reduction" in inspect.signature(loss.function).parameters:
-        more = {**more, "reduction": "none"}  # type: ignore[dict-item]
-    value = loss.function(inputs, targets, **more)
+        more["reduction"] = "none"
+    value = loss.function(*inputs, **more)
     if not isinstance(value, Tensor) or value.shape != shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"loss {loss.name!r} returned {got}; it must return one value an element, {tuple(shape)}"
-        )
+        raise ValueError(f"it returned {got}; it must return one value an element, {tuple(shape)}")
     return value

@@ -1,0 +1,366 @@
+"""Any classification loss with any box loss: terms by hand, gradients, and losses found by name."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from detloss.assign import IGNORED, Assignment
+from detloss.boxes import paired_box_iou
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detection_loss, find_loss
+from detloss.detector import Detector, DetectorConfig, Output, encode_distances
+from detloss.losses import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
+
+CLASSES = 3
+
+
+def make_detector(kind: str = "anchor_free", bins: int = 0, softmax: bool = False) -> Detector:
+    torch.manual_seed(0)
+    config = DetectorConfig(kind=kind, width=4, channels=8, head_depth=1, strides=(4, 8), bins=bins)
+    return Detector(config, CLASSES, softmax=softmax)
+
+
+def run(
+    classification: str = "focal",
+    box: str = "giou",
+    kind: str = "anchor_free",
+    bins: int = 0,
+    objects: bool = True,
+    box_weight: float = 2.0,
+    distribution_weight: float = 0.5,
+) -> tuple[Terms, Output, Assignment, Detector]:
+    """Two images of 32 pixels with random outputs; one object each, an ignored region in the second."""
+    loss = find_loss(classification, CLASSIFICATION_LOSSES)
+    detector = make_detector(kind, bins, loss.softmax)
+    grid = detector.grid(32, 32)
+    generator = torch.Generator().manual_seed(1)
+    outputs = CLASSES + 1 if loss.softmax else CLASSES
+    shape = (2, len(grid.anchors), 4, bins + 1) if bins else (2, len(grid.anchors), 4)
+    logits = torch.randn(2, len(grid.anchors), outputs, generator=generator).requires_grad_()
+    regression = (torch.randn(shape, generator=generator) * 0.2).requires_grad_()
+    boxes = torch.tensor([[[4.0, 4, 22, 20], [0.0, 0, 0, 0]], [[8.0, 10, 30, 30], [0.0, 0, 12, 9]]])
+    labels = torch.tensor([[1, -1], [2, IGNORED]]) if objects else torch.full((2, 2), -1)
+    assignment = detector.assign(grid, boxes, labels)
+    output = Output(logits, regression)
+    terms = detection_loss(
+        detector,
+        grid,
+        output,
+        assignment,
+        loss,
+        find_loss(box, BOX_LOSSES),
+        box_weight,
+        distribution_weight,
+    )
+    return terms, output, assignment, detector
+
+
+def decoded(output: Output, assignment: Assignment, detector: Detector) -> tuple[Tensor, Tensor, Tensor]:
+    """(predicted boxes, true boxes, strides) of the positives, one by one."""
+    grid = detector.grid(32, 32)
+    rows = assignment.positives.nonzero().tolist()
+    predicted = [
+        detector.decode(output.regression[b, p], grid.anchors[p], grid.strides[p]).detach() for b, p in rows
+    ]
+    true = [assignment.boxes[b, p] for b, p in rows]
+    return torch.stack(predicted), torch.stack(true), torch.stack([grid.strides[p] for _, p in rows])
+
+
+@pytest.mark.parametrize("box", BOX_LOSSES)
+@pytest.mark.parametrize("classification", CLASSIFICATION_LOSSES)
+def test_every_pair_has_finite_terms_and_gradients(classification: str, box: str):
+    for kind, bins in (("anchor_free", 0), ("anchor_free", 8), ("retinanet", 0)):
+        terms, output, assignment, _ = run(classification, box, kind, bins)
+        terms.total.backward()
+        assert all(term.shape == () and term.isfinite() for term in terms)
+        assert terms.positives > 3
+        positives = assignment.positives
+        for tensor in output:
+            assert tensor.grad.isfinite().all()
+            assert tensor.grad[positives].abs().sum() > 0
+        assert output.logits.grad[~positives].abs().sum() > 0
+        assert not output.regression.grad[~positives].any()
+        assert 0 < terms.positive_share < 1
+
+
+@pytest.mark.parametrize("classification", CLASSIFICATION_LOSSES)
+def test_ignored_locations_get_no_gradient(classification: str):
+    terms, output, assignment, _ = run(classification, kind="retinanet")
+    terms.total.backward()
+    ignored = assignment.labels == IGNORED
+    assert ignored.any()
+    assert not output.logits.grad[ignored].any()
+    assert output.logits.grad[~ignored].any(-1).all()
+
+
+@pytest.mark.parametrize("bins", [0, 8])
+@pytest.mark.parametrize("classification", CLASSIFICATION_LOSSES)
+def test_without_positives(classification: str, bins: int):
+    terms, output, _, _ = run(classification, bins=bins, objects=False)
+    terms.total.backward()
+    assert (terms.positives, terms.normalizer) == (0, 1)
+    assert (terms.box, terms.distribution, terms.positive_share) == (0, 0, 0)
+    assert terms.total == terms.classification > 0
+    assert output.logits.grad.abs().sum() > 0
+    assert not output.regression.grad.any()
+
+
+def test_terms_are_sums_over_positives_by_their_number():
+    terms, output, assignment, detector = run("focal", "ciou", bins=8)
+    count = int(assignment.positives.sum())
+    assert (terms.positives, terms.normalizer) == (count, count)
+    focal = sigmoid_focal_loss(output.logits, assignment.labels, ignore_index=IGNORED)
+    torch.testing.assert_close(terms.classification, focal.sum() / count)
+    predicted, true, strides = decoded(output, assignment, detector)
+    torch.testing.assert_close(terms.box, (1 - paired_box_iou(predicted, true, "ciou")).sum() / count)
+    anchors = detector.grid(32, 32).anchors[assignment.positives.nonzero()[:, 1]]
+    sides = encode_distances(true, anchors) / strides[:, None]
+    distribution = distribution_focal_loss(output.regression[assignment.positives], sides)
+    torch.testing.assert_close(terms.distribution, distribution.sum() / (4 * count))
+
+
+def test_weights_of_the_terms():
+    terms, *_ = run(bins=8, box_weight=3.0, distribution_weight=0.25)
+    torch.testing.assert_close(terms.total, terms.classification + 3 * terms.box + 0.25 * terms.distribution)
+    plain, *_ = run()
+    assert plain.distribution == 0
+
+
+def test_half_precision_outputs_are_summed_in_float32():
+    _, output, assignment, detector = run()
+    grid, losses = (
+        detector.grid(32, 32),
+        (find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)),
+    )
+    half = Output(*(x.detach().bfloat16() for x in output))
+    terms = detection_loss(detector, grid, half, assignment, *losses)
+    full = detection_loss(detector, grid, Output(*(x.float() for x in half)), assignment, *losses)
+    for a, b in zip(terms, full):
+        assert torch.equal(a, b)
+        assert a.dtype in (torch.float32, torch.int64)
+
+
+class TestQuality:
+    @pytest.mark.parametrize(("kind", "bins"), [("anchor_free", 0), ("anchor_free", 8), ("retinanet", 0)])
+    def test_the_label_is_the_iou_of_the_predicted_box(self, kind: str, bins: int):
+        terms, output, assignment, detector = run("quality_focal", kind=kind, bins=bins)
+        predicted, true, _ = decoded(output, assignment, detector)
+        soft = torch.zeros_like(output.logits)
+        for (b, p), iou in zip(assignment.positives.nonzero().tolist(), paired_box_iou(predicted, true)):
+            soft[b, p, assignment.labels[b, p]] = iou
+        assert 0.1 < soft[assignment.positives].max() < 0.99
+        loss = quality_focal_loss(output.logits, soft)[assignment.labels != IGNORED]
+        torch.testing.assert_close(terms.classification, loss.sum() / terms.positives)
+
+    @pytest.mark.parametrize("classification", ["quality_focal", "varifocal"])
+    def test_it_is_a_constant(self, classification: str):
+        _, output, _, _ = run(classification)
+        terms, output, _, _ = run(classification)
+        terms.classification.backward()
+        assert output.regression.grad is None or not output.regression.grad.any()
+
+    def test_who_takes_it(self):
+        takers = [n for n in CLASSIFICATION_LOSSES if find_loss(n, CLASSIFICATION_LOSSES).takes_quality]
+        assert takers == ["quality_focal", "varifocal"]
+        assert find_loss("quality_focal,beta=1", CLASSIFICATION_LOSSES).takes_quality
+
+
+class TestPositiveShare:
+    def terms(self, classification: str, logits: Tensor, labels: Tensor) -> Terms:
+        detector = make_detector(softmax=classification == "softmax_focal")
+        grid = detector.grid(4, 4)  # two locations
+        positives = (labels >= 0) & (labels < CLASSES)
+        boxes = torch.tensor([0.0, 0, 4, 4]).expand(1, 2, 4) * positives[..., None]
+        return detection_loss(
+            detector, grid, Output(logits, torch.zeros(1, 2, 4)), Assignment(labels, boxes, positives),
+            find_loss(classification, CLASSIFICATION_LOSSES), find_loss("iou", BOX_LOSSES),
+        )  # fmt: skip
+
+    def test_by_hand(self):
+        # BCE at p = 1/2 is log 2 for each of six logits, one of them a positive's own class.
+        terms = self.terms("bce", torch.zeros(1, 2, 3), torch.tensor([[1, CLASSES]]))
+        assert terms.positive_share.item() == pytest.approx(1 / 6)
+        # p = 3/4 at the positive: -log .75 against five times log 2.
+        logits = torch.zeros(1, 2, 3)
+        logits[0, 0, 1] = torch.tensor(3.0).log()
+        terms = self.terms("bce", logits, torch.tensor([[1, CLASSES]]))
+        assert terms.positive_share.item() == pytest.approx(0.28768 / (0.28768 + 5 * 0.69315), rel=1e-4)
+
+    def test_ignored_locations_are_not_in_it(self):
+        terms = self.terms("bce", torch.zeros(1, 2, 3), torch.tensor([[1, IGNORED]]))
+        assert terms.positive_share.item() == pytest.approx(1 / 3)
+
+    def test_softmax(self):
+        terms = self.terms("softmax_focal,gamma=0", torch.zeros(1, 2, 4), torch.tensor([[1, CLASSES]]))
+        assert terms.positive_share.item() == pytest.approx(1 / 2)
+
+
+OWN = """
+import torch
+from detloss.losses import quality_focal_loss, sigmoid_focal_loss
+
+def mine(logits, targets, gamma=2.0):
+    return sigmoid_focal_loss(logits, targets, gamma=gamma)
+
+def with_quality(logits, targets, quality):
+    return quality_focal_loss(logits, targets, quality=quality)
+
+def with_reduction(logits, targets, reduction="mean"):
+    return sigmoid_focal_loss(logits, targets, reduction=reduction)
+
+def distance(boxes1, boxes2):
+    return (boxes1 - boxes2).abs().mean(-1)
+
+def per_side(boxes1, boxes2):
+    return (boxes1 - boxes2).abs()
+
+def total(logits, targets):
+    return sigmoid_focal_loss(logits, targets).sum()
+
+def detached(logits, targets):
+    return sigmoid_focal_loss(logits, targets).detach()
+
+def number(logits, targets):
+    return 1.0
+
+def broken(logits, targets):
+    raise RuntimeError("no such thing")
+
+def per_row(logits, targets):
+    return sigmoid_focal_loss(logits, targets).sum(-1)
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's file in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # so that what is imported from here is forgotten
+    path = tmp_path / "own_losses_of_a_user.py"
+    path.write_text(OWN)
+    return path
+
+
+def same(a: Terms, b: Terms) -> None:
+    for name in Terms._fields:
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), msg=name)
+
+
+class TestOwnLosses:
+    def test_equal_to_the_built_in_ones(self, own: Path):
+        for name, built_in in (
+            ("mine", "focal"),
+            ("mine,gamma=1.5", "focal,gamma=1.5"),
+            ("with_reduction", "focal"),
+            ("with_quality", "quality_focal"),
+        ):
+            for kind in ("anchor_free", "retinanet"):  # the latter has ignored locations
+                mine, output, assignment, _ = run(f"{own}:{name}", kind=kind)
+                theirs, wanted, _, _ = run(built_in, kind=kind)
+                same(mine, theirs)
+                mine.total.backward()
+                theirs.total.backward()
+                torch.testing.assert_close(output.logits.grad, wanted.logits.grad)
+                assert not output.logits.grad[assignment.labels == IGNORED].any()
+
+    def test_by_module(self, own: Path):
+        loss = find_loss(f"{own.stem}:mine,gamma=0.5", CLASSIFICATION_LOSSES)
+        assert loss.own
+        assert not loss.softmax
+        assert not loss.takes_quality
+        assert loss.function.keywords == {"gamma": 0.5}
+
+    def test_relative_file(self, own: Path):
+        assert find_loss(f"{own.name}:mine", CLASSIFICATION_LOSSES).own
+
+    def test_of_boxes(self, own: Path):
+        terms, output, assignment, detector = run("focal", f"{own}:distance")
+        predicted, true, _ = decoded(output, assignment, detector)
+        torch.testing.assert_close(terms.box, (predicted - true).abs().mean(-1).sum() / terms.positives)
+
+    def test_ours_by_module(self):
+        same(run("detloss.losses:sigmoid_focal_loss")[0], run("focal")[0])
+        same(run("detloss.losses:varifocal_loss,alpha=0.5")[0], run("varifocal,alpha=0.5")[0])
+        same(run("detloss.losses:softmax_focal_loss")[0], run("softmax_focal")[0])
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("total", "it returned shape (); it must return one value an element, (1, 4, 3)"),
+            ("per_row", "it returned shape (1, 4); it must return one value an element, (1, 4, 3)"),
+            ("number", "it returned float; it must return one value an element, (1, 4, 3)"),
+            ("detached", "its value has no gradient"),
+            ("broken", "RuntimeError: no such thing"),
+            ("constant", "is int, not a function"),
+            ("missing", "cannot be imported: AttributeError"),
+            ("mine,tau=1", "has no setting 'tau'; it has gamma"),
+        ],
+    )
+    def test_errors(self, own: Path, name: str, message: str):
+        with pytest.raises(ValueError, match=re.escape(message)) as caught:
+            find_loss(f"{own}:{name}", CLASSIFICATION_LOSSES)
+        assert str(caught.value).startswith(f"loss '{own}:{name.split(',')[0]}")
+        assert "\n" not in str(caught.value)
+
+    def test_a_box_loss_of_the_wrong_shape(self, own: Path):
+        with pytest.raises(ValueError, match=r"it returned shape \(2, 4\); .* an element, \(2,\)"):
+            find_loss(f"{own}:per_side", BOX_LOSSES)
+
+    @pytest.mark.parametrize("name", ["no_such_module:f", "no_such_file.py:f"])
+    def test_nothing_to_import(self, own: Path, name: str):
+        with pytest.raises(ValueError, match=f"loss '{name}' cannot be imported: .*NotFoundError"):
+            find_loss(name, CLASSIFICATION_LOSSES)
+
+
+class TestFindLoss:
+    def test_hyperparameters_change_the_loss(self):
+        logits, targets = torch.tensor([[0.3, -1.0]]), torch.tensor([1])
+        found = find_loss("focal,gamma=1.5, alpha=none", CLASSIFICATION_LOSSES)
+        torch.testing.assert_close(
+            found.function(logits, targets), sigmoid_focal_loss(logits, targets, alpha=None, gamma=1.5)
+        )
+        assert found.name == "focal,gamma=1.5, alpha=none"
+        assert not found.own
+
+    def test_balanced_bce_is_bce_with_alpha(self):
+        same(run("balanced_bce")[0], run("bce,alpha=0.75")[0])
+        same(run("balanced_bce,alpha=0.5")[0], run("bce,alpha=0.5")[0])
+
+    def test_gamma_zero_is_bce(self):
+        same(run("focal,gamma=0,alpha=none")[0], run("bce")[0])
+
+    def test_only_softmax_is_softmax(self):
+        names = [n for n in CLASSIFICATION_LOSSES if find_loss(n, CLASSIFICATION_LOSSES).softmax]
+        assert names == ["softmax_focal"]
+        assert find_loss("softmax_focal,gamma=1", CLASSIFICATION_LOSSES).softmax
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("focl", "unknown loss 'focl'; did you mean 'focal'? it may be bce, balanced_bce, focal"),
+            ("zzz", "unknown loss 'zzz'; it may be bce"),
+            ("", "unknown loss ''; it may be bce"),
+            ("giou", "unknown loss 'giou'; it may be bce"),
+            ("focal,gama=2", "loss 'focal,gama=2': focal has no setting 'gama'; it has alpha, gamma"),
+            ("focal,gamma", "loss 'focal,gamma': 'gamma' is no hyperparameter; write key=number"),
+            ("focal,gamma=high", "'gamma=high' is no hyperparameter"),
+            ("focal,gamma=-1", "loss 'focal,gamma=-1': gamma is -1.0; it must be at least 0"),
+            ("focal,gamma=nan", "loss 'focal,gamma=nan': gamma is nan"),
+            ("focal,inputs=1", "focal has no setting 'inputs'"),
+            ("quality_focal,quality=1", "quality_focal has no setting 'quality'"),
+            ("focal,ignore_index=1", "focal has no setting 'ignore_index'"),
+            ("focal,reduction=1", "focal has no setting 'reduction'"),
+        ],
+    )
+    def test_errors(self, name: str, message: str):
+        with pytest.raises(ValueError, match="^.*" + re.escape(message)) as caught:
+            find_loss(name, CLASSIFICATION_LOSSES)
+        assert "\n" not in str(caught.value)
+
+    def test_nearest_box_loss(self):
+        with pytest.raises(ValueError, match="unknown loss 'gio'; did you mean 'giou'"):
+            find_loss("gio", BOX_LOSSES)
