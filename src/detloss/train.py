@@ -138,7 +138,7 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the hardware computes in bfloat16 itself; emulated, it is many times slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 @torch.inference_mode()

@@ -19,11 +19,11 @@ class Augment:
 
     flip: float = 0.5
     """Probability of a left-right flip."""
-    scale: tuple[float, float] = (0.8, 1.25)
+    scale: tuple[float, float] = (0.9, 1.1)
     """Smallest and largest magnification, uniform in its logarithm."""
-    translate: float = 0.1
+    translate: float = 0.05
     """Largest shift of the centre, as a fraction of the image's sides; what leaves the image is cut off."""
-    colour: float = 0.2
+    colour: float = 0.1
     """Largest relative change of brightness, contrast and saturation, each uniform in [-colour, colour]."""
     visible: float = 0.3
     """An object of which less than this fraction of its area is left becomes ignored."""

@@ -22,7 +22,7 @@ from detloss.data.dataset import Dataset
 from detloss.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
 from detloss.data.sample import Annotation
 
-VERSION = 2  # raised whenever a scene of the same config looks different: old caches are then not read
+VERSION = 3  # raised whenever a scene of the same config looks different: old caches are then not read
 SPLITS = ("train", "val")
 MAX_OVERLAP = 0.2  # IoU of two objects
 
@@ -33,23 +33,23 @@ Box = tuple[int, int, int, int]
 class SceneConfig:
     """What the embedded scenes look like; the same config draws the same scenes."""
 
-    size: int = 128
+    size: int = 96
     """Side of the square image in pixels."""
     train: int = 3000
     """Number of training scenes."""
     val: int = 256
     """Number of validation scenes."""
-    classes: int = 8
+    classes: int = 6
     """Number of classes, 1 to 12."""
     objects: tuple[int, int] = (1, 3)
     """Fewest and most objects in a scene that is not empty (fewer where they do not fit)."""
-    object_size: tuple[float, float] = (12.0, 32.0)
+    object_size: tuple[float, float] = (14.0, 32.0)
     """Shortest and longest, in pixels, of the longer side of an object's box."""
-    contrast: tuple[float, float] = (0.2, 0.5)
+    contrast: tuple[float, float] = (0.25, 0.6)
     """Least and most difference of an object from its background, as a fraction of full range."""
-    clutter: tuple[int, int] = (4, 8)
+    clutter: tuple[int, int] = (3, 6)
     """Fewest and most shapes and strokes of no class, drawn like objects: hard negatives."""
-    noise: float = 0.05
+    noise: float = 0.04
     """Standard deviation of each pixel's noise, as a fraction of full range."""
     long_tail: float = 0.0
     """Frequency of class k is proportional to (k + 1) ** -long_tail; 0 is uniform."""
