@@ -1,10 +1,11 @@
 """Training batches as a pure function of (seed, step): what comes next never depends on what came before."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from detloss.data.augment import Augment, augment, letterbox
+from detloss.data.augment import Augment, augment, letterbox, unletterbox
 from detloss.data.dataset import Dataset
 from detloss.data.sample import Sample
 
@@ -24,7 +25,7 @@ class Letterboxed:
         self.dataset = dataset
         self.size = size
         self._keep = len(dataset) * size * size * 3 <= _MEMORY
-        self._known: dict[int, tuple[Sample, float, tuple[float, float]]] = {}
+        self._known: dict[int, tuple[Sample, float, tuple[int, int]]] = {}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -33,11 +34,11 @@ class Letterboxed:
         return self._fitted(i)[0]
 
     def restore(self, i: int, boxes: np.ndarray) -> np.ndarray:
-        """Boxes found in the square, in the pixels of image `i` itself."""
-        _, scale, (x, y) = self._fitted(i)
-        return ((boxes - np.array([x, y, x, y], np.float32)) / scale).astype(np.float32)
+        """Boxes found in the square, in the pixels of image `i` itself and clipped to it."""
+        _, scale, offset = self._fitted(i)
+        return unletterbox(boxes, scale, offset, self.dataset.size(i))
 
-    def _fitted(self, i: int) -> tuple[Sample, float, tuple[float, float]]:
+    def _fitted(self, i: int) -> tuple[Sample, float, tuple[int, int]]:
         if i in self._known:
             return self._known[i]
         fitted = letterbox(self.dataset[i], self.size)
@@ -84,12 +85,6 @@ def training_batch(data: Letterboxed, step: int, batch: int, seed: int, config: 
     return collate(samples)
 
 
-_orders: dict[tuple[int, int, int], np.ndarray] = {}
-
-
+@lru_cache(maxsize=2)
 def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    key = (count, seed, epoch)
-    if key not in _orders:
-        _orders.clear()
-        _orders[key] = np.random.default_rng((seed, epoch, 1)).permutation(count)
-    return _orders[key]
+    return np.random.default_rng((seed, epoch, 1)).permutation(count)
