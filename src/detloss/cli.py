@@ -21,7 +21,15 @@ from detloss.parallel import JobFailed
 from detloss.predict import find_images, predict_files
 from detloss.runs import new_folder, read_columns, versions, write_json
 from detloss.statistics import answer, points
-from detloss.terminal import CompareDisplay, ap_by_pair, comparison_table, console, counting, progress_bar
+from detloss.terminal import (
+    CompareDisplay,
+    ap_by_loss,
+    comparison_table,
+    console,
+    counting,
+    progress_bar,
+    say,
+)
 from detloss.train import NonFiniteLoss, evaluate_on, load_detector, pick_device, train
 
 T = TypeVar("T")
@@ -220,9 +228,9 @@ def _open(recipe: Recipe) -> tuple[Dataset, Dataset]:
             with counting(f"reading {name} images") as progress:
                 dataset.check_images(progress)
             for note in dataset.notes:
-                console.print(f"{name}: {note}")
+                say(f"{name}: {note}")
     classes = ", ".join(f"{name} → {label}" for name, label in both[0].class_map.items())
-    console.print(f"{len(both[0])} training and {len(both[1])} validation images; classes: {classes}")
+    say(f"{len(both[0])} training and {len(both[1])} validation images; classes: {classes}")
     return both
 
 
@@ -236,7 +244,7 @@ def run_compare(command: Compare) -> Path:
     out = new_folder("compare", command.out)
     data = prepare(config, out, training, validation)
     save_samples(out, validation)
-    console.print(
+    say(
         f"{data['negatives_per_positive']:.0f} negatives per positive location, "
         f"{data['negatives_per_positive_logits']:.0f} per positive logit "
         f"({data['locations']} locations an image, {data['measured_images']} images)"
@@ -248,13 +256,13 @@ def run_compare(command: Compare) -> Path:
     console.print(comparison_table(state))
     with console.status("writing the report"):
         write_report(out)
-    console.print(answer(ap_by_pair(state)))
+    say(answer(ap_by_loss(state)))
     if state.diverged:
         write_json(out / "diverged.json", state.diverged)
         raise JobFailed(
             f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
         )
-    console.print(f"report: {out / 'report.html'}")
+    say(f"report: {out / 'report.html'}")
     return out
 
 
@@ -279,14 +287,14 @@ def run_train(command: Train) -> Path:
             )
 
         def on_evaluation(step: int, evaluation: Evaluation) -> None:
-            console.print(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
+            say(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
 
         size = recipe.size
         result = train(
             config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
         )
     plots.save(plots.training_curves(read_columns(out / "log.csv")), out / "curves")
-    console.print(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
+    say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
     return out
 
 
@@ -336,18 +344,16 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
     ]
     for text, values in lines:
-        console.print(f"{text}: {', '.join(points(v) for v in values)}")
+        say(f"{text}: {', '.join(points(v) for v in values)}")
     for one in evaluation.size_bins:
-        console.print(
-            f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)"
-        )
+        say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
     for name, value in evaluation.per_class.items():
-        console.print(f"  AP of {name}: {points(value)}")
-    console.print(
+        say(f"  AP of {name}: {points(value)}")
+    say(
         f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
         f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
     )
-    console.print(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
+    say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
 
 
 def run_predict(command: Predict) -> Path:
@@ -362,7 +368,7 @@ def run_predict(command: Predict) -> Path:
         ids, found = predict_files(detector, config, names, files, out, device, command.score, progress)
     write_json(out / "detections.json", to_coco_results(found, ids))
     shown = sum(int((one.scores >= command.score).sum()) for one in found)
-    console.print(f"{len(files)} images, {shown} boxes with a score of at least {command.score:g}")
+    say(f"{len(files)} images, {shown} boxes with a score of at least {command.score:g}")
     return out
 
 
@@ -376,7 +382,7 @@ def run_scenes(command: Scenes) -> Path:
         splits = {split: scenes(config, split, progress=progress) for split in ("train", "val")}
     with console.status(f"writing {config.train + config.val} images"):
         save(splits, out, format=command.format)
-    console.print(f"{config.train} training and {config.val} validation images as {command.format}")
+    say(f"{config.train} training and {config.val} validation images as {command.format}")
     return out
 
 

@@ -63,8 +63,8 @@ SWEEP_COLUMNS = (
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
 SWEEP_SCORE = 0.001
-"""Least score of a detection in the sweep: after its few steps some losses give all true objects less than 0.05,
-and rates that differ would all have AP 0."""
+"""Least score of a detection in the sweep: after its few steps some losses give every object less than 0.05, and
+rates that differ would all have AP 0."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class CompareConfig:
 
     losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal")
     """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
-    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is paired
-    with every box loss; focal+ciou names one pair."""
+    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is
+    paired with every box loss; focal+ciou names one pair."""
     box_losses: tuple[str, ...] = ("giou",)
     """Box losses: iou giou diou ciou eiou, or your own module:function."""
     seeds: int = 3
@@ -240,6 +240,7 @@ class Comparison:
         results: rows of results.csv.
         sweep: rows of sweep.csv.
         active: for each running job, its latest step.
+        latest: the row of the run that finished last.
         steps_done, steps_planned: optimiser steps over all jobs.
         diverged: why runs that count have no result.
     """
@@ -250,6 +251,7 @@ class Comparison:
     results: list[dict[str, Any]] = field(default_factory=list)
     sweep: list[dict[str, Any]] = field(default_factory=list)
     active: dict[Path, tuple[Job, int]] = field(default_factory=dict)
+    latest: dict[str, Any] | None = None
     steps_done: int = 0
     steps_planned: int = 0
     diverged: list[str] = field(default_factory=list)
@@ -393,7 +395,8 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
                 if outcome is not None:
                     key = (job.config.lr, job.config.box_weight)
                     ap[job.pair][key] = outcome.ap
-                    state.sweep.append(_sweep_row(job, outcome))
+                    state.latest = _sweep_row(job, outcome)
+                    state.sweep.append(state.latest)
                 yield state
             last = rung == len(config.rungs) - 1
             for pair, scores in ap.items():
@@ -438,7 +441,8 @@ def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
         "box_weight": job.config.box_weight,
         "steps": job.config.recipe.steps,
     }
-    state.results.append({name: "" if value is None else value for name, value in row.items()})
+    state.latest = {name: "" if value is None else value for name, value in row.items()}
+    state.results.append(state.latest)
     order = {pair: i for i, pair in enumerate(state.config.pairs)}
     state.results.sort(key=lambda r: (order[r["classification_loss"], r["box_loss"]], r["seed"]))
     write_csv(state.out / "results.csv", RESULT_COLUMNS, state.results)

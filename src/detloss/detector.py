@@ -38,7 +38,7 @@ class DetectorConfig:
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height over width of a cell's anchors (retinanet only)."""
     bins: int = 0
-    """n: a side's distance is the mean of a distribution over 0..n strides; 0: a number (anchor_free only)."""
+    """n: a side's distance is the mean of a distribution over 0..n strides; 0: plain (anchor_free only)."""
     prior: float = 0.01
     """pi: foreground probability of every location before training (1708.02002, section 3.3)."""
 

@@ -47,7 +47,12 @@ def run_jobs(
         jobs: pickled to the process.
         workers: jobs at a time.
         threads: PyTorch threads a job.
+
+    Raises:
+        ValueError: no workers.
     """
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be at least 1")
     # The server imports PyTorch once; each job is then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["detloss.train"])
@@ -68,7 +73,7 @@ def run_jobs(
                 index, process = running[connection]
                 try:
                     kind, value = connection.recv()
-                except EOFError:
+                except (EOFError, OSError):  # the latter in the middle of a message
                     process.join()
                     kind, value = "failed", _died(process.exitcode)
                 if kind != "message":

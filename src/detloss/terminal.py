@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
@@ -18,9 +19,14 @@ from rich.progress import (
 from rich.table import Table
 
 from detloss.compare import Comparison, Pair
-from detloss.statistics import Standing, points, standings
+from detloss.statistics import Standing, points, short_names, standings
 
 console = Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of plain text, whole on a plain stream."""
+    console.print(text, soft_wrap=not console.is_terminal, markup=False)
 
 
 def progress_bar() -> Progress:
@@ -53,35 +59,36 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def ap_by_pair(state: Comparison) -> dict[str, dict[int, float]]:
-    """{"focal+giou": {seed: AP}} in the order asked for; a pair without results has an empty one."""
-    found: dict[str, dict[int, float]] = {"+".join(pair): {} for pair in state.config.pairs}
+def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
+    """{"focal": {seed: AP}} in the order asked for; a loss without results has an empty one."""
+    names = short_names(state.config.pairs)
+    found: dict[str, dict[int, float]] = {names[pair]: {} for pair in state.config.pairs}
     for row in state.results:
         if row["ap"] != "":
-            found["+".join((row["classification_loss"], row["box_loss"]))][row["seed"]] = float(row["ap"])
+            found[names[row["classification_loss"], row["box_loss"]]][row["seed"]] = float(row["ap"])
     return found
 
 
 def comparison_table(state: Comparison) -> Table:
     """Each pair of losses: what was chosen, AP so far, its difference to the first, what is running."""
-    table = Table(title=None, pad_edge=False)
-    columns = ("losses", "lr", "box weight", "runs", "AP", "AP50", "ECE", "s a run", "against the first")
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("losses", "against the first") else "right")
-    ranking = {row.name: row for row in standings(ap_by_pair(state))}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("loss", "lr", "box weight", "runs", "AP", "AP50", "ECE", "AP against the first"):
+        left = name in ("loss", "AP against the first")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name == "loss")
+    names = short_names(state.config.pairs)
+    ranking = {row.name: row for row in standings(ap_by_loss(state))}
     for pair in state.config.pairs:
         rows = [r for r in state.results if (r["classification_loss"], r["box_loss"]) == pair]
         lr, weight = state.chosen.get(pair, (None, None))
-        standing = ranking["+".join(pair)]
+        standing = ranking[names[pair]]
         table.add_row(
-            "+".join(pair),
+            names[pair],
             "…" if lr is None else f"{lr:g}",
             "…" if weight is None else f"{weight:g}",
             f"{len(rows)}/{state.config.seeds}",
             points(standing.mean, standing.half_width),
             points(_mean(rows, "ap50")),
             points(_mean(rows, "ece")),
-            f"{_mean(rows, 'seconds'):.0f}" if rows else "–",
             _against(standing, _activity(state, pair)),
         )
     return table
@@ -116,7 +123,7 @@ class CompareDisplay:
         self.bar = progress_bar()
         self.task = self.bar.add_task("training steps", total=state.steps_planned, note="")
         self.live = Live(console=console, transient=True, refresh_per_second=4)
-        self.told = 0
+        self.told: dict[str, Any] | None = None
         self.shown = 0.0
 
     def __enter__(self) -> "CompareDisplay":
@@ -136,12 +143,17 @@ class CompareDisplay:
                 self.live.update(Group(comparison_table(state), self.bar))
                 self.shown = time.monotonic()
             return
-        done = len(state.results) + len(state.sweep)
-        if done > self.told:
-            self.told = done
-            row = state.results[-1] if state.results else state.sweep[-1]
-            what = "run" if state.results else "sweep"
+        if state.latest is not self.told:
+            self.told = state.latest
             part = 100 * state.steps_done / max(1, state.steps_planned)
-            console.print(
-                f"{part:3.0f} %  {what} {done} finished", row["classification_loss"], row["box_loss"]
-            )
+            say(f"{part:3.0f} % of all steps; {describe(state.latest)}")
+
+
+def describe(row: dict[str, Any] | None) -> str:
+    """A finished run in a few words."""
+    if row is None:
+        return "starting"
+    what = f"lr {row['lr']:g} box weight {row['box_weight']:g}, {row['steps']} steps"
+    which = f"sweep, {what}" if "rung" in row else f"seed {row['seed']}, {what}"
+    losses = f"{row['classification_loss']}+{row['box_loss']}"
+    return f"{losses}, {which}: AP {points(float(row['ap'] if row['ap'] != '' else 'nan'))}"
