@@ -1,0 +1,124 @@
+"""Jobs in processes: what they answer, how they fail, and that none outlives its caller."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detloss.parallel import Event, run_jobs
+
+
+def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:
+    """A job that does what it is told."""
+    name, value = job
+    if name == "double":
+        for i in range(value):
+            send(i)
+        return 2 * value
+    if name == "threads":
+        return torch.get_num_threads(), os.getpid()
+    if name == "raise":
+        raise RuntimeError(value)
+    if name == "exit":
+        os._exit(value)
+    if name == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "unpicklable":
+        return lambda: None
+    if name == "half":
+        # Dies in the middle of a message: the length is there, the rest is not.
+        send.__closure__[0].cell_contents._send((1000).to_bytes(4, "big") + b"only this")
+        os._exit(3)
+    if name == "wait":
+        send(os.getpid())
+        time.sleep(60)
+    raise AssertionError(name)
+
+
+def events(jobs: list[tuple[str, Any]], workers: int = 2) -> list[Event]:
+    return list(run_jobs(act, jobs, workers, threads=1))
+
+
+@pytest.fixture(scope="module")
+def mixed() -> list[Event]:
+    """One run for all questions: starting the server costs seconds."""
+    return events(
+        [
+            ("double", 3),
+            ("raise", "the reason"),
+            ("exit", 7),
+            ("kill", None),
+            ("raise", ""),
+            ("unpicklable", None),
+            ("half", None),
+            ("threads", None),
+            ("double", 0),
+        ]
+    )
+
+
+def of(found: list[Event], job: int) -> list[tuple[str, Any]]:
+    return [(event.kind, event.value) for event in found if event.job == job]
+
+
+def test_results_and_messages_in_order(mixed: list[Event]):
+    assert of(mixed, 0) == [("started", None), ("message", 0), ("message", 1), ("message", 2), ("done", 6)]
+    assert of(mixed, 8) == [("started", None), ("done", 0)]
+
+
+def test_every_job_starts_in_order_and_ends_once(mixed: list[Event]):
+    assert [event.job for event in mixed if event.kind == "started"] == list(range(9))
+    assert sorted(event.job for event in mixed if event.kind in ("done", "failed")) == list(range(9))
+
+
+def test_no_more_workers_than_asked(mixed: list[Event]):
+    running = most = 0
+    for event in mixed:
+        running += (event.kind == "started") - (event.kind in ("done", "failed"))
+        most = max(most, running)
+    assert most == 2
+
+
+def test_a_failed_job_says_why_and_the_others_go_on(mixed: list[Event]):
+    assert of(mixed, 1)[-1] == ("failed", "the reason")
+    assert of(mixed, 2)[-1] == ("failed", "its process ended with exit status 7")
+    assert "killed (out of memory?" in of(mixed, 3)[-1][1]
+    assert of(mixed, 4)[-1] == ("failed", "RuntimeError")
+    kind, reason = of(mixed, 5)[-1]
+    assert kind == "failed"
+    assert "pickle" in reason
+    assert of(mixed, 6)[-1] == ("failed", "its process ended with exit status 3")
+
+
+def test_own_process_and_threads(mixed: list[Event]):
+    kind, (threads, process) = of(mixed, 7)[-1]
+    assert (kind, threads) == ("done", 1)
+    assert process != os.getpid()
+
+
+def test_no_jobs():
+    assert events([]) == []
+
+
+def test_no_workers():
+    with pytest.raises(ValueError, match="workers is 0"):
+        events([("double", 1)], workers=0)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_jobs_end_when_the_caller_stops():
+    found = run_jobs(act, [("wait", None), ("wait", None), ("wait", None)], 2, threads=1)
+    processes = []
+    for event in found:
+        if event.kind == "message":
+            processes.append(event.value)
+        if len(processes) == 2:
+            break
+    assert all(Path(f"/proc/{process}").exists() for process in processes)
+    found.close()
+    assert not any(Path(f"/proc/{process}").exists() for process in processes)
