@@ -63,8 +63,8 @@ SWEEP_COLUMNS = (
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
 SWEEP_SCORE = 0.001
-"""Least score of a detection in the sweep: after its few steps some losses give every object less than 0.05, and
-rates that differ would all have AP 0."""
+"""Least score of a detection in the sweep: after its few steps some losses give every object less than 0.05,
+and rates that differ would all have AP 0."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Recipe:
     distribution_weight: float = 0.5
     """Of the distribution focal loss (with detector bins)."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
-    """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it, else off."""
+    """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it."""
     evaluations: int = 4
     """Times the validation split is evaluated, the last after the last step; each leaves a checkpoint."""
     device: str = "auto"
