@@ -1,0 +1,67 @@
+# `make demo` and `make test` set up all they need, in .venv; all else is for developers.
+PYTHON ?= python3
+VENV ?= .venv
+VENV_CLIENTS ?= .venv-clients
+OUT ?= runs/demo
+WHEEL ?= dist/wheel
+
+.PHONY: help demo test check slow clients wheel
+help:
+	@echo "make demo     compare losses on embedded data; about five minutes on two cores, report in $(OUT)"
+	@echo "make test     the quick tests"
+	@echo "make check    format, lint, types"
+	@echo "make slow     the slow tests"
+	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
+	@echo "make wheel    build a wheel and try it in an empty environment"
+
+demo: $(VENV)/installed
+	$(VENV)/bin/detloss compare --out $(OUT)
+	@echo "report: $(abspath $(OUT))/report.html"
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -rs
+
+slow: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -rs -m slow
+
+check: $(VENV)/installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+clients: $(VENV_CLIENTS)/installed
+	$(VENV_CLIENTS)/bin/python -m pytest -rs -m clients
+
+# In its own folder, so that nothing of this checkout can stand in for what the wheel lacks.
+wheel: $(VENV)/installed-dev
+	rm -rf $(WHEEL)
+	$(VENV)/bin/python -m build --wheel --outdir $(WHEEL) .
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
+	cd $(WHEEL) && venv/bin/python -c "import detloss; print('detloss', detloss.__version__, detloss.__file__)"
+	cd $(WHEEL) && venv/bin/detloss --help
+	cd $(WHEEL) && venv/bin/detloss compare --quick --steps 8 --scenes.train 32 --scenes.val 16 --out compare
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(call new_environment,$(VENV))
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt
+	$(call new_environment,$(VENV))
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/installed
+
+$(VENV_CLIENTS)/installed: pyproject.toml constraints-clients.txt
+	$(call new_environment,$(VENV_CLIENTS))
+	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt -e ".[dev,clients]"
+	@touch $@
+
+define new_environment
+@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	|| { echo "detloss needs Python 3.11 or newer as $(PYTHON); name another: make PYTHON=python3.12" >&2; exit 1; }
+@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null \
+	|| { echo "$(PYTHON) has no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
+@echo "installing into $(1); the first time takes a few minutes"
+@$(PYTHON) -m venv $(1)
+endef
