@@ -48,7 +48,8 @@ def elementwise(
     """Run a formula on aligned numbers and apply everything the module docstring lists.
 
     `pos_weight` is passed on to the formula (as are the other keywords), broadcast against its logits.
-    `with_positive` gives the formula a third argument, the boolean mask of the positive elements.
+    `with_positive` gives the formula the keyword `positive`, the boolean mask of the positive elements: those
+    of a row's class, or dense targets above 0.
     """
     check_reduction(reduction)
     dtype = compute_dtype(inputs)
