@@ -62,16 +62,16 @@ SWEEP_COLUMNS = (
 )
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
-SWEEP_SCORE = 0.001
-"""Least score of a detection in the sweep: after its few steps some losses give every object less than 0.05,
-and rates that differ would all have AP 0."""
+SWEEP_LIMITS: Any = {"score": 0.001, "candidates": 200}
+"""The sweep counts lower scores: after its few steps some losses give every object less than 0.05, and rates that
+differ would all have AP 0."""
 
 
 @dataclass(frozen=True)
 class CompareConfig:
     """Which losses are compared, and how each is tuned."""
 
-    losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal")
+    losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
     """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
     hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is
     paired with every box loss; focal+ciou names one pair."""
@@ -83,11 +83,11 @@ class CompareConfig:
     """Learning rate of all losses; without it each loss gets its own from the sweep."""
     box_weight: float | None = None
     """Weight of the box loss for all losses; without it each loss gets its own from the sweep."""
-    lrs: tuple[float, ...] = (0.005, 0.015)
+    lrs: tuple[float, ...] = (0.004, 0.012)
     """Learning rates that the sweep tries."""
     box_weights: tuple[float, ...] = (2.0, 6.0)
     """Box weights that the sweep tries."""
-    rungs: tuple[float, ...] = (0.3, 0.6)
+    rungs: tuple[float, ...] = (0.25, 0.5)
     """Parts of the steps that the sweep's candidates are trained for; after each the better half goes on."""
     held_out: float = 0.2
     """Part of the training set that the sweep evaluates on (at most 256 images)."""
@@ -274,7 +274,7 @@ class Comparison:
         """The sweep's runs of one pair."""
         config = self.config
         recipe = replace(config.recipe, steps=self.rung_steps(config.rungs[rung]), evaluations=1)
-        recipe = replace(recipe, limits=replace(recipe.limits, score=min(recipe.limits.score, SWEEP_SCORE)))
+        recipe = replace(recipe, limits=replace(recipe.limits, **SWEEP_LIMITS))
         jobs = []
         for lr, weight in candidates:
             run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)

@@ -38,7 +38,7 @@ class Recipe:
     """The network."""
     limits: Limits = field(default_factory=Limits)
     """Which predictions become detections."""
-    steps: int = 400
+    steps: int = 300
     """Optimiser steps."""
     batch: int = 16
     """Images a step."""
