@@ -1,4 +1,8 @@
 import pytest
+import torch
+
+# Tensors here are tiny: a second thread only waits for the first, many times as long where others work too.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
