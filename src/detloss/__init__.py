@@ -1,0 +1,81 @@
+"""detloss: the losses of dense object detection, and a workbench that shows which one to use.
+
+This page is what a training script of your own imports: every loss as a function and as a Module, and the
+overlaps of boxes. It needs torch only. The workbench is imported by its parts:
+
+- `detloss.data`: `load`, `save`, `scenes`, `Sample`, `Dataset`
+- `detloss.evaluate`: `evaluate`, `Detections`, `Evaluation`
+- `detloss.detector`: `Detector`, `DetectorConfig`
+- `detloss.train`: `train`; `detloss.compare`: `compare`; both are also commands, see `detloss --help`
+"""
+
+from importlib.metadata import version
+
+from detloss.boxes import (
+    box_convert,
+    box_iou,
+    complete_box_iou,
+    distance_box_iou,
+    generalized_box_iou,
+    paired_box_iou,
+)
+from detloss.losses import (
+    BCEWithLogitsLoss,
+    BoxIoULoss,
+    CompleteBoxIoULoss,
+    DistanceBoxIoULoss,
+    DistributionFocalLoss,
+    EfficientBoxIoULoss,
+    GeneralizedBoxIoULoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+    SoftmaxFocalLoss,
+    VarifocalLoss,
+    binary_cross_entropy_with_logits,
+    box_iou_loss,
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    distribution_focal_loss,
+    distribution_integral,
+    efficient_box_iou_loss,
+    generalized_box_iou_loss,
+    quality_focal_loss,
+    sigmoid_focal_loss,
+    softmax_focal_loss,
+    varifocal_loss,
+)
+
+__version__ = version("detloss")
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "BoxIoULoss",
+    "CompleteBoxIoULoss",
+    "DistanceBoxIoULoss",
+    "DistributionFocalLoss",
+    "EfficientBoxIoULoss",
+    "GeneralizedBoxIoULoss",
+    "QualityFocalLoss",
+    "SigmoidFocalLoss",
+    "SoftmaxFocalLoss",
+    "VarifocalLoss",
+    "__version__",
+    "binary_cross_entropy_with_logits",
+    "box_convert",
+    "box_iou",
+    "box_iou_loss",
+    "complete_box_iou",
+    "complete_box_iou_loss",
+    "distance_box_iou",
+    "distance_box_iou_loss",
+    "distribution_focal_loss",
+    "distribution_integral",
+    "efficient_box_iou_loss",
+    "generalized_box_iou",
+    "generalized_box_iou_loss",
+    "paired_box_iou",
+    "quality_focal_loss",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "varifocal_loss",
+]

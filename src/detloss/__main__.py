@@ -1,0 +1,5 @@
+"""`python -m detloss`: the `detloss` command."""
+
+from detloss.cli import main
+
+main()
