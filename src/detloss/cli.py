@@ -13,7 +13,7 @@ import tyro
 
 from detloss.compare import CompareConfig, Comparison, check, compare, open_data, prepare
 from detloss.config import Recipe, TrainConfig, load_config, to_dict
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.criterion import check_losses
 from detloss.data import Dataset, SceneConfig, save, scenes
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation, to_coco_results
@@ -254,8 +254,8 @@ def run_compare(command: Compare) -> Path:
         for state in compare(config, out):
             display.show(state)
     console.print(comparison_table(state))
-    with console.status("writing the report"):
-        write_report(out)
+    with counting("drawing the report") as progress:
+        write_report(out, progress)
     say(answer(ap_by_loss(state)))
     if state.diverged:
         write_json(out / "diverged.json", state.diverged)
@@ -272,8 +272,7 @@ def run_train(command: Train) -> Path:
 
     config = command.train
     recipe = config.recipe
-    find_loss(config.loss, CLASSIFICATION_LOSSES)
-    find_loss(config.box_loss, BOX_LOSSES)
+    check_losses(config.loss, config.box_loss)
     device = pick_device(recipe.device)
     training, validation = _open(recipe)
     out = new_folder("train", command.out)
@@ -309,8 +308,9 @@ def run_evaluate(command: Evaluate) -> Path:
     dataset = _split(recipe, names)
     if command.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
-    with console.status(f"evaluating {len(dataset)} images"):
-        evaluation, detections = evaluate_on(detector, Letterboxed(dataset, recipe.size), recipe, device)
+    data = Letterboxed(dataset, recipe.size)
+    with counting("evaluating") as progress:
+        evaluation, detections = evaluate_on(detector, data, recipe, device, progress)
     out = new_folder("evaluate", command.out)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     write_json(out / "config.json", to_dict(replace(config, recipe=recipe)))

@@ -5,7 +5,6 @@ training starts. Each loss is therefore given its own rate and box weight by suc
 the training set held out for it; the validation set is only ever seen by the runs that are compared.
 """
 
-import itertools
 import math
 import os
 import re
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from detloss.assign import IGNORED
-from detloss.config import Recipe, SharedRecipe, TrainConfig, load_config, to_dict
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
+from detloss.criterion import check_losses
 from detloss.data import Dataset, load, scenes, summary
-from detloss.data.batches import Letterboxed, collate
-from detloss.detector import Detector
+from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
+from detloss.imbalance import count_locations
 from detloss.parallel import Event, JobFailed, run_jobs
 from detloss.runs import read_json, versions, write_csv, write_json
 from detloss.train import NonFiniteLoss, pick_device, train
@@ -63,66 +60,7 @@ SWEEP_COLUMNS = (
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
 SWEEP_LIMITS: Any = {"score": 0.001, "candidates": 200}
-"""The sweep counts lower scores: after its few steps some losses give every object less than 0.05, and rates that
-differ would all have AP 0."""
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Which losses are compared, and how each is tuned."""
-
-    losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
-    """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
-    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is
-    paired with every box loss; focal+ciou names one pair."""
-    box_losses: tuple[str, ...] = ("giou",)
-    """Box losses: iou giou diou ciou eiou, or your own module:function."""
-    seeds: int = 3
-    """Runs a loss; seed k has the same initial weights and batches for all losses."""
-    lr: float | None = None
-    """Learning rate of all losses; without it each loss gets its own from the sweep."""
-    box_weight: float | None = None
-    """Weight of the box loss for all losses; without it each loss gets its own from the sweep."""
-    lrs: tuple[float, ...] = (0.004, 0.012)
-    """Learning rates that the sweep tries."""
-    box_weights: tuple[float, ...] = (2.0, 6.0)
-    """Box weights that the sweep tries."""
-    rungs: tuple[float, ...] = (0.25, 0.5)
-    """Parts of the steps that the sweep's candidates are trained for; after each the better half goes on."""
-    held_out: float = 0.2
-    """Part of the training set that the sweep evaluates on (at most 256 images)."""
-    workers: int = 0
-    """Runs at a time; 0: as many as cores (at most 8), or one on a GPU."""
-    recipe: SharedRecipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        for name in ("losses", "box_losses", "lrs", "box_weights", "rungs"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty; name at least one")
-        if self.seeds < 1:
-            raise ValueError(f"seeds is {self.seeds}; it must be at least 1 (3 for an interval)")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
-        if any(not 0 < part <= 1 for part in self.rungs):
-            raise ValueError(f"rungs is {self.rungs}; they are parts of the steps, above 0 and at most 1")
-        if min(self.lrs + self.box_weights) <= 0 or (self.lr is not None and self.lr <= 0):
-            raise ValueError("lr, lrs and box_weights must be positive")
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """(classification loss, box loss), the baseline first."""
-        pairs = []
-        for name in self.losses:
-            classification, plus, box = name.partition("+")
-            pairs += [(classification, b) for b in ([box] if plus else self.box_losses)]
-        return list(dict.fromkeys(pairs))
-
-    @property
-    def candidates(self) -> list[tuple[float, float]]:
-        """(learning rate, box weight) that the sweep tries."""
-        rates = self.lrs if self.lr is None else (self.lr,)
-        weights = self.box_weights if self.box_weight is None else (self.box_weight,)
-        return list(itertools.product(rates, weights))
+"""The sweep counts lower scores: after its few steps some losses give every object less than 0.05."""
 
 
 Pair = tuple[str, str]
@@ -300,34 +238,15 @@ def keep_count(candidates: int) -> int:
 
 
 def check(config: CompareConfig) -> None:
-    """Finds every loss, so that a wrong name is an error before anything is written."""
-    for classification, box in config.pairs:
-        find_loss(classification, CLASSIFICATION_LOSSES)
-        find_loss(box, BOX_LOSSES)
+    """Finds and tries every loss, so that a wrong one is an error before anything is written."""
+    for pair in config.pairs:
+        check_losses(*pair)
     pick_device(config.recipe.device)
 
 
-def describe_data(config: CompareConfig, training: Dataset, validation: Dataset) -> dict[str, Any]:
+def describe_data(recipe: Recipe, training: Dataset, validation: Dataset) -> dict[str, Any]:
     """What the report says of the data, negatives per positive among it."""
-    recipe = config.recipe
-    detector = Detector(recipe.detector, len(training.names))
-    grid = detector.grid(recipe.size, recipe.size)
-    fitted = Letterboxed(training, recipe.size)
-    chosen = np.random.default_rng(0).permutation(len(training))[:512]
-    positives = negatives = lost = objects = 0
-    for start in range(0, len(chosen), 32):
-        batch = collate([fitted[int(i)] for i in chosen[start : start + 32]])
-        boxes, labels = torch.from_numpy(batch.boxes), torch.from_numpy(batch.labels)
-        assignment = detector.assign(grid, boxes, labels)
-        positives += int(assignment.positives.sum())
-        negatives += int(((assignment.labels != IGNORED) & ~assignment.positives).sum())
-        for i in range(len(labels)):
-            mine = boxes[i][labels[i] >= 0]
-            given = assignment.boxes[i][assignment.positives[i]]
-            objects += len(mine)
-            lost += sum(not (given == box).all(-1).any() for box in mine)
-    classes = len(training.names)
-    logits = (positives + negatives) * classes
+    counts = count_locations(recipe.detector, Letterboxed(training, recipe.size))
     return {
         "source": recipe.data,
         "names": list(training.names),
@@ -335,11 +254,11 @@ def describe_data(config: CompareConfig, training: Dataset, validation: Dataset)
         "train": summary(training),
         "val": summary(validation),
         "notes": [*training.notes, *validation.notes],
-        "measured_images": len(chosen),
-        "locations": len(grid.anchors),
-        "negatives_per_positive": negatives / max(1, positives),
-        "negatives_per_positive_logits": (logits - positives) / max(1, positives),
-        "objects_without_positive": lost / max(1, objects),
+        "measured_images": counts.images,
+        "locations": counts.locations,
+        "negatives_per_positive": counts.negatives_per_positive,
+        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
+        "objects_without_positive": counts.objects_without_positive / max(1, counts.objects),
     }
 
 
@@ -363,7 +282,7 @@ def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dat
     workers, threads = workers_and_threads(config)
     device = str(pick_device(config.recipe.device))
     write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
-    data = describe_data(config, training, validation)
+    data = describe_data(config.recipe, training, validation)
     write_json(out / "data.json", data)
     return data
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import json
 import types
 import typing
@@ -97,6 +98,64 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise ValueError(f"lr is {self.lr}; it must be positive, such as 0.01")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Which losses are compared, and how each is tuned."""
+
+    losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
+    """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
+    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is
+    paired with every box loss; focal+ciou names one pair."""
+    box_losses: tuple[str, ...] = ("giou",)
+    """Box losses: iou giou diou ciou eiou, or your own module:function."""
+    seeds: int = 3
+    """Runs a loss; seed k has the same initial weights and batches for all losses."""
+    lr: float | None = None
+    """Learning rate of all losses; without it each loss gets its own from the sweep."""
+    box_weight: float | None = None
+    """Weight of the box loss for all losses; without it each loss gets its own from the sweep."""
+    lrs: tuple[float, ...] = (0.004, 0.012)
+    """Learning rates that the sweep tries."""
+    box_weights: tuple[float, ...] = (2.0, 6.0)
+    """Box weights that the sweep tries."""
+    rungs: tuple[float, ...] = (0.25, 0.5)
+    """Parts of the steps that the sweep's candidates are trained for; after each the better half goes on."""
+    held_out: float = 0.2
+    """Part of the training set that the sweep evaluates on (at most 256 images)."""
+    workers: int = 0
+    """Runs at a time; 0: as many as cores (at most 8), or one on a GPU."""
+    recipe: SharedRecipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        for name in ("losses", "box_losses", "lrs", "box_weights", "rungs"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; name at least one")
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}; it must be at least 1 (3 for an interval)")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
+        if any(not 0 < part <= 1 for part in self.rungs):
+            raise ValueError(f"rungs is {self.rungs}; they are parts of the steps, above 0 and at most 1")
+        if min(self.lrs + self.box_weights) <= 0 or (self.lr is not None and self.lr <= 0):
+            raise ValueError("lr, lrs and box_weights must be positive")
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(classification loss, box loss), the baseline first."""
+        pairs = []
+        for name in self.losses:
+            classification, plus, box = name.partition("+")
+            pairs += [(classification, b) for b in ([box] if plus else self.box_losses)]
+        return list(dict.fromkeys(pairs))
+
+    @property
+    def candidates(self) -> list[tuple[float, float]]:
+        """(learning rate, box weight) that the sweep tries."""
+        rates = self.lrs if self.lr is None else (self.lr,)
+        weights = self.box_weights if self.box_weight is None else (self.box_weight,)
+        return list(itertools.product(rates, weights))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

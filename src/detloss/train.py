@@ -22,7 +22,7 @@ from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detectio
 from detloss.data.batches import Batch, Letterboxed, collate, training_batch
 from detloss.detector import Detector
 from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
-from detloss.postprocess import Limits, detect
+from detloss.postprocess import detect
 from detloss.runs import read_csv, write_csv, write_json
 
 LOG_COLUMNS = (
@@ -38,6 +38,8 @@ LOG_COLUMNS = (
     "gradient_norm",
     "seconds",
 )
+Progress = Callable[[int, int], Any]
+"""Called with (done, total)."""
 EVALUATION_COLUMNS = ("step", "ap", "ap50", "ap75", "ece")
 
 
@@ -143,7 +145,11 @@ def has_bf16(device: torch.device) -> bool:
 
 @torch.inference_mode()
 def predict(
-    detector: Detector, data: Letterboxed, recipe: Recipe, device: torch.device, limits: Limits | None = None
+    detector: Detector,
+    data: Letterboxed,
+    recipe: Recipe,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
 ) -> list[Detections]:
     """Detections of every image of a data set, in the images' own pixels."""
     grid = detector.grid(data.size, data.size, device)
@@ -154,16 +160,21 @@ def predict(
         with autocast(recipe, device):
             output = detector(images_to_tensor(batch.images, device))
         size = (data.size, data.size)
-        for i, one in zip(indices, detect(detector, grid, output, size, limits or recipe.limits)):
+        for i, one in zip(indices, detect(detector, grid, output, size, recipe.limits)):
             found.append(Detections(data.restore(i, one.boxes), one.scores, one.labels))
+        progress(len(found), len(data))
     return found
 
 
 def evaluate_on(
-    detector: Detector, data: Letterboxed, recipe: Recipe, device: torch.device
+    detector: Detector,
+    data: Letterboxed,
+    recipe: Recipe,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[Evaluation, list[Detections]]:
     """The evaluation of a detector on a data set, and the detections it rests on."""
-    detections = predict(detector, data, recipe, device)
+    detections = predict(detector, data, recipe, device, progress)
     truths = [data.dataset.annotation(i) for i in range(len(data))]
     return evaluate(detections, truths, data.dataset.names), detections
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,20 +18,24 @@ from detloss.runs import write_text
 from detloss.statistics import answer, caution
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
     """Reads what a comparison left in ``folder``, writes figures/ and report.html there; returns the page.
+
+    ``progress`` is called with (done, total) after each figure.
 
     Raises:
         ValueError: there are no results.
     """
     results = read_results(folder)
     figures = {}
-    for stem, title, caption, figure in draw(results):
+    drawn = list(draw(results))
+    for done, (stem, title, caption, figure) in enumerate(drawn, start=1):
         # Photographs are large as SVG.
         suffixes = ("png",) if stem == "samples" else ("png", "svg")
         plots.save(figure, folder / "figures" / stem, suffixes)
         source = _data_uri(folder / "figures" / f"{stem}.{suffixes[-1]}")
         figures[stem] = {"title": title, "caption": caption, "source": source}
+        progress(done, len(drawn))
     ap = results.column("ap")
     environment = Environment(
         loader=PackageLoader("detloss"),
