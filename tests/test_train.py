@@ -511,8 +511,8 @@ class TestPredict:
         dataset = Dataset(("a",), [Annotation(*nothing, str(i)) for i in range(4)], images)
         torch.manual_seed(0)
         detector = Detector(replace(DETECTOR, prior=0.3), 1).eval()
-        limits = Limits(0.0, 400, 1.0, 400)
-        square, *others = predict(detector, Letterboxed(dataset, 64), RECIPE, torch.device("cpu"), limits)
+        recipe = replace(RECIPE, limits=Limits(0.0, 400, 1.0, 400))
+        square, *others = predict(detector, Letterboxed(dataset, 64), recipe, torch.device("cpu"))
         assert len(square.scores) == 256 + 64
         assert square.boxes.max() == 64
         for found, (height, width), scale, x, y in zip(
