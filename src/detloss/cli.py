@@ -155,7 +155,9 @@ def _overview() -> str:
     )
 
 
-def _parse(command: str, kind: type[T], arguments: Sequence[str], default: T | Any = tyro.MISSING) -> T:
+def _parse(
+    command: str, kind: type[T], arguments: Sequence[str], default: T | Any = tyro.MISSING_NONPROP
+) -> T:
     """What the arguments say, with one line for whatever they say wrongly."""
     told = io.StringIO()
     try:
