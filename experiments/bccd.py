@@ -19,29 +19,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 LOSSES = ("bce", "focal", "quality_focal")
 SETTINGS = ("--seeds", "3", "--size", "192", "--batch", "8", "--steps", "800")
-    "--losses",
-    "bce",
-    "focal",
-    "quality_focal",
-    "--seeds",
-    "3",
-    "--size",
-    "192",
-    "--batch",
-    "8",
-    "--steps",
-    "800",
-]
 
 
 def main() -> None:
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT.parent / "shared" / "data" / "bccd"
     out, results = ROOT / "runs" / "bccd", HERE / "bccd"
     began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "detloss", "compare", "--data", str(data), "--losses", *LOSSES, *SETTINGS, "--out", str(out)],
-        check=True,
-    )
+    command = [sys.executable, "-m", "detloss", "compare", "--data", str(data), "--losses", *LOSSES]
+    subprocess.run([*command, *SETTINGS, "--out", str(out)], check=True)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes")
     results.mkdir(exist_ok=True)
     for name in ("results.csv", "sweep.csv", "data.json", "config.json", "versions.json"):
