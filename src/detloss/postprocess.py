@@ -64,7 +64,8 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> D
     order = scores.argsort(descending=True, stable=True)
     # numpy: each greedy step is one short vector operation, where torch's cost of a call is ten times larger.
     box, score, label = (x[order].cpu().numpy() for x in (boxes, scores, labels))
-    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    left, top, right, bottom = (np.ascontiguousarray(side) for side in box.T)
+    area = (right - left) * (bottom - top)
     alive = np.ones(len(box), dtype=bool)
     keep: list[int] = []
     for i in range(len(box)):
@@ -73,11 +74,11 @@ def suppress(boxes: Tensor, scores: Tensor, labels: Tensor, limits: Limits) -> D
         keep.append(i)
         if len(keep) == limits.detections:
             break
-        rest = slice(i + 1, None)
-        corner = np.minimum(box[rest, 2:], box[i, 2:]) - np.maximum(box[rest, :2], box[i, :2])
-        shared = corner.clip(min=0).prod(axis=1)
-        union = area[rest] + area[i] - shared
-        alive[rest] &= (shared <= limits.nms * union) | (label[rest] != label[i])
+        width = np.minimum(right[i:], right[i]) - np.maximum(left[i:], left[i])
+        height = np.minimum(bottom[i:], bottom[i]) - np.maximum(top[i:], top[i])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        union = area[i:] + area[i] - shared
+        alive[i:] &= (shared <= limits.nms * union) | (label[i:] != label[i])
     return Detections(
         box[keep].astype(np.float32), score[keep].astype(np.float32), label[keep].astype(np.int64)
     )
