@@ -53,8 +53,8 @@ def run_jobs(
     """
     if workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
-    # The server imports PyTorch once, and what making an optimiser imports, two seconds' worth; each job is then
-    # a fork of it, ready in milliseconds.
+    # The server imports PyTorch once, and what making an optimiser imports, two seconds' worth; each job is
+    # then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["detloss.train", "torch._dynamo"])
     running: dict[Connection, tuple[int, Any]] = {}
