@@ -63,7 +63,7 @@ def max_iou(
     taken = best >= positive
     if rescue:
         of_object = iou.amax(dim=2, keepdim=True)
-        wanted = (iou == of_object) & (of_object > 0) & (of_object < positive)
+        wanted = (iou == of_object) & (of_object > 0)
         rescued_iou, rescuer = torch.where(wanted, iou, -1.0).max(dim=1)
         rescued = (rescued_iou > 0) & ~taken
         match = torch.where(rescued, rescuer, match)
