@@ -13,8 +13,8 @@ import tyro
 
 from detloss.compare import CompareConfig, Comparison, check, compare, open_data, prepare
 from detloss.config import Recipe, TrainConfig, load_config, to_dict
-from detloss.criterion import check_losses
-from detloss.data import Dataset, SceneConfig, save, scenes
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.data import Dataset, SceneConfig, read_image, save, scenes
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation, to_coco_results
 from detloss.parallel import JobFailed
@@ -119,6 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # matplotlib and the forkserver warn about what a user can do nothing about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an arrow is no reason to fail in a terminal without UTF-8
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
         print(_overview())
@@ -178,10 +181,12 @@ def _parse(
 
 def _one_line(box: str) -> str:
     """The message inside the frame that tyro draws round it, and the arguments it suggests."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(lines) if set(line) == {"─"}] or [len(lines)]
+    lines = [line.strip("│ ") for line in box.splitlines() if line.strip()]
+    # Where the terminal has no UTF-8 there is no frame, and the title is underlined.
+    lines = lines[1:] if lines[0].startswith("╭") else lines[2:]
+    rules = [i for i, line in enumerate(lines) if not line.strip("─-╰╯")] or [len(lines)]
     message = " ".join(lines[: rules[0]])
-    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--")]
+    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--") and line.strip("-")]
     hint = f"; did you mean {near[0]}?" if near and message.startswith("Unrecognized") else ""
     return f"{message}{hint}"
 
@@ -274,7 +279,8 @@ def run_train(command: Train) -> Path:
 
     config = command.train
     recipe = config.recipe
-    check_losses(config.loss, config.box_loss)
+    find_loss(config.loss, CLASSIFICATION_LOSSES)
+    find_loss(config.box_loss, BOX_LOSSES)
     device = pick_device(recipe.device)
     training, validation = _open(recipe)
     out = new_folder("train", command.out)
@@ -303,6 +309,8 @@ def run_evaluate(command: Evaluate) -> Path:
     """Runs `detloss evaluate`; its folder is returned."""
     from detloss import plots
 
+    if command.out is not None and command.out.resolve() == command.run.resolve():
+        raise ValueError(f"--out {command.out} is the run itself, whose results are kept; give another")
     device = pick_device(command.device)
     detector, config, names = load_detector(command.run, device)
     recipe = replace(config.recipe, data=command.data or config.recipe.data)
@@ -365,6 +373,10 @@ def run_predict(command: Predict) -> Path:
     files = find_images(command.images)
     if command.quick:
         files = files[:8]
+    with counting("reading images") as progress:
+        for i, file in enumerate(files, 1):
+            read_image(file)  # a damaged one is an error before anything is written
+            progress(i, len(files))
     out = new_folder("predict", command.out)
     with counting("detecting") as progress:
         ids, found = predict_files(detector, config, names, files, out, device, command.score, progress)
