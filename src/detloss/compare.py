@@ -8,7 +8,8 @@ the training set held out for it; the validation set is only ever seen by the ru
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
-from detloss.criterion import check_losses
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Dataset, load, scenes, summary
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
@@ -64,6 +65,8 @@ SWEEP_LIMITS: Any = {"score": 0.001, "candidates": 200}
 
 
 Pair = tuple[str, str]
+Candidate = tuple[float, float]
+"""Learning rate and box weight."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,9 @@ class Outcome:
 
     @property
     def ap(self) -> float:
-        """AP, 0 where training diverged or nothing could be measured."""
+        """AP, nan where training diverged or there was no object to find."""
         value = self.metrics["ap"] if self.metrics else None
-        return 0.0 if value is None or math.isnan(value) else float(value)
+        return math.nan if value is None else float(value)
 
 
 def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
@@ -239,8 +242,9 @@ def keep_count(candidates: int) -> int:
 
 def check(config: CompareConfig) -> None:
     """Finds and tries every loss, so that a wrong one is an error before anything is written."""
-    for pair in config.pairs:
-        check_losses(*pair)
+    for classification, box in config.pairs:
+        find_loss(classification, CLASSIFICATION_LOSSES)
+        find_loss(box, BOX_LOSSES)
     pick_device(config.recipe.device)
 
 
@@ -309,7 +313,7 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
     if len(config.candidates) > 1:
         for rung in range(len(config.rungs)):
             jobs = [job for pair in config.pairs for job in state.jobs_of(pair, rung, left[pair])]
-            ap: dict[Pair, dict[tuple[float, float], float]] = {pair: {} for pair in config.pairs}
+            ap: dict[Pair, dict[Candidate, float]] = {pair: {} for pair in config.pairs}
             for job, outcome in _run(state, jobs):
                 if outcome is not None:
                     key = (job.config.lr, job.config.box_weight)
@@ -319,14 +323,18 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
                 yield state
             last = rung == len(config.rungs) - 1
             for pair, scores in ap.items():
-                keep = 1 if last else keep_count(len(scores))
-                left[pair] = sorted(scores, key=lambda key: -scores[key])[:keep]
+                left[pair] = best(scores, left[pair])[: 1 if last else keep_count(len(scores))]
     state.chosen = {pair: candidates[0] for pair, candidates in left.items()}
     for row in state.sweep:
         pair = (row["classification_loss"], row["box_loss"])
         row["chosen"] = int(state.chosen[pair] == (row["lr"], row["box_weight"]))
     write_csv(state.out / "sweep.csv", SWEEP_COLUMNS, state.sweep)
     yield state
+
+
+def best(ap: Mapping[Candidate, float], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates by falling AP, those that diverged last; equal ones in the order they were given."""
+    return sorted(candidates, key=lambda one: math.inf if math.isnan(ap[one]) else -ap[one])
 
 
 def _sweep_row(job: Job, outcome: Outcome) -> dict[str, Any]:
@@ -337,7 +345,7 @@ def _sweep_row(job: Job, outcome: Outcome) -> dict[str, Any]:
         "steps": job.config.recipe.steps,
         "lr": job.config.lr,
         "box_weight": job.config.box_weight,
-        "ap": outcome.ap,
+        "ap": "" if math.isnan(outcome.ap) else outcome.ap,
         "seconds": round(outcome.metrics["seconds"], 3) if outcome.metrics else "",
     }
 
@@ -378,10 +386,11 @@ def _run(state: Comparison, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome 
             state.steps_done += job.config.recipe.steps
             yield job, outcome
     workers, threads = workers_and_threads(state.config)
-    for event in run_jobs(run_job, todo, workers, threads):
-        job = todo[event.job]
-        outcome = _take(state, job, event)
-        yield job, outcome
+    # Closed at once when a run fails or the caller stops, so that no other run goes on unseen.
+    with closing(run_jobs(run_job, todo, workers, threads)) as events:
+        for event in events:
+            job = todo[event.job]
+            yield job, _take(state, job, event)
 
 
 def _take(state: Comparison, job: Job, event: Event) -> Outcome | None:

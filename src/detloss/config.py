@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -71,6 +72,14 @@ class Recipe:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {low}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; it must be at least 0 (off) and below 1, such as 0.98")
+        for name in ("clip", "weight_decay", "distribution_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or a positive number")
+        if self.batch == 1 and self.size <= self.detector.strides[-1]:
+            raise ValueError(
+                f"size is {self.size} and the largest stride {self.detector.strides[-1]}: one image has one "
+                "location there, which cannot be normalised; use a larger --size or --batch"
+            )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup is {self.warmup}; it is a part of the steps: at least 0 and below 1")
 
@@ -83,8 +92,9 @@ class TrainConfig:
     """One training run."""
 
     loss: str = "focal"
-    """Classification loss: bce balanced_bce focal softmax_focal quality_focal varifocal, with hyperparameters
-    as in focal,gamma=1.5, or your own module:function."""
+    """Classification loss:
+    bce balanced_bce focal softmax_focal quality_focal varifocal, or your own module:function.
+    focal,gamma=1.5 sets a hyperparameter."""
     box_loss: str = "giou"
     """Box loss: iou giou diou ciou eiou, or your own module:function."""
     lr: float = 0.01
@@ -96,8 +106,11 @@ class TrainConfig:
     recipe: SharedRecipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}; it must be positive, such as 0.01")
+        for name in ("lr", "box_weight"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -105,9 +118,9 @@ class CompareConfig:
     """Which losses are compared, and how each is tuned."""
 
     losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
-    """Classification losses: bce balanced_bce focal softmax_focal quality_focal varifocal, with
-    hyperparameters as in focal,gamma=1.5, or your own module:function. The first is the baseline. Each is
-    paired with every box loss; focal+ciou names one pair."""
+    """Classification losses, the first is the baseline:
+    bce balanced_bce focal softmax_focal quality_focal varifocal, or your own module:function.
+    focal,gamma=1.5 sets a hyperparameter; focal+ciou names one pair, other names go with every box loss."""
     box_losses: tuple[str, ...] = ("giou",)
     """Box losses: iou giou diou ciou eiou, or your own module:function."""
     seeds: int = 3
@@ -138,8 +151,13 @@ class CompareConfig:
             raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
         if any(not 0 < part <= 1 for part in self.rungs):
             raise ValueError(f"rungs is {self.rungs}; they are parts of the steps, above 0 and at most 1")
-        if min(self.lrs + self.box_weights) <= 0 or (self.lr is not None and self.lr <= 0):
-            raise ValueError("lr, lrs and box_weights must be positive")
+        for rate, weight in self.candidates:
+            if not (0 < rate < math.inf and 0 < weight < math.inf):
+                raise ValueError(
+                    f"lr {rate}, box_weight {weight}: learning rates and box weights must be positive"
+                )
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it must be 0 (as many as cores) or more")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from detloss import losses
 from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.detector import Detector, DetectorConfig, Grid, Output, encode_distances
+from detloss.detector import Detector, Grid, Output, encode_distances
 
 CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "bce": losses.binary_cross_entropy_with_logits,
@@ -275,24 +275,3 @@ def _call_own(loss: Loss, shape: torch.Size, *inputs: Tensor, **more: Any) -> Te
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"it returned {got}; it must return one value an element, {tuple(shape)}")
     return value
-
-
-def check_losses(classification: str, box: str) -> None:
-    """Finds both losses and tries them on a few made-up locations, so that a wrong one is an error at once.
-
-    Raises:
-        ValueError: what `find_loss` raises, or what went wrong inside a user's own function.
-    """
-    class_loss, box_loss = find_loss(classification, CLASSIFICATION_LOSSES), find_loss(box, BOX_LOSSES)
-    detector = Detector(DetectorConfig(width=8, channels=8, strides=(4,)), 3, softmax=class_loss.softmax)
-    grid = detector.grid(32, 32)
-    boxes, labels = torch.tensor([[[4.0, 4.0, 20.0, 20.0]]]), torch.tensor([[1]])
-    output = detector(torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
-    try:
-        terms = detection_loss(
-            detector, grid, output, detector.assign(grid, boxes, labels), class_loss, box_loss
-        )
-        terms.total.backward()
-    except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"losses {classification} and {box} do not work: {reason}") from error

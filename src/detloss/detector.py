@@ -90,9 +90,9 @@ class Grid(NamedTuple):
     level_sizes: tuple[int, ...]
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ class Event:
 
 def run_jobs(
     function: Callable[[J, Callable[[Any], None]], Any], jobs: Sequence[J], workers: int, threads: int
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Runs `function(job, send)` for each job in a fresh process, `workers` at a time, in order.
 
     A process of its own gives each job its own peak memory, and a crash takes one job only. When the caller

@@ -41,6 +41,7 @@ def progress_bar() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -111,8 +112,10 @@ def _activity(state: Comparison, pair: Pair) -> str:
 def _against(standing: Standing, activity: str) -> str:
     if activity:
         return activity
+    if not standing.seeds:
+        return ""
     if standing.difference is None or standing.difference_half_width is None:
-        return "the first" if standing.seeds else ""
+        return "the first"
     return f"{points(standing.difference, standing.difference_half_width, sign=True)}: {standing.verdict}"
 
 

@@ -44,7 +44,15 @@ EVALUATION_COLUMNS = ("step", "ap", "ap50", "ap75", "ece")
 
 
 class NonFiniteLoss(RuntimeError):
-    """Training stopped because the loss or its gradient was NaN or infinite."""
+    """Training stopped because the loss or its gradient was NaN or infinite.
+
+    Attributes:
+        row: of the log, for the step that failed.
+    """
+
+    def __init__(self, message: str, row: dict[str, float]) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @dataclass(frozen=True)
@@ -151,14 +159,16 @@ def predict(
     device: torch.device,
     progress: Progress = lambda done, total: None,
 ) -> list[Detections]:
-    """Detections of every image of a data set, in the images' own pixels."""
+    """Detections of every image of a data set, in the images' own pixels.
+
+    In float32 whatever the recipe trains in: bfloat16 has so few digits that scores tie.
+    """
     grid = detector.grid(data.size, data.size, device)
     found = []
     for start in range(0, len(data), 32):
         indices = range(start, min(start + 32, len(data)))
         batch = collate([data[i] for i in indices])
-        with autocast(recipe, device):
-            output = detector(images_to_tensor(batch.images, device))
+        output = detector(images_to_tensor(batch.images, device))
         size = (data.size, data.size)
         for i, one in zip(indices, detect(detector, grid, output, size, recipe.limits)):
             found.append(Detections(data.restore(i, one.boxes), one.scores, one.labels))
@@ -223,7 +233,8 @@ class Training:
             raise NonFiniteLoss(
                 f"{config.loss} + {config.box_loss}: the {what} is not finite at step {step + 1} "
                 f"(lr {rate:.3g}); images of the batch: {', '.join(batch.ids)}. "
-                "Try a lower --lr or --clip; the checkpoint before it is kept"
+                "Try a lower --lr or --clip; what was saved before is kept",
+                row,
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -305,8 +316,8 @@ def train(
         ValueError: `out` holds a run with another configuration, or a loss that does not exist.
         NonFiniteLoss: the loss or its gradient was NaN or infinite.
     """
-    _claim(out, config)
     state = Training(config, training)
+    _claim(out, config)
     log: list[dict[str, Any]] = []
     evaluations: list[dict[str, Any]] = []
     if (out / "last.pt").exists():
@@ -316,7 +327,12 @@ def train(
     recipe = config.recipe
     marks = {round(recipe.steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
     while state.step_count < recipe.steps:
-        row: dict[str, Any] = state.step()
+        try:
+            row: dict[str, Any] = state.step()
+        except NonFiniteLoss as error:
+            # Its last rows show how it came.
+            write_csv(out / "log.csv", LOG_COLUMNS, [*log, error.row])
+            raise
         log.append(row)
         on_step(row)
         if state.step_count in marks and state.step_count < recipe.steps:
@@ -388,7 +404,9 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
     with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
         names = tuple(json.loads(file.metadata()["names"]))
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    softmax = find_loss(config.loss, CLASSIFICATION_LOSSES).softmax
-    detector = Detector(config.recipe.detector, len(names), softmax=softmax)
+    # Seen from the weights: the file of a user's own loss may be gone by now.
+    detector = Detector(config.recipe.detector, len(names))
+    if weights["class_head.bias"].shape != detector.state_dict()["class_head.bias"].shape:
+        detector = Detector(config.recipe.detector, len(names), softmax=True)
     detector.load_state_dict(weights)
     return detector.to(device).eval(), config, names
