@@ -146,7 +146,7 @@ def test_in_any_encoding(here, encoding):
         ("compare --rungs 0.5 2", "rungs"),
         ("train --steps many", "--steps.*'many'"),
         ("train --steps 0", "steps is 0; it must be at least 1"),
-        ("train --lr -1", "lr is -1.0; it must be positive"),
+        ("train --lr -1", "lr is -1.0; it must be"),
         ("train --optimizer adam", "'adam'.*adamw"),
         ("train --device cuda:99", "cuda:99"),
         ("train --device gpu", "device is 'gpu'"),
