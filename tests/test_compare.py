@@ -1,0 +1,380 @@
+"""A comparison from the command to its folder: fair, continued where it stopped, honest about failures."""
+
+import csv
+import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from detloss import compare as module
+from detloss.compare import (
+    SWEEP_SEED,
+    CompareConfig,
+    Comparison,
+    Job,
+    Outcome,
+    compare,
+    hold_out,
+    open_data,
+    run_job,
+)
+from detloss.config import Recipe, TrainConfig, load_config
+from detloss.data import SceneConfig
+from detloss.data.batches import Letterboxed
+from detloss.detector import DetectorConfig
+from detloss.runs import read_csv, read_json
+from detloss.train import Training
+from test_cli import TINY, Done, detloss, refused
+
+HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"
+PAIRS = (("bce", "giou"), ("focal,gamma=1.5", "ciou"))
+COMMAND = [
+    "--losses",
+    "bce",
+    "focal,gamma=1.5+ciou",
+    "--seeds",
+    "2",
+    "--rungs",
+    "0.5",
+    "--workers",
+    "2",
+    *TINY,
+]
+RECIPE = Recipe(
+    scenes=SceneConfig(size=32, object_size=(8, 16), train=8, val=4),
+    size=32,
+    batch=2,
+    steps=3,
+    evaluations=1,
+    detector=DetectorConfig(width=8, channels=8),
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> Done:
+    """What a whole comparison printed: a sweep and two seeds of two pairs."""
+    return detloss("compare", "--out", tmp_path_factory.mktemp("compare") / "out", *COMMAND)
+
+
+@pytest.fixture(scope="module")
+def out(told) -> Path:
+    """Its folder."""
+    assert told.status == 0, told.err
+    return told.folder
+
+
+def run_folders(out: Path) -> dict[tuple[str, int], Path]:
+    return {
+        ("+".join(pair), seed): out / "runs" / "+".join(pair) / f"seed-{seed}"
+        for pair, seed in itertools.product(PAIRS, (0, 1))
+    }
+
+
+# What is asked
+
+
+def test_pairs():
+    config = CompareConfig(
+        losses=("bce", "focal+ciou", "bce", "focal,gamma=1.5"), box_losses=("giou", "eiou")
+    )
+    assert config.pairs == [
+        ("bce", "giou"),
+        ("bce", "eiou"),
+        ("focal", "ciou"),
+        ("focal,gamma=1.5", "giou"),
+        ("focal,gamma=1.5", "eiou"),
+    ]
+
+
+def test_candidates():
+    config = CompareConfig(lrs=(0.1, 0.2), box_weights=(1.0, 2.0))
+    assert config.candidates == [(0.1, 1.0), (0.1, 2.0), (0.2, 1.0), (0.2, 2.0)]
+    assert replace(config, lr=0.3).candidates == [(0.3, 1.0), (0.3, 2.0)]
+    assert replace(config, lr=0.3, box_weight=4.0).candidates == [(0.3, 4.0)]
+
+
+# What it leaves
+
+
+def test_results(out):
+    assert (out / "results.csv").read_text().startswith(HEADER + ",")
+    rows = read_csv(out / "results.csv")
+    assert [(r["classification_loss"], r["box_loss"], r["seed"]) for r in rows] == [
+        (*pair, seed) for pair, seed in itertools.product(PAIRS, "01")
+    ]
+    for row, folder in zip(rows, run_folders(out).values()):
+        metrics, config = read_json(folder / "metrics.json"), load_config(TrainConfig, folder)
+        assert float(row["ap"]) == metrics["ap"]
+        assert 0 <= metrics["ap"] <= metrics["ap50"] <= 1
+        assert float(row["seconds"]) == metrics["seconds"] > 0
+        assert float(row["peak_memory_mb"]) > 50
+        assert (float(row["lr"]), float(row["box_weight"])) == (config.lr, config.box_weight)
+        assert (config.loss, config.box_loss, str(config.seed)) == tuple(row.values())[:3]
+
+
+def test_folder(told, out):
+    assert read_json(out / "data.json")["negatives_per_positive"] > 1
+    assert {"torch", "detloss", "workers", "threads"} <= read_json(out / "versions.json").keys()
+    assert "negatives per positive" in " ".join(told.out.split())
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "focal,gamma=1.5" in page
+    assert any((out / "figures").glob("*.png"))
+
+
+def test_sweep_is_written(out):
+    rows = read_csv(out / "sweep.csv")
+    config = load_config(CompareConfig, out)
+    for pair in PAIRS:
+        mine = [r for r in rows if (r["classification_loss"], r["box_loss"]) == pair]
+        tried = [(float(r["lr"]), float(r["box_weight"])) for r in mine]
+        assert sorted(tried) == sorted(config.candidates)
+        chosen = [(float(r["lr"]), float(r["box_weight"])) for r in mine if r["chosen"] == "1"]
+        used = load_config(TrainConfig, out / "runs" / "+".join(pair) / "seed-0")
+        assert chosen == [(used.lr, used.box_weight)]
+        best = max(float(r["ap"]) for r in mine)
+        assert [float(r["ap"]) for r in mine if r["chosen"] == "1"] == [best]
+    # a candidate's weights are of no use
+    assert not list((out / "sweep").rglob("*.pt"))
+
+
+def test_config_makes_the_same_comparison(out):
+    assert load_config(CompareConfig, out) == CompareConfig(
+        losses=("bce", "focal,gamma=1.5+ciou"), seeds=2, rungs=(0.5,), workers=2, recipe=RECIPE
+    )
+
+
+# Fair
+
+
+def test_only_the_loss_differs(out):
+    configs = {key: read_json(folder / "config.json") for key, folder in run_folders(out).items()}
+    for config in configs.values():
+        for name in ("loss", "box_loss", "lr", "box_weight"):
+            del config[name]
+    assert configs["bce+giou", 0] == configs["focal,gamma=1.5+ciou", 0]
+    assert configs["bce+giou", 1] == configs["focal,gamma=1.5+ciou", 1] != configs["bce+giou", 0]
+
+
+def test_a_seed_has_the_same_batches_for_every_loss(out):
+    # ATSS assigns by boxes alone, so that positives tell the batches
+    positives = {
+        key: [row["positives"] for row in read_csv(folder / "log.csv")]
+        for key, folder in run_folders(out).items()
+    }
+    assert positives["bce+giou", 0] == positives["focal,gamma=1.5+ciou", 0]
+    assert positives["bce+giou", 1] == positives["focal,gamma=1.5+ciou", 1] != positives["bce+giou", 0]
+
+
+def test_a_seed_has_the_same_initial_weights_for_every_loss():
+    data = Letterboxed(open_data(RECIPE)[0], RECIPE.size)
+
+    def weights(loss: str, box_loss: str, seed: int) -> dict[str, torch.Tensor]:
+        config = TrainConfig(loss, box_loss, seed=seed, recipe=RECIPE)
+        return Training(config, data).detector.state_dict()
+
+    first = weights("bce", "giou", 3)
+    for loss, box_loss in (("focal", "ciou"), ("quality_focal", "iou"), ("softmax_focal", "giou")):
+        other = weights(loss, box_loss, 3)
+        assert other.keys() == first.keys()
+        # a softmax has one logit more, for the background
+        same = [name for name in first if first[name].shape == other[name].shape]
+        assert len(first) - len(same) == (2 if loss == "softmax_focal" else 0)
+        assert all(torch.equal(first[name], other[name]) for name in same), loss
+    different = weights("bce", "giou", 4)
+    assert not all(torch.equal(first[name], different[name]) for name in first)
+
+
+def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
+    seen = []
+
+    def spy(config, training, validation, out, *callbacks):
+        ids = [{d.dataset.annotation(i).id for i in range(len(d))} for d in (training, validation)]
+        seen.append((config.seed, *ids))
+        out.mkdir(parents=True)
+        (out / "metrics.json").write_text('{"ap": 0.5}')
+
+    monkeypatch.setattr(module, "train", spy)
+    state = Comparison(CompareConfig(losses=("bce", "focal"), held_out=0.25, recipe=RECIPE), tmp_path)
+    state.chosen = dict.fromkeys(state.config.pairs, (0.01, 2.0))
+    for job in [*state.jobs_of(("bce", "giou"), 0, [(0.1, 2.0), (0.2, 2.0)]), *state.final_jobs()[:1]]:
+        run_job(job, lambda value: None)
+    training, validation = ({s.id for s in split} for split in open_data(RECIPE))
+    (seed, learned, judged), second, final = seen
+    assert (seed, learned, judged) == second
+    assert seed == SWEEP_SEED not in range(state.config.seeds)
+    assert learned | judged == training
+    assert not learned & judged
+    assert len(judged) == 2
+    assert final == (0, training, validation)
+    assert not training & validation
+
+
+def test_hold_out_of_too_few_images():
+    one = open_data(RECIPE)[0].select([0])
+    with pytest.raises(ValueError, match="has 1 images; a sweep needs 2: fix --lr and --box-weight"):
+        hold_out(one, 0.2)
+
+
+def test_the_better_half_goes_on(tmp_path, monkeypatch):
+    """Eight candidates, AP by a formula: 8 in the first rung, then 4, then 2, and the best is chosen."""
+
+    def measured(pair: tuple[str, str], lr: float, weight: float) -> float:
+        return (lr if pair[0] == "bce" else 1 - lr) - weight / 100
+
+    def fake(state: Comparison, jobs: list[Job]):
+        for job in jobs:
+            yield (
+                job,
+                Outcome({"ap": measured(job.pair, job.config.lr, job.config.box_weight), "seconds": 1.0}),
+            )
+
+    monkeypatch.setattr(module, "_run", fake)
+    monkeypatch.setattr(module, "_add_result", lambda *arguments: None)
+    config = CompareConfig(
+        losses=("bce", "focal"),
+        lrs=(0.1, 0.2, 0.3, 0.4),
+        box_weights=(1.0, 3.0),
+        rungs=(0.25, 0.5, 1.0),
+        recipe=replace(RECIPE, steps=100),
+    )
+    *_, state = compare(config, tmp_path)
+    assert state.chosen == {("bce", "giou"): (0.4, 1.0), ("focal", "giou"): (0.1, 1.0)}
+    rows = read_csv(tmp_path / "sweep.csv")
+    assert len(rows) == 2 * (8 + 4 + 2)
+    assert [int(r["steps"]) for r in rows[::2]] == [25] * 8 + [50] * 4 + [100] * 2
+    second = {float(r["lr"]) for r in rows if r["classification_loss"] == "bce" and r["rung"] == "1"}
+    assert second == {0.3, 0.4}
+    assert {(r["lr"], r["box_weight"]) for r in rows if r["chosen"] == "1"} == {
+        ("0.4", "1.0"),
+        ("0.1", "1.0"),
+    }
+    assert state.steps_planned == 2 * (8 * 25 + 4 * 50 + 2 * 100 + 3 * 100)
+
+
+# Continued, not repeated
+
+
+def stamps(out: Path) -> dict[str, int]:
+    return {
+        str(f.relative_to(out)): f.stat().st_mtime_ns
+        for f in out.rglob("*")
+        if "seed-" in str(f) or "rung-" in str(f)
+    }
+
+
+@pytest.fixture
+def copy(out, tmp_path) -> Path:
+    """A copy of the comparison that a test may damage."""
+    shutil.copytree(out, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_second_call_repeats_nothing(copy):
+    before, results = stamps(copy), (copy / "results.csv").read_bytes()
+    assert detloss("compare", "--out", copy, *COMMAND).status == 0
+    assert stamps(copy) == before
+    assert (copy / "results.csv").read_bytes() == results
+
+
+def test_only_what_is_missing_is_repeated(copy):
+    before, rows = stamps(copy), read_csv(copy / "results.csv")
+    lost = copy / "runs" / "bce+giou" / "seed-1"
+    shutil.rmtree(lost)
+    assert detloss("compare", "--out", copy, "--config", copy).status == 0
+    changed = {name for name, stamp in stamps(copy).items() if before[name] != stamp}
+    assert changed
+    assert all(name.startswith(str(lost.relative_to(copy))) for name in changed), changed
+    # ... and comes to the same
+    timing = ("seconds", "peak_memory_mb")
+    for old, new in zip(rows, read_csv(copy / "results.csv"), strict=True):
+        assert {k: v for k, v in old.items() if k not in timing} == {
+            k: v for k, v in new.items() if k not in timing
+        }
+
+
+def test_an_interrupted_comparison_continues(tmp_path):
+    config = CompareConfig(losses=("bce",), seeds=2, lr=0.01, box_weight=2.0, workers=1, recipe=RECIPE)
+    running = compare(config, tmp_path)
+    next(state for state in running if state.results)
+    running.close()
+    first = tmp_path / "runs" / "bce+giou" / "seed-0" / "metrics.json"
+    stamp = first.stat().st_mtime_ns
+    *_, state = compare(config, tmp_path)
+    assert [row["seed"] for row in state.results] == [0, 1]
+    assert first.stat().st_mtime_ns == stamp
+    assert state.steps_done == state.steps_planned == 6
+    # both given: there is nothing to tune
+    assert not (tmp_path / "sweep").exists()
+    assert read_csv(tmp_path / "sweep.csv") == []
+    assert {(row["lr"], row["box_weight"]) for row in state.results} == {(0.01, 2.0)}
+
+
+def test_another_comparison_is_refused(copy):
+    before = {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()}
+    refused(detloss("compare", "--out", copy, *COMMAND, "--seeds", "3"), "another configuration")
+    assert {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()} == before
+
+
+# A user's own loss, and one that fails
+
+
+def test_a_diverging_loss_leaves_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def squared(logits, targets):\n"
+        "    return (logits.sigmoid() - targets) ** 2\n"
+        "def nan_when_trained(logits, targets):\n"
+        "    return squared(logits, targets) * (1 if len(logits) == 1 else float('nan'))\n"
+    )
+    losses = ["bce", "mine.py:squared", "mine.py:nan_when_trained"]
+    fixed = ["--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--out", "out"]
+    done = detloss("compare", "--losses", *losses, *fixed, *TINY)
+    assert done.status == 1
+    assert done.err.count("\n") == 1
+    assert "nan_when_trained" in done.err
+    with Path("out/results.csv").open(newline="") as file:
+        assert [row["classification_loss"] for row in csv.DictReader(file)] == losses[:2]
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "nan_when_trained" in page
+    # a second call does not try again, and says the same
+    again = detloss("compare", "--losses", *losses, *fixed, *TINY)
+    assert (again.status, again.err) == (1, done.err)
+
+
+def test_a_candidate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
+    def fake(state: Comparison, jobs: list[Job]):
+        for job in jobs:
+            diverged = job.config.lr == 0.2
+            yield job, Outcome(None, "not finite") if diverged else Outcome({"ap": 0.1, "seconds": 1.0})
+
+    monkeypatch.setattr(module, "_run", fake)
+    monkeypatch.setattr(module, "_add_result", lambda *arguments: None)
+    config = CompareConfig(losses=("bce",), lrs=(0.2, 0.1), box_weights=(2.0,), rungs=(1.0,), recipe=RECIPE)
+    *_, state = compare(config, tmp_path)
+    assert state.chosen == {("bce", "giou"): (0.1, 2.0)}
+    assert [(r["lr"], r["ap"], r["seconds"]) for r in read_csv(tmp_path / "sweep.csv")] == [
+        ("0.2", "", ""),
+        ("0.1", "0.1", "1.0"),
+    ]
+
+
+def test_a_run_that_fails_for_another_reason(tmp_path, monkeypatch):
+    """A loss that raises in training, not when it is tried: the reason is told, finished runs are kept."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def fails(logits, targets):\n"
+        "    if len(logits) > 1:\n"
+        "        raise RuntimeError('no such kernel')\n"
+        "    return (logits - targets) ** 2\n"
+    )
+    fixed = ["--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--workers", "1", "--out", "out"]
+    done = detloss("compare", "--losses", "bce", "mine.py:fails", *fixed, *TINY)
+    assert done.status == 1
+    assert "mine.py:fails" in done.err
+    assert "no such kernel" in done.err
+    assert done.err.count("\n") == 1
+    assert len(read_csv(Path("out/results.csv"))) == 1
