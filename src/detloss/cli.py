@@ -27,6 +27,7 @@ from detloss.terminal import (
     comparison_table,
     console,
     counting,
+    print_evaluation,
     progress_bar,
     say,
 )
@@ -328,7 +329,7 @@ def run_evaluate(command: Evaluate) -> Path:
     write_json(out / "metrics.json", evaluation.to_dict())
     for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):
         plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
-    _print_evaluation(evaluation)
+    print_evaluation(evaluation)
     return out
 
 
@@ -341,29 +342,6 @@ def _split(recipe: Recipe, names: Sequence[str]) -> Dataset:
             raise ValueError(f"split is {split!r}; the embedded scenes have train and val")
         return scenes(recipe.scenes, split)
     return load(recipe.data, recipe.val_split, names=names)
-
-
-def _print_evaluation(evaluation: Evaluation) -> None:
-    calibration = evaluation.calibration
-    lines: list[tuple[str, Any]] = [
-        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
-        (
-            "AP of small, medium, large objects (COCO)",
-            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
-        ),
-        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
-    ]
-    for text, values in lines:
-        say(f"{text}: {', '.join(points(v) for v in values)}")
-    for one in evaluation.size_bins:
-        say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
-    for name, value in evaluation.per_class.items():
-        say(f"  AP of {name}: {points(value)}")
-    say(
-        f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
-        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
-    )
-    say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
 
 
 def run_predict(command: Predict) -> Path:

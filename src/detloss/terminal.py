@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from detloss.compare import Comparison, Pair
+from detloss.evaluate import Evaluation
 from detloss.statistics import Standing, points, short_names, standings
 
 console = Console(highlight=False)
@@ -117,6 +118,30 @@ def _against(standing: Standing, activity: str) -> str:
     if standing.difference is None or standing.difference_half_width is None:
         return "the first"
     return f"{points(standing.difference, standing.difference_half_width, sign=True)}: {standing.verdict}"
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The numbers of an evaluation, a line each."""
+    calibration = evaluation.calibration
+    lines: list[tuple[str, Any]] = [
+        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
+        (
+            "AP of small, medium, large objects (COCO)",
+            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
+        ),
+        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
+    ]
+    for text, values in lines:
+        say(f"{text}: {', '.join(points(v) for v in values)}")
+    for one in evaluation.size_bins:
+        say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
+    for name, value in evaluation.per_class.items():
+        say(f"  AP of {name}: {points(value)}")
+    say(
+        f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
+        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
+    )
+    say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
 
 
 class CompareDisplay:

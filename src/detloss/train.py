@@ -1,6 +1,5 @@
 """One training run: the loop, its checkpoints and its evaluation."""
 
-import copy
 import json
 import math
 import resource
@@ -22,6 +21,7 @@ from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detectio
 from detloss.data.batches import Batch, Letterboxed, collate, training_batch
 from detloss.detector import Detector
 from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
+from detloss.optimize import Average, learning_rate, make_optimizer
 from detloss.postprocess import detect
 from detloss.runs import read_csv, write_csv, write_json
 
@@ -87,49 +87,6 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {name!r}, but PyTorch sees no GPU here; use cpu or auto")
     return device
-
-
-def learning_rate(step: int, recipe: Recipe, peak: float) -> float:
-    """The rate of step `step` (from 0): linear warm-up to `peak`, then the schedule."""
-    warm = round(recipe.warmup * recipe.steps)
-    if step < warm:
-        return peak * (step + 1) / (warm + 1)
-    if recipe.schedule == "steps":
-        return peak * (0.01 if step >= recipe.steps * 8 / 9 else 0.1 if step >= recipe.steps * 2 / 3 else 1.0)
-    progress = (step - warm) / max(1, recipe.steps - warm)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def make_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:
-    """The optimiser of the recipe; only weights of convolutions decay."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    # beta2 .999 remembers the first steps' gradients, of another scale, for a whole short run.
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
-
-
-class Average:
-    """Exponential moving average of a model's weights and buffers, with a short memory at first."""
-
-    def __init__(self, model: Detector, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after step `step` (from 0)."""
-        keep = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        mine, new = self.model.state_dict(), model.state_dict()
-        real = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[n] for n in real], [new[n] for n in real], 1 - keep)
-        for name in mine.keys() - real:
-            mine[name].copy_(new[name])
 
 
 def images_to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
