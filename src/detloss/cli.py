@@ -204,7 +204,7 @@ def _value_of(arguments: Sequence[str], flag: str) -> str | None:
 
 def _quick_recipe(recipe: Recipe) -> Recipe:
     few = replace(recipe.scenes, train=min(recipe.scenes.train, 256), val=min(recipe.scenes.val, 48))
-    return replace(recipe, steps=min(recipe.steps, 40), evaluations=2, scenes=few)
+    return replace(recipe, steps=min(recipe.steps, 40), batch=min(recipe.batch, 8), evaluations=2, scenes=few)
 
 
 def parse_compare(arguments: Sequence[str]) -> Compare:
