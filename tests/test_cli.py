@@ -407,9 +407,11 @@ def test_quick(here):
     def quick(*arguments: str) -> Path:
         began = time.monotonic()
         command = [sys.executable, "-m", "detloss", *arguments, "--quick"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr
-        assert time.monotonic() - began < 60, arguments
+        # a minute of a machine that has nothing else to do
+        crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert time.monotonic() - began < 60 * crowd, arguments
         return Path(done.stdout.splitlines()[-1])
 
     run = quick("train")
