@@ -69,6 +69,10 @@ def _unbound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return function
 
 
+_NOT_SETTINGS = ("reduction", "ignore_index", "quality", "weight", "pos_weight")
+"""Arguments that are tensors, or that training itself decides."""
+
+
 def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
     """The loss that `name` means, tried once on a few numbers so that what cannot work fails here.
 
@@ -91,7 +95,7 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
     hyper = dict(_setting(name, text) for text in settings)
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    free = [key for key in list(parameters)[2:] if key not in ("reduction", "ignore_index", "quality")]
+    free = [key for key in list(parameters)[2:] if key not in _NOT_SETTINGS]
     for key in hyper:
         if key not in free and not takes_any:
             raise ValueError(f"loss {name!r}: {base} has no setting {key!r}; it has {', '.join(free)}")

@@ -43,6 +43,8 @@ class DetectorConfig:
     """pi: foreground probability of every location before training (1708.02002, section 3.3)."""
 
     def __post_init__(self) -> None:
+        if self.kind not in ("anchor_free", "retinanet"):
+            raise ValueError(f"kind is {self.kind!r}; it may be anchor_free or retinanet")
         consecutive = tuple(4 * 2**i for i in range(len(self.strides)))
         if not self.strides or self.strides != consecutive:
             raise ValueError(
