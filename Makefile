@@ -40,7 +40,7 @@ wheel: $(VENV)/installed-dev
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
 	cd $(WHEEL) && venv/bin/python -c "import detloss; print('detloss', detloss.__version__, detloss.__file__)"
 	cd $(WHEEL) && venv/bin/detloss --help
-	cd $(WHEEL) && venv/bin/detloss compare --quick --steps 8 --scenes.train 32 --scenes.val 16 --out compare
+	cd $(WHEEL) && venv/bin/detloss compare --quick --losses bce focal --steps 8 --scenes.train 32 --scenes.val 16 --out compare
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
