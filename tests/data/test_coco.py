@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -136,10 +137,6 @@ def changed(change):
             r"annotation 11 .*no category of id 99",
         ),
         (
-            changed(lambda t: t["annotations"][0].update(bbox=[1, 2, 3])),
-            r"annotation 11 .*bbox is \[1, 2, 3\]",
-        ),
-        (
             changed(lambda t: t["annotations"][0].update(bbox=[1, 2, -3, 4])),
             r"annotation 11 .*\(b, dog\).*inverted",
         ),
@@ -149,7 +146,18 @@ def changed(change):
         ),
         (changed(lambda t: t["images"][0].update(file_name="no.jpg")), r"its image 'no\.jpg' is in none of"),
         (changed(lambda t: t.update(images=[], annotations=[])), r"no images"),
-        (changed(lambda t: t["categories"][0].update(name="cat")), r"class name 'cat' occurs more than once"),
+        ("[" * 10**6, r"instances_train\.json: not valid JSON"),
+        ('{"images": ' + "9" * 5000 + "}", r"instances_train\.json: not valid JSON"),
+        (changed(lambda t: t["images"].append(5)), r"images\[2\] has no 'id'"),
+        (
+            changed(lambda t: t["images"][1].update(file_name="a.jpg")),
+            r"images: file_name 'a\.jpg' occurs more",
+        ),
+        (changed(lambda t: t["annotations"][1].update(id=11)), r"annotations: id 11 occurs more than once"),
+        (
+            changed(lambda t: t["annotations"][0].update(image_id="3")),
+            r"annotation 11 of image 3: there is no image of id '3'",
+        ),
     ],
 )
 def test_errors_name_file_and_object(write, table, message):
@@ -157,3 +165,66 @@ def test_errors_name_file_and_object(write, table, message):
     with pytest.raises(ValueError, match=message) as caught:
         load(file, "all")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "values", "must"),
+    [
+        ("images", "id", [None, [7], {}, True, 1.5, float("nan")], "a whole number or a text"),
+        ("images", "file_name", [5, None, "", " ", ["a.jpg"]], "a text that is not empty"),
+        ("images", "width", [None, "abc", "20", 0, -1, 20.5, True, [20], 2**31], "a whole number of pixels"),
+        ("images", "height", [None, "abc", float("inf"), 10**400], "a whole number of pixels, at least 1"),
+        ("categories", "id", ["x", None, [2], {}, False], "a whole number"),
+        ("categories", "name", [None, "", 5, ["cat"]], "a text that is not empty"),
+        ("annotations", "id", [[11], {}, None], "a whole number or a text"),
+        ("annotations", "image_id", [None, [3], {"id": 3}], "a whole number or a text"),
+        ("annotations", "category_id", [None, [90], {}, "90"], "a whole number"),
+        (
+            "annotations",
+            "bbox",
+            ["1234", [1, 2, 3], [1, 2, 3, 4, 5], None, 5, {"x": 1}],
+            "[x, y, width, height]",
+        ),
+        (
+            "annotations",
+            "bbox",
+            [["1", 2, 3, 4], [1, None, 3, 4], [1, 2, 3, True], [1, 2, 3, float("nan")], [10**400, 2, 3, 4]],
+            "[x, y, width, height], four finite numbers",
+        ),
+        ("annotations", "iscrowd", ["0", "false", None, 2, [], [0]], "0 or 1"),
+    ],
+)
+def test_a_field_of_another_type(write, kind, field, values, must):
+    root = write()
+    for value in values:
+        write(changed(lambda t, value=value: t[kind][1].update({field: value})))
+        file = root / "annotations/instances_train.json"
+        start = re.escape(f"{file}: {kind}[1].{field} is ")
+        with pytest.raises(ValueError, match=f"^{start}.*, must be {re.escape(must)}") as caught:
+            load(file, "all")
+        message = str(caught.value)
+        assert len(message) < len(str(file)) + 200
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("names", [None, ("cat", "unused", "dog")])
+def test_two_categories_of_one_name(write, names):
+    root = write(changed(lambda t: t["categories"][0].update(name="cat")))
+    with pytest.raises(
+        ValueError, match=r"instances_train\.json: categories: name 'cat' occurs more than once"
+    ):
+        load(root / "annotations/instances_train.json", "all", names)
+
+
+def test_whole_floats_texts_as_image_ids_and_true_for_1_are_read(write):
+    table = changed(lambda t: t["images"][1].update(id="b", width=20.0, height=10.0))
+    for annotation in table["annotations"]:
+        annotation.pop("id")
+        annotation.update(image_id="b", category_id=float(annotation["category_id"]))
+    table["annotations"][0]["iscrowd"] = True
+    data = load(write(table) / "annotations/instances_train.json", "all")
+    boxes, labels, ignored, _ = data.annotation(1)
+    assert data.size(1) == (10, 20)
+    assert boxes.tolist() == [[1, 2, 4.5, 6], [0, 0, 20, 10]]
+    assert labels.tolist() == [2, 0]
+    assert ignored.tolist() == [True, False]

@@ -6,8 +6,10 @@ are read.
 """
 
 import json
+import reprlib
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,40 @@ from detloss.data.sample import Annotation
 from detloss.data.write import Splits, items, new_folder, shared_names
 
 SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
+
+
+def _number(value: Any) -> bool:
+    # JSON's true is no number, and an integer may be too large for a float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _whole(value: Any) -> bool:
+    return _number(value) and value % 1 == 0
+
+
+# What a field must be: a test, and the same in words.
+ID = (lambda v: _whole(v) or isinstance(v, str), "a whole number or a text")
+CATEGORY = (_whole, "a whole number")
+TEXT = (lambda v: isinstance(v, str) and v.strip() != "", "a text that is not empty")
+SIDE = (lambda v: _whole(v) and 0 < v < 2**31, "a whole number of pixels, at least 1")
+BOX = (
+    lambda v: isinstance(v, list) and len(v) == 4 and all(map(_number, v)),
+    "[x, y, width, height], four finite numbers",
+)
+FLAG = (lambda v: v in (0, 1), "0 or 1")
+FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {"id": ID, "file_name": TEXT, "width": SIDE, "height": SIDE},
+    "categories": {"id": CATEGORY, "name": TEXT},
+    "annotations": {"image_id": ID, "category_id": CATEGORY, "bbox": BOX, "id": ID, "iscrowd": FLAG},
+}
+OPTIONAL = {("annotations", "id"), ("annotations", "iscrowd")}
+UNIQUE = (
+    ("images", "id"),
+    ("images", "file_name"),
+    ("categories", "id"),
+    ("categories", "name"),
+    ("annotations", "id"),
+)
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
@@ -50,14 +86,16 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     shipped, part, notes = choose_split(split, files, str(root))
     file = files[shipped]
     table = _parse(file)
-    categories = {c["id"]: str(c["name"]) for c in sorted(table["categories"], key=lambda c: c["id"])}
+    categories = {c["id"]: c["name"] for c in sorted(table["categories"], key=lambda c: c["id"])}
     if names is None:
         names = tuple(categories.values())
 
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
     for annotation in table["annotations"]:
         if annotation["image_id"] not in by_image:
-            raise ValueError(f"{_where(file, annotation)}: there is no image of id {annotation['image_id']}")
+            raise ValueError(
+                f"{_where(file, annotation)}: there is no image of id {annotation['image_id']!r}"
+            )
         by_image[annotation["image_id"]].append(annotation)
     ids = _ids([image["file_name"] for image in table["images"]])
     chosen = part_of(ids, part, str(file))
@@ -78,27 +116,26 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
 
 
 def _parse(file: Path) -> dict[str, Any]:
-    """The file's tables, with every field that is read below there."""
+    """The file's tables, with every field that is read below there and of its type."""
     try:
         table = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of bytes that are no text, or thousands of digits
         raise ValueError(f"{file}: not valid JSON ({error})") from error
-    wanted = {
-        "images": ("id", "file_name", "width", "height"),
-        "categories": ("id", "name"),
-        "annotations": ("image_id", "category_id", "bbox"),
-    }
-    for kind, fields in wanted.items():
+    for kind, fields in FIELDS.items():
         rows = table.get(kind) if isinstance(table, dict) else None
         if not isinstance(rows, list):
-            raise ValueError(f"{file}: has no list {kind!r}; COCO detection files hold {', '.join(wanted)}")
+            raise ValueError(f"{file}: has no list {kind!r}; COCO detection files hold {', '.join(FIELDS)}")
         for i, row in enumerate(rows):
-            missing = [f for f in fields if not isinstance(row, dict) or f not in row]
-            if missing:
-                raise ValueError(f"{file}: {kind}[{i}] has no {missing[0]!r}")
-        ids = Counter(row["id"] for row in rows if "id" in row)
-        if ids and ids.most_common(1)[0][1] > 1:
-            raise ValueError(f"{file}: {kind}: id {ids.most_common(1)[0][0]} occurs more than once")
+            for field, (valid, words) in fields.items():
+                if not isinstance(row, dict) or (field not in row and (kind, field) not in OPTIONAL):
+                    raise ValueError(f"{file}: {kind}[{i}] has no {field!r}")
+                if field in row and not valid(row[field]):
+                    value = reprlib.repr(row[field])
+                    raise ValueError(f"{file}: {kind}[{i}].{field} is {value}, must be {words}")
+    for kind, field in UNIQUE:
+        most = Counter(row[field] for row in table[kind] if field in row).most_common(1)
+        if most and most[0][1] > 1:
+            raise ValueError(f"{file}: {kind}: {field} {most[0][0]!r} occurs more than once")
     return table
 
 
@@ -145,10 +182,7 @@ def _annotation(
     for i, o in enumerate(objects):
         if o["category_id"] not in categories:
             raise ValueError(f"{where(i)}: there is no category of id {o['category_id']}")
-        try:
-            x, y, width, height = map(float, o["bbox"])
-        except (TypeError, ValueError):
-            raise ValueError(f"{where(i)}: bbox is {o['bbox']}, must be [x, y, width, height]") from None
+        x, y, width, height = map(float, o["bbox"])
         boxes[i] = x, y, x + width, y + height
     ignored = np.array([bool(o.get("iscrowd", 0)) for o in objects], bool)
     found = labels([categories[o["category_id"]] for o in objects], where)
