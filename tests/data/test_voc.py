@@ -86,6 +86,16 @@ def test_image_named_in_the_xml_and_size_left_out(root, edit):
         ("</annotation>", "", r"a\.xml: not valid XML \(no element found: line"),
         ("<xmin>1</xmin>", "", r"a\.xml: object 1 \(dog\): bndbox/xmin is None, must be a number"),
         ("<xmin>1</xmin>", "<xmin>one</xmin>", r"a\.xml: object 1 \(dog\): bndbox/xmin is 'one'"),
+        ("<name>cat</name>", "", r"a\.xml: object 2 has no <name>"),
+        ("<name>cat</name>", "<name> </name>", r"a\.xml: object 2 has no <name>"),
+        *(
+            (
+                "<difficult>1<",
+                f"<difficult>{flag}<",
+                rf"a\.xml: object 1 \(dog\): difficult is '{flag}', must be 0, 1 or left out",
+            )
+            for flag in ("False", "no", "true", "2", "-1", "0.0")
+        ),
         ("<width>20</width>", "<width>wide</width>", r"a\.xml: size: width and height must be whole numbers"),
         ("<xmax>7</xmax>", "<xmax>70</xmax>", r"object 2 \(cat\): the box .* outside the 20×10 image"),
         ("<xmax>7</xmax>", "<xmax>nan</xmax>", r"object 2 \(cat\): the box .* is not finite"),
@@ -97,6 +107,21 @@ def test_errors_name_file_and_object(root, edit, old, new, message):
     with pytest.raises(ValueError, match=message) as caught:
         load(root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("element", "ignored"),
+    [
+        ("<difficult>0</difficult>", False),
+        ("<difficult> 1 </difficult>", True),
+        ("<difficult/>", False),
+        ("<difficult> </difficult>", False),
+        ("", False),
+    ],
+)
+def test_ways_to_say_difficult(root, edit, element, ignored):
+    edit(root / "Annotations/a.xml", "<difficult>1</difficult>", element)
+    assert load(root).annotation(0).ignored.tolist() == [ignored, False]
 
 
 def test_listed_but_not_annotated(root):

@@ -54,25 +54,35 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
 
 
 def _parse(file: Path) -> ET.Element:
+    """The annotation, in which every object has a name and is difficult or not."""
     try:
-        return ET.parse(file).getroot()
+        tree = ET.parse(file).getroot()
     except FileNotFoundError:
         raise ValueError(f"{file}: no such annotation") from None
     except ET.ParseError as error:
         raise ValueError(f"{file}: not valid XML ({error})") from error
+    for i, o in enumerate(tree.findall("object"), 1):
+        if not _text(o, "name"):
+            raise ValueError(f"{file}: object {i} has no <name>; every object must name its class")
+        if _text(o, "difficult") not in ("0", "1", ""):
+            wrong = f"difficult is {_text(o, 'difficult')!r}"
+            raise ValueError(f"{file}: object {i} ({_text(o, 'name')}): {wrong}, must be 0, 1 or left out")
+    return tree
+
+
+def _text(node: ET.Element, tag: str) -> str:
+    return (node.findtext(tag) or "").strip()
 
 
 def _names(root: Path, trees: list[ET.Element]) -> tuple[str, ...]:
     listed = root / "classes.txt"
     if listed.is_file():
         return tuple(line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip())
-    return tuple(
-        sorted({(o.findtext("name") or "").strip() for tree in trees for o in tree.findall("object")})
-    )
+    return tuple(sorted({_text(o, "name") for tree in trees for o in tree.findall("object")}))
 
 
 def _named_image(root: Path, tree: ET.Element) -> Path | None:
-    name = (tree.findtext("filename") or "").strip()
+    name = _text(tree, "filename")
     return root / "JPEGImages" / name if name and (root / "JPEGImages" / name).is_file() else None
 
 
@@ -89,7 +99,7 @@ def _annotation(
     file: Path, tree: ET.Element, id: str, size: tuple[int, int], labels: Labels, check: BoxCheck
 ) -> Annotation:
     objects = tree.findall("object")
-    classes = [(o.findtext("name") or "").strip() for o in objects]
+    classes = [_text(o, "name") for o in objects]
 
     def where(i: int) -> str:
         return f"{file}: object {i + 1} ({classes[i]})"
@@ -103,7 +113,7 @@ def _annotation(
             except ValueError:
                 raise ValueError(f"{where(i)}: bndbox/{corner} is {text!r}, must be a number") from None
     boxes[:, :2] -= 1
-    ignored = np.array([(o.findtext("difficult") or "0").strip() not in ("0", "") for o in objects], bool)
+    ignored = np.array([_text(o, "difficult") == "1" for o in objects], bool)
     found = labels(classes, where)
     boxes, keep = check(boxes, size, where)
     return Annotation(boxes[keep], found[keep], ignored[keep], id)
