@@ -8,6 +8,7 @@ from definitions import TOLERANCE, logits_and_targets, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
@@ -25,6 +26,7 @@ LOSSES = {
     "varifocal": varifocal_loss,
 }
 WITH_QUALITY = [quality_focal_loss, varifocal_loss]
+EXPONENT = {sigmoid_focal_loss: "gamma", quality_focal_loss: "beta", varifocal_loss: "gamma"}
 WITH_BALANCE = [binary_cross_entropy_with_logits, sigmoid_focal_loss, quality_focal_loss]
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -316,11 +318,9 @@ def test_compiles_without_a_graph_break(loss, logits, targets):
     assert_close(leaf.grad, gradient)
 
 
-@pytest.mark.parametrize(
-    ("loss", "name"), [(sigmoid_focal_loss, "gamma"), (quality_focal_loss, "beta"), (varifocal_loss, "gamma")]
-)
+@pytest.mark.parametrize(("loss", "name"), EXPONENT.items())
 def test_a_tensor_exponent_changes_without_recompiling(loss, name, logits):
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(
         lambda value: loss(logits, ONE_HOT, **{name: value}), fullgraph=True, backend=counter
     )
@@ -410,11 +410,26 @@ def test_the_place_of_a_wrong_index_in_several_dimensions(loss):
 
 
 @each_loss
-def test_rounding_of_soft_targets_is_no_error(loss):
+@pytest.mark.parametrize("exponent", [0, 0.01, 0.5, 1, 1.5, 2, 5, torch.tensor(1.5)])
+def test_rounding_of_soft_targets_is_no_error(loss, exponent):
+    logits = torch.tensor([50.0, 10.0, 3.0, 0.0, -3.0, -10.0, -50.0])
+    name = EXPONENT.get(loss)
+    hyper = {name: exponent} if name else {}
     for value in (1 + 1e-6, -1e-6):
-        result, gradient = value_and_gradient(loss, torch.tensor([50.0, -50.0, 0.0]), torch.full((3,), value))
-        assert result.isfinite().all()
-        assert gradient.isfinite().all()
+        result, gradient = value_and_gradient(loss, logits, torch.full((7,), value), **hyper)
+        expected, expected_gradient = value_and_gradient(
+            loss, logits, torch.full((7,), round(value)), **hyper
+        )
+        # the labels are apart by 1e-6, and nothing is divided by it
+        assert_close(result, expected, rtol=1e-4, atol=1e-4)
+        assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-4)
+
+
+@each_loss
+@pytest.mark.parametrize("value", [1.002, -0.002])
+def test_more_than_rounding_is_an_error(loss, value):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+        loss(torch.zeros(3), torch.full((3,), value))
 
 
 @pytest.mark.parametrize("loss", WITH_QUALITY)
@@ -447,9 +462,7 @@ def test_errors_about_alpha(loss, alpha, message):
         loss(torch.zeros(4, 3), ROWS, alpha=alpha)
 
 
-@pytest.mark.parametrize(
-    ("loss", "name"), [(sigmoid_focal_loss, "gamma"), (quality_focal_loss, "beta"), (varifocal_loss, "gamma")]
-)
+@pytest.mark.parametrize(("loss", "name"), EXPONENT.items())
 @pytest.mark.parametrize(
     ("value", "message"),
     [

@@ -10,9 +10,25 @@ from detloss.losses.module import keep, kept, one_weight, shown
 
 def bce(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
     """-(w t log p + (1-t) log(1-p)) with p = σ(logits) and w = pos_weight."""
+    if pos_weight is None:
+        return flipped_bce(*flipped(logits, targets))
     # -log(1-p) and -log p, each exact to the last digit where it is tiny; lerp is exact at t = 0 and t = 1.
-    negative, positive = softplus(logits), softplus(-logits)
-    return torch.lerp(negative, positive if pos_weight is None else pos_weight * positive, targets)
+    return torch.lerp(softplus(logits), pos_weight * softplus(-logits), targets)
+
+
+def flipped(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """z, u: the logit of the less likely label and that label's share, in [0, 1/2] and 0 for hard labels.
+
+    Labels 0 and 1 exchanged where t > 1/2: the losses do not change, need one sigmoid and one softplus, and
+    lose no digit where they are tiny. Rounding beyond 0 or 1 is reflected, so no share is negative.
+    """
+    hard = targets.round()
+    return logits * torch.rsub(hard, 1, alpha=2), (targets - hard).abs()  # rsub: 1 - 2 hard, in one pass
+
+
+def flipped_bce(z: Tensor, u: Tensor) -> Tensor:
+    """BCE of `flipped`: (1-u) softplus(z) + u softplus(-z)."""
+    return softplus(z) - u * z
 
 
 def softplus(logits: Tensor) -> Tensor:

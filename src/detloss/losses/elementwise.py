@@ -77,11 +77,13 @@ def elementwise(
 def power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """base**exponent for base in [0, 1] and any exponent ≥ 0, with finite first and second derivatives at 0.
 
-    x**γ has an infinite derivative at 0 for γ < 1 and autograd's is NaN there once the inner derivative is
-    0. A number far below the resolution of any loss, whose inverse square does not overflow, is added to the
-    base.
+    x**γ has an infinite first or second derivative at 0 for γ < 1 or 2 that is no integer, and autograd's is
+    NaN there once the inner derivative is 0. A number far below the resolution of any loss, whose inverse
+    square does not overflow, is then added to the base.
     """
-    return (base + torch.finfo(base.dtype).tiny ** 0.5) ** exponent
+    if isinstance(exponent, Tensor) or exponent % 1:
+        base = base + torch.finfo(base.dtype).tiny ** 0.5
+    return base**exponent
 
 
 def reduce(loss: Tensor, reduction: str, count: int | Tensor, inputs: Tensor) -> Tensor:
@@ -144,7 +146,7 @@ def check_range(name: str, values: Tensor) -> None:
     if not _readable(values) or not values.numel():
         return
     low, high = values.detach().aminmax()
-    if not (low >= -0.01 and high <= 1.01):
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ValueError(
             f"{name} must lie in [0, 1], found values from {low.item():g} to {high.item():g}; "
             "classes go in as integers, elements to leave out get weight 0"

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, bce
+from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, bce, flipped, flipped_bce
 from detloss.losses.elementwise import check_exponent, elementwise, power
 from detloss.losses.module import keep, kept, one_weight, shown
 
@@ -12,9 +12,10 @@ def focal(
     logits: Tensor, targets: Tensor, *, gamma: float | Tensor, pos_weight: Tensor | None = None
 ) -> Tensor:
     """(1-p_t)^γ BCE with p_t = p t + (1-p)(1-t)."""
-    # 1-p as σ(-x): no digit of 1-p_t is lost where the prediction is saturated.
-    miss = torch.lerp(torch.sigmoid(logits), torch.sigmoid(-logits), targets)
-    return power(miss, gamma) * bce(logits, targets, pos_weight=pos_weight)
+    z, u = flipped(logits, targets)
+    miss = torch.addcmul(u, torch.sigmoid(z), torch.rsub(u, 1, alpha=2))  # 1-p_t = u + (1-2u) σ(z)
+    ce = flipped_bce(z, u) if pos_weight is None else bce(logits, targets, pos_weight=pos_weight)
+    return power(miss, gamma) * ce
 
 
 def sigmoid_focal_loss(

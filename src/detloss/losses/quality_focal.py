@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import bce
+from detloss.losses.binary_cross_entropy import flipped, flipped_bce
 from detloss.losses.elementwise import check_exponent, elementwise, power
 from detloss.losses.module import keep, kept, shown
 
 
 def quality_focal(logits: Tensor, targets: Tensor, *, beta: float | Tensor) -> Tensor:
     """|y-p|^β BCE."""
-    # p-y as (1-y)p - y(1-p), and 1-p as σ(-x): exact where y is 0 or 1, however saturated the prediction.
-    error = torch.lerp(torch.sigmoid(logits), -torch.sigmoid(-logits), targets)
-    return power(error.abs(), beta) * bce(logits, targets)
+    z, u = flipped(logits, targets)
+    error = torch.sigmoid(z) - u  # ±(p-y)
+    return power(error.abs(), beta) * flipped_bce(z, u)
 
 
 def quality_focal_loss(
