@@ -418,7 +418,7 @@ def test_rounding_of_soft_targets_is_no_error(loss, exponent):
     for value in (1 + 1e-6, -1e-6):
         result, gradient = value_and_gradient(loss, logits, torch.full((7,), value), **hyper)
         expected, expected_gradient = value_and_gradient(
-            loss, logits, torch.full((7,), round(value)), **hyper
+            loss, logits, torch.full((7,), float(round(value))), **hyper
         )
         # the labels are apart by 1e-6, and nothing is divided by it
         assert_close(result, expected, rtol=1e-4, atol=1e-4)
