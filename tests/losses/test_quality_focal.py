@@ -71,6 +71,15 @@ def test_gradient_is_zero_where_the_label_is_met(beta):
         assert value.item() == pytest.approx(0, abs=1e-30)
 
 
+def test_curvature_where_the_label_is_met():
+    # (p-y)^2 BCE: the second derivative at p = y is 2 (p(1-p))^2 BCE
+    x = torch.tensor([-3.0, -0.5, 0.0, 0.7, 2.0], dtype=torch.double, requires_grad=True)
+    p = torch.sigmoid(x.detach())
+    (gradient,) = torch.autograd.grad(quality_focal_loss(x, p).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    assert_close(second, 2 * (p * (1 - p)) ** 2 * binary_cross_entropy_with_logits(x.detach(), p))
+
+
 @pytest.mark.parametrize("beta", [0, 0.5, 1, 2, 5])
 def test_finite_when_saturated(beta):
     for x in (0.0, 16.0, -44.0, 88.5, 100.0, -100.0, 1e4, -1e4):
