@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from detloss.statistics import (
     BETTER,
     NO_DIFFERENCE,
+    NO_SEED,
     NO_VERDICT,
     WORSE,
     answer,
+    by_loss,
     caution,
     mean_interval,
     paired_difference,
@@ -90,6 +92,8 @@ def test_verdict():
     assert verdict(-0.02, 0.01) == WORSE
     assert verdict(0.02, 0.02) == NO_DIFFERENCE  # the interval ends at zero and so holds it
     assert verdict(0.3, math.nan) == NO_VERDICT
+    assert verdict(math.nan, math.nan) == NO_SEED
+    assert verdict(1e-17, 0.0) == NO_DIFFERENCE  # 0.1 + 0.2 - 0.3
 
 
 BCE = {0: 0.770, 1: 0.775, 2: 0.780}
@@ -106,46 +110,106 @@ def test_standings():
     assert focal.verdict == BETTER
 
 
+def test_the_first_loss_stays_the_baseline_without_a_result():
+    bce, focal = standings({"bce": {0: math.nan}, "focal": FOCAL})
+    assert (bce.seeds, bce.verdict) == (0, None)
+    assert math.isnan(bce.mean)
+    assert (focal.seeds, focal.verdict) == (3, NO_SEED)
+    _, focal = standings({"bce": {3: 0.5}, "focal": FOCAL})
+    assert focal.verdict == NO_SEED
+
+
+HIGHEST = "quality_focal has the highest mean AP, 86.4 ± 0.8"
+
+
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
-        (
+        (  # t(2) at 97.5 % is 6.205, at 95 % 4.303
             {"bce": BCE, "focal": FOCAL, "quality_focal": QUALITY},
-            "Over 3 seeds, with 95 % intervals: "
-            "quality_focal has the highest mean AP, 86.4 ± 0.8; it is better than bce by 8.9 ± 1.6; "
-            "no difference is seen between it and focal (+0.3 ± 1.0).",
+            "Over 3 seeds, with 95 % intervals (97.5 % for each of 2 differences): "
+            f"{HIGHEST}; it is better than bce (+8.9 ± 2.3); "
+            "no difference is seen between it and focal (+0.3 ± 1.5).",
         ),
         (
             {"focal": FOCAL, "quality_focal": QUALITY},
-            "Over 3 seeds, with 95 % intervals: "
-            "quality_focal has the highest mean AP, 86.4 ± 0.8; "
+            f"Over 3 seeds, with 95 % intervals: {HIGHEST}; "
             "no difference is seen between it and focal (+0.3 ± 1.0).",
         ),
         (
             {"focal": FOCAL, "bce": BCE},
             "Over 3 seeds, with 95 % intervals: "
-            "focal has the highest mean AP, 86.1 ± 0.2; every other loss is worse.",
+            "focal has the highest mean AP, 86.1 ± 0.2; it is better than bce (+8.6 ± 1.1).",
         ),
         (
-            {"bce": {0: 0.77}, "focal": {0: 0.86}},
-            "No verdict from one seed: focal has AP 86.0, bce 77.0.",
+            {"bce": BCE, "copy": BCE},
+            "Over 3 seeds, with 95 % intervals: bce has the highest mean AP, 77.5 ± 1.2; "
+            "no difference is seen between it and copy (+0.0 ± 0.0).",
         ),
-        (
-            {"bce": BCE, "focal": FOCAL, "quality_focal": {0: 0.866}},
-            "No verdict from one seed: quality_focal has AP 86.6, bce 77.5, focal 86.1.",
-        ),
-        (
-            {"bce": BCE, "focal": FOCAL, "quality_focal": {0: 0.766}},
-            "Over 1 to 3 seeds, with 95 % intervals: "
-            "focal has the highest mean AP, 86.1 ± 0.2; it is better than bce by 8.6 ± 1.1; "
-            "one seed in common is no verdict on quality_focal.",
-        ),
+        ({"bce": {0: 0.77}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0, bce 77.0."),
+        ({"bce": {}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0; bce has no result."),
         ({"bce": BCE}, "bce reaches AP 77.5 ± 1.2 (3 seeds); it stands alone."),
-        ({"bce": {0: math.nan}}, "No run has an AP yet."),
+        ({"bce": {0: math.nan}}, "No run has an AP."),
     ],
 )
 def test_answer(results, expected):
-    assert answer(results) == expected
+    assert answer(results).replace("\u00a0", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (
+            {"bce": {}, "focal": FOCAL, "quality_focal": QUALITY},
+            "Over 3 seeds, with 95 % intervals: quality_focal has the highest mean AP of the losses with a "
+            "result on every seed, 86.4 ± 0.8; no difference is seen between it and focal (+0.3 ± 1.0); "
+            "bce has no result.",
+        ),
+        (  # focal survived the seed that is easy for both, and is worse there
+            {"bce": {0: 0.5, 1: 0.6, 2: 0.7}, "focal": {2: 0.65}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 60.0 ± 24.8; "
+            "one seed in common is no verdict on focal (+5.0); focal has no result on 2 of 3 seeds.",
+        ),
+        (
+            {"bce": {0: 0.3, 1: 0.6, 2: 0.7}, "focal": {1: 0.59, 2: 0.69}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 53.3 ± 51.7; "
+            "it is better than focal (+1.0 ± 0.0); focal has no result on 1 of 3 seeds.",
+        ),
+        (  # the lucky seed of bce is the one that focal lacks
+            {"bce": {0: 0.9, 1: 0.5, 2: 0.5}, "focal": {1: 0.6, 2: 0.6}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 63.3 ± 57.4; "
+            "on the seeds in common it is worse than focal (−10.0 ± 0.0); "
+            "focal has no result on 1 of 3 seeds.",
+        ),
+        (
+            {"bce": {0: 0.5, 1: 0.6}, "focal": {1: 0.7, 2: 0.8}},
+            "No verdict: no loss has a result on all 3 seeds (bce on 2, focal on 2).",
+        ),
+    ],
+)
+def test_seeds_that_diverged_do_not_decide(results, expected):
+    assert answer(results).replace("\u00a0", " ") == expected
+
+
+def test_nothing_found_has_no_winner():
+    said = "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
+    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.0002, 1: 0.0003}}) == said
+    assert answer({"bce": {0: 0.0}, "focal": {}}) == said
+    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.02, 1: 0.03}}) != said
+
+
+def test_by_loss_has_all_pairs_in_their_order():
+    def row(loss, seed, ap):
+        return {"classification_loss": loss, "box_loss": "giou", "seed": seed, "ap": ap}
+
+    pairs = [("bce", "giou"), ("focal", "giou"), ("varifocal", "giou")]
+    written = [row("varifocal", "1", "0.25"), row("focal", "0", ""), row("varifocal", "0", "0.5")]
+    found = by_loss(pairs, written)
+    assert list(found) == ["bce", "focal", "varifocal"]
+    assert (found["bce"], found["varifocal"]) == ({}, {0: 0.5, 1: 0.25})
+    assert math.isnan(found["focal"][0])
+    # in memory the numbers are numbers
+    assert by_loss(pairs, [row("focal", 2, 0.75)])["focal"] == {2: 0.75}
 
 
 def test_caution_about_several_comparisons():
@@ -166,10 +230,10 @@ def test_caution_about_several_comparisons():
 
 
 def test_points():
-    assert points(0.8614, 0.003) == "86.1 ± 0.3"
+    assert points(0.8614, 0.003) == "86.1\u00a0±\u00a00.3"  # does not break
     assert points(0.8614) == "86.1"
     assert points(-0.012, sign=True) == "−1.2"
-    assert points(0.012, 0.001, sign=True) == "+1.2 ± 0.1"
+    assert points(0.012, 0.001, sign=True) == "+1.2\u00a0±\u00a00.1"
     assert points(math.nan, 1.0) == "–"
 
 

@@ -5,10 +5,14 @@ compared seed by seed: what a seed makes easy or hard for both drops out of the 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 BETTER, WORSE, NO_DIFFERENCE, NO_VERDICT = "better", "worse", "no difference seen", "one seed: no verdict"
+NO_SEED = "no seed in common"
+NOTHING_FOUND = 0.0005
+"""A mean AP below is 0.0 in points."""
 
 
 def student_t(degrees: int, confidence: float = 0.95) -> float:
@@ -57,10 +61,12 @@ def paired_difference(
 
 
 def verdict(difference: float, half_width: float) -> str:
-    """ "better", "worse", "no difference seen" where the interval holds zero, "one seed: no verdict"."""
+    """ "better", "worse", "no difference seen" where the interval holds zero, or why there is no verdict."""
+    if math.isnan(difference):
+        return NO_SEED
     if math.isnan(half_width):
         return NO_VERDICT
-    if abs(difference) <= half_width:
+    if abs(difference) <= max(half_width, 1e-9):  # equal values differ by rounding, with an interval of 0
         return NO_DIFFERENCE
     return BETTER if difference > 0 else WORSE
 
@@ -69,7 +75,7 @@ def verdict(difference: float, half_width: float) -> str:
 class Standing:
     """One loss in a comparison: its mean, and its paired difference to the first loss (None for the first).
 
-    The half widths belong to 95 % intervals and are nan with one seed.
+    The half widths belong to 95 % intervals and are nan with one seed; what no seed tells is nan.
     """
 
     name: str
@@ -82,7 +88,9 @@ class Standing:
 
 
 def standings(results: Mapping[str, Mapping[int, float]]) -> list[Standing]:
-    """Each loss of ``{name: {seed: value}}``, where higher is better, against the first one."""
+    """Each loss of ``{name: {seed: value}}``, where higher is better, against the first one, also where a
+    loss has no value: no other loss becomes the baseline."""
+    results = _measured(results)
     table: list[Standing] = []
     for name, values in results.items():
         row = Standing(name, len(values), *mean_interval(values.values()))
@@ -108,50 +116,92 @@ def short_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return {pair: "+".join(pair) for pair in listed}
 
 
+def by_loss(
+    pairs: Sequence[tuple[str, str]], rows: Iterable[Mapping[str, Any]], column: str = "ap"
+) -> dict[str, dict[int, float]]:
+    """Rows of results.csv → ``{short name: {seed: value}}``: all pairs in their order, whatever has finished.
+
+    An empty field is nan; a pair without rows has an empty dict.
+    """
+    names = short_names(pairs)
+    found: dict[str, dict[int, float]] = {names[pair]: {} for pair in pairs}
+    for row in rows:
+        value = row[column]
+        name = names[row["classification_loss"], row["box_loss"]]
+        found[name][int(row["seed"])] = math.nan if value == "" else float(value)
+    return found
+
+
 def points(value: float, half_width: float = math.nan, sign: bool = False) -> str:
-    """A fraction of 1 in points of 100, with its half width where there is one: "86.1 ± 0.3"; "–" for nan."""
+    """A fraction of 1 in points of 100, with its half width where there is one: "86.1 ± 0.3"; "–" for nan.
+
+    The spaces do not break.
+    """
     if math.isnan(value):
         return "–"
     text = f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
-    return text if math.isnan(half_width) else f"{text} ± {100 * half_width:.1f}"
+    return text if math.isnan(half_width) else f"{text}\u00a0±\u00a0{100 * half_width:.1f}"
 
 
 def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
-    It names the loss of highest mean AP, its verdict against the first loss, and all that are level with it.
+    It names the loss of highest mean AP among those with a result on every seed (the seeds that a loss
+    survives may be the easy ones), and what its paired difference to each other loss says. The loss is picked
+    after the fact, so k differences have intervals of 1 - .05 / k each (Bonferroni).
     """
+    ap = _measured(ap)
     table = standings(ap)
-    leader = max(table, key=lambda row: -math.inf if math.isnan(row.mean) else row.mean)
-    first, others = table[0].name, [row for row in table if row.name != leader.name]
-    if math.isnan(leader.mean):
-        return "No run has an AP yet."
-    least, most = min(row.seeds for row in table), max(row.seeds for row in table)
-    count = f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
+    n = len({seed for values in ap.values() for seed in values})
+    if n == 0:
+        return "No run has an AP."
+    if not any(row.mean >= NOTHING_FOUND for row in table):
+        return (
+            "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
+        )
+    complete = [row for row in table if row.seeds == n]
+    if not complete:
+        counts = ", ".join(f"{row.name} on {row.seeds}" for row in table)
+        return f"No verdict: no loss has a result on all {n} seeds ({counts})."
+    leader = max(complete, key=lambda row: row.mean)
+    others = [row for row in table if row is not leader]
+    missing = [
+        f"{row.name} has no result{f' on {n - row.seeds} of {n} seeds' if row.seeds else ''}"
+        for row in others
+        if row.seeds < n
+    ]
+    if n == 1:
+        listed = "".join(f", {row.name} {points(row.mean)}" for row in complete if row is not leader)
+        said = [f"{leader.name} has AP {points(leader.mean)}{listed}", *missing]
+        return f"No verdict from one seed: {'; '.join(said)}."
     if not others:
         return (
-            f"{leader.name} reaches AP {points(leader.mean, leader.half_width)} ({count}); it stands alone."
+            f"{leader.name} reaches AP {points(leader.mean, leader.half_width)} ({n} seeds); it stands alone."
         )
-    margins = {row.name: paired_difference(ap[leader.name], ap[row.name]) for row in others}
-    verdicts = {name: verdict(*margin) for name, margin in margins.items()}
-    if set(verdicts.values()) == {NO_VERDICT}:
-        listed = ", ".join(f"{row.name} {points(row.mean)}" for row in others)
-        return f"No verdict from one seed: {leader.name} has AP {points(leader.mean)}, {listed}."
 
-    said = [f"{leader.name} has the highest mean AP, {points(leader.mean, leader.half_width)}"]
-    if verdicts.get(first) == BETTER:
-        said.append(f"it is better than {first} by {points(*margins[first])}")
-    level = [
-        f"{name} ({points(*margins[name], sign=True)})" for name in margins if verdicts[name] == NO_DIFFERENCE
-    ]
-    if level:
-        said.append(f"no difference is seen between it and {_listed(level)}")
-    unclear = [name for name in margins if verdicts[name] == NO_VERDICT]
-    if unclear:
-        said.append(f"one seed in common is no verdict on {_listed(unclear)}")
-    if set(verdicts.values()) == {BETTER} and leader.name == first:
-        said.append("every other loss is worse")
-    return f"Over {count}, with 95 % intervals: {'; '.join(said)}."
+    compared = sum(row.seeds > 1 for row in others)
+    level = 1 - 0.05 / max(compared, 1)
+    groups: dict[str, list[str]] = {BETTER: [], WORSE: [], NO_DIFFERENCE: [], NO_VERDICT: [], NO_SEED: []}
+    for row in others:
+        margin = paired_difference(ap[leader.name], ap[row.name], level)
+        groups[verdict(*margin)].append(f"{row.name} ({points(*margin, sign=True)})")
+    mean = points(leader.mean, leader.half_width)
+    if len(complete) == 1:
+        said = [f"{leader.name} alone has a result on every seed, AP {mean}"]
+    elif missing:
+        said = [f"{leader.name} has the highest mean AP of the losses with a result on every seed, {mean}"]
+    else:
+        said = [f"{leader.name} has the highest mean AP, {mean}"]
+    for which, words in (
+        (BETTER, "it is better than"),
+        (WORSE, "on the seeds in common it is worse than"),
+        (NO_DIFFERENCE, "no difference is seen between it and"),
+        (NO_VERDICT, "one seed in common is no verdict on"),
+    ):
+        if groups[which]:
+            said.append(f"{words} {_listed(groups[which])}")
+    each = f" ({100 * level:.1f} % for each of {compared} differences)" if compared > 1 else ""
+    return f"Over {n} seeds, with 95 % intervals{each}: {'; '.join(said + missing)}."
 
 
 def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
@@ -159,7 +209,7 @@ def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
 
     None where fewer than two losses have a verdict against the first.
     """
-    table = [row for row in standings(ap) if row.verdict not in (None, NO_VERDICT)]
+    table = [row for row in standings(ap) if row.verdict not in (None, NO_VERDICT, NO_SEED)]
     if len(table) < 2:
         return None
     first, level = next(iter(ap)), 1 - 0.05 / len(table)
@@ -174,6 +224,13 @@ def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
         f"At {100 * level:.1f} % each (Bonferroni) "
         f"{_listed(held) if held else 'none'} still differ{'s' if len(held) < 2 else ''} from {first}."
     )
+
+
+def _measured(results: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
+    return {
+        name: {seed: value for seed, value in values.items() if not math.isnan(value)}
+        for name, values in results.items()
+    }
 
 
 def _listed(names: list[str]) -> str:

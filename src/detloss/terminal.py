@@ -1,5 +1,6 @@
 """What the commands show while they work: progress with time left, the live table of a comparison."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,16 @@ from rich.table import Table
 
 from detloss.compare import Comparison, Pair
 from detloss.evaluate import Evaluation
-from detloss.statistics import Standing, points, short_names, standings
+from detloss.statistics import (
+    NO_DIFFERENCE,
+    NO_SEED,
+    NO_VERDICT,
+    Standing,
+    by_loss,
+    mean_interval,
+    points,
+    standings,
+)
 
 console = Console(highlight=False)
 
@@ -63,42 +73,33 @@ def counting(description: str) -> Iterator[Callable[[int, int], None]]:
 
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
     """{"focal": {seed: AP}} in the order asked for; a loss without results has an empty one."""
-    names = short_names(state.config.pairs)
-    found: dict[str, dict[int, float]] = {names[pair]: {} for pair in state.config.pairs}
-    for row in state.results:
-        if row["ap"] != "":
-            found[names[row["classification_loss"], row["box_loss"]]][row["seed"]] = float(row["ap"])
-    return found
+    return by_loss(state.config.pairs, state.results)
 
 
 def comparison_table(state: Comparison) -> Table:
-    """Each pair of losses: what was chosen, AP so far, its difference to the first, what is running."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("loss", "lr", "box weight", "runs", "AP", "AP50", "ECE", "AP against the first"):
-        left = name in ("loss", "AP against the first")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name == "loss")
-    names = short_names(state.config.pairs)
-    ranking = {row.name: row for row in standings(ap_by_loss(state))}
-    for pair in state.config.pairs:
-        rows = [r for r in state.results if (r["classification_loss"], r["box_loss"]) == pair]
+    """Each pair of losses: what was chosen, AP so far, its difference to the first, what is running.
+
+    Whole in 80 columns; a long name is folded before a number is cut.
+    """
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("loss", overflow="fold")
+    for name in ("lr", "box\nweight", "runs", "AP", "ECE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("AP against the first", no_wrap=True)
+    ece = by_loss(state.config.pairs, state.results, "ece")
+    for pair, standing in zip(state.config.pairs, standings(ap_by_loss(state))):
         lr, weight = state.chosen.get(pair, (None, None))
-        standing = ranking[names[pair]]
+        calibration = [value for value in ece[standing.name].values() if not math.isnan(value)]
         table.add_row(
-            names[pair],
+            standing.name,
             "…" if lr is None else f"{lr:g}",
             "…" if weight is None else f"{weight:g}",
-            f"{len(rows)}/{state.config.seeds}",
+            f"{len(ece[standing.name])}/{state.config.seeds}",
             points(standing.mean, standing.half_width),
-            points(_mean(rows, "ap50")),
-            points(_mean(rows, "ece")),
-            _against(standing, _activity(state, pair)),
+            points(mean_interval(calibration)[0]),
+            _activity(state, pair) or _against(standing),
         )
     return table
-
-
-def _mean(rows: list[dict[str, Any]], column: str) -> float:
-    values = [float(r[column]) for r in rows if r[column] != ""]
-    return sum(values) / len(values) if values else float("nan")
 
 
 def _activity(state: Comparison, pair: Pair) -> str:
@@ -106,18 +107,18 @@ def _activity(state: Comparison, pair: Pair) -> str:
     if not running:
         return ""
     job, step = running[0]
-    what = f"seed {job.config.seed}" if job.rung is None else f"sweep lr {job.config.lr:g}"
-    return f"{what}: step {step}/{job.config.recipe.steps}"
+    what = f"seed {job.config.seed}" if job.rung is None else "sweep"
+    return f"{what}: {step}/{job.config.recipe.steps}"
 
 
-def _against(standing: Standing, activity: str) -> str:
-    if activity:
-        return activity
+def _against(standing: Standing) -> str:
     if not standing.seeds:
         return ""
     if standing.difference is None or standing.difference_half_width is None:
         return "the first"
-    return f"{points(standing.difference, standing.difference_half_width, sign=True)}: {standing.verdict}"
+    short = {NO_DIFFERENCE: "no diff.", NO_VERDICT: "one seed", NO_SEED: "no seed shared"}
+    word = short.get(standing.verdict or "", standing.verdict)
+    return f"{points(standing.difference, standing.difference_half_width, sign=True)} {word}"
 
 
 def print_evaluation(evaluation: Evaluation) -> None:

@@ -1,0 +1,41 @@
+"""The table of a comparison fits a terminal of 80 columns, whole."""
+
+import io
+
+from rich.console import Console
+
+from detloss.compare import Comparison
+from detloss.config import CompareConfig
+from detloss.terminal import ap_by_loss, comparison_table
+
+
+def shown(state: Comparison) -> list[str]:
+    text = io.StringIO()
+    console = Console(width=80, file=text)
+    console.print(comparison_table(state))
+    return [line.replace("\u00a0", " ").rstrip() for line in text.getvalue().splitlines()]
+
+
+def test_comparison_table_is_whole_in_80_columns(tmp_path):
+    state = Comparison(CompareConfig(seeds=3), tmp_path)
+    state.chosen = {pair: (0.012, 6.0) for pair in state.config.pairs}
+    for i, pair in enumerate(state.config.pairs[:-1]):
+        for seed in range(3 if i else 0):  # the baseline has no result
+            row = {"classification_loss": pair[0], "box_loss": pair[1], "seed": seed}
+            state.results.append(row | {"ap": 0.3 + 0.05 * ((i + seed) % 2), "ece": 0.1})
+    lines = shown(state)
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    names = [line.split()[0] for line in lines[-5:]]
+    assert names == ["bce+giou", "balanced_bce+giou", "focal+giou", "quality_focal+giou", "focal+ciou"]
+    assert all(line.endswith("no seed shared") for line in lines[-4:-1])
+    assert list(ap_by_loss(state).values())[::4] == [{}, {}]
+
+    for seed in range(3):  # a wide one: differences −10, 25, −10
+        row = {"classification_loss": "bce", "box_loss": "giou", "seed": seed, "ece": ""}
+        state.results.append(row | {"ap": 0.4 - 0.3 * (seed % 2)})
+    lines = shown(state)
+    assert max(map(len, lines)) <= 80
+    assert lines[-5].endswith("the first")
+    assert lines[-4].endswith("no diff.")
+    assert "0/3" in lines[-1]
