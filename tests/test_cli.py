@@ -252,10 +252,38 @@ def test_interrupted(monkeypatch):
     def interrupt(command):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detloss.cli.COMMANDS", {"train": (lambda arguments: None, interrupt)})
-    done = detloss("train")
+    monkeypatch.setattr("detloss.cli.COMMANDS", {"evaluate": (lambda arguments: None, interrupt)})
+    done = detloss("evaluate")
+    assert (done.status, done.err) == (130, "interrupted\n")
+
+
+def test_interrupted_training_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detloss.cli.train", interrupt)
+    done = detloss("train", *TINY)
     assert done.status == 130
-    assert "--out continues" in done.err
+    assert "--out runs/train-001 continues" in done.err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
+    def full(*arguments):
+        raise OSError(28, "No space left on device", "last.pt")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("detloss.cli.train", full)
+    done = detloss("train", *TINY)
+    assert done.status == 1
+    assert done.err == ("detloss train: last.pt: No space left on device; what was finished before is kept\n")
+
+
+def test_predict_does_not_draw_over_the_photos(trained, tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    refused(detloss("predict", trained, tmp_path, "--out", tmp_path), "is where the images are")
+    assert (tmp_path / "a.png").read_bytes() == before
 
 
 # What they do

@@ -25,7 +25,7 @@ from detloss.config import Recipe, TrainConfig, load_config
 from detloss.data import SceneConfig
 from detloss.data.batches import Letterboxed
 from detloss.detector import DetectorConfig
-from detloss.runs import read_csv, read_json
+from detloss.runs import read_csv, read_json, write_json
 from detloss.train import Training
 from test_cli import TINY, Done, detloss, refused
 
@@ -245,7 +245,7 @@ def test_the_better_half_goes_on(tmp_path, monkeypatch):
     assert state.chosen == {("bce", "giou"): (0.4, 1.0), ("focal", "giou"): (0.1, 1.0)}
     rows = read_csv(tmp_path / "sweep.csv")
     assert len(rows) == 2 * (8 + 4 + 2)
-    assert [int(r["steps"]) for r in rows[::2]] == [25] * 8 + [50] * 4 + [100] * 2
+    assert [int(r["steps"]) for r in rows] == ([25] * 8 + [50] * 4 + [100] * 2) * 2
     second = {float(r["lr"]) for r in rows if r["classification_loss"] == "bce" and r["rung"] == "1"}
     assert second == {0.3, 0.4}
     assert {(r["lr"], r["box_weight"]) for r in rows if r["chosen"] == "1"} == {
@@ -315,8 +315,46 @@ def test_an_interrupted_comparison_continues(tmp_path):
 
 def test_another_comparison_is_refused(copy):
     before = {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()}
-    refused(detloss("compare", "--out", copy, *COMMAND, "--seeds", "3"), "another configuration")
+    refused(detloss("compare", "--out", copy, *COMMAND, "--steps", "5"), "another configuration")
     assert {f: f.read_bytes() for f in copy.rglob("*") if f.is_file()} == before
+
+
+def test_a_comparison_of_other_data_is_refused(copy):
+    data = read_json(copy / "data.json")
+    write_json(copy / "data.json", {**data, "val": {**data["val"], "objects": 1000}})
+    refused(detloss("compare", "--out", copy, *COMMAND), "the data is not what")
+
+
+def test_more_seeds_and_other_workers_go_on(copy):
+    kept = copy / "runs" / "bce+giou" / "seed-0" / "metrics.json"
+    before = kept.stat().st_mtime_ns
+    done = detloss("compare", "--out", copy, *COMMAND, "--seeds", "3", "--workers", "1")
+    assert done.status == 0, done.err
+    assert kept.stat().st_mtime_ns == before
+    assert {r["seed"] for r in read_csv(copy / "results.csv")} == {"0", "1", "2"}
+
+
+def test_a_folder_of_another_command_is_refused(tmp_path):
+    write_json(tmp_path / "config.json", {"loss": "focal"})
+    refused(detloss("compare", "--out", tmp_path, *COMMAND), "holds no comparison")
+
+
+def test_no_object_to_find(tmp_path):
+    refused(detloss("compare", "--out", tmp_path / "out", *TINY, "--scenes.empty", "1"), "has no objects")
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_runs_diverge(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "def nan_when_trained(logits, targets):\n"
+        "    return (logits - targets) ** 2 * (1 if len(logits) == 1 else float('nan'))\n"
+    )
+    fixed = ["--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--out", "out"]
+    done = detloss("compare", "--losses", "mine.py:nan_when_trained", *fixed, *TINY)
+    assert done.status == 1
+    assert "all 1 runs diverged" in done.err
+    assert "not finite at step 1" in Path("out/diverged.json").read_text()
 
 
 # A user's own loss, and one that fails
@@ -357,8 +395,8 @@ def test_a_candidate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
     *_, state = compare(config, tmp_path)
     assert state.chosen == {("bce", "giou"): (0.1, 2.0)}
     assert [(r["lr"], r["ap"], r["seconds"]) for r in read_csv(tmp_path / "sweep.csv")] == [
-        ("0.2", "", ""),
         ("0.1", "0.1", "1.0"),
+        ("0.2", "", ""),
     ]
 
 

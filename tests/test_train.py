@@ -200,12 +200,28 @@ class TestFolder:
         ids = [validation.annotation(i).id for i in range(len(validation))]
         found = from_coco_results(read_json(out / "detections.json"), ids)
         assert sum(len(one.scores) for one in found) == result.evaluation.detections > 0
-        for one, same in zip(found, result.detections, strict=True):
+        detector, *_ = load_detector(out, torch.device("cpu"))
+        again = predict(detector, data[1], RECIPE, torch.device("cpu"))
+        for one, same in zip(found, again, strict=True):
             np.testing.assert_array_equal(one.boxes, same.boxes)
+            np.testing.assert_array_equal(one.scores, same.scores)
             np.testing.assert_array_equal(one.labels, same.labels)
 
-    def test_the_averaged_detector_comes_back(self, finished, data):
+    def test_a_finished_run_is_not_run_again(self, finished, data):
         out, result = finished
+        before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+        again = train(CONFIG, *data, out)
+        assert again.evaluation.to_dict() == result.evaluation.to_dict()
+        assert (again.seconds, again.peak_memory_mb) == (result.seconds, result.peak_memory_mb)
+        assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+    def test_a_damaged_checkpoint(self, finished, data, tmp_path: Path):
+        (tmp_path / "last.pt").write_bytes(b"half a checkpoint")
+        with pytest.raises(ValueError, match=r"last\.pt is damaged .*; remove it to train anew"):
+            train(CONFIG, *data, tmp_path)
+
+    def test_the_averaged_detector_comes_back(self, finished):
+        out, _ = finished
         detector, found, names = load_detector(out, torch.device("cpu"))
         assert found == CONFIG
         assert names == SCENES.names
@@ -213,10 +229,6 @@ class TestFolder:
         state = torch.load(out / "last.pt", weights_only=True)
         for name, value in detector.state_dict().items():
             assert torch.equal(value, state["average"][name])
-        again = predict(detector, data[1], RECIPE, torch.device("cpu"))
-        for one, same in zip(again, result.detections, strict=True):
-            np.testing.assert_array_equal(one.boxes, same.boxes)
-            np.testing.assert_array_equal(one.scores, same.scores)
 
     def test_a_softmax_detector_comes_back(self, data, tmp_path: Path):
         train(config("softmax_focal", steps=1, evaluations=1), *data, tmp_path)

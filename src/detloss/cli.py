@@ -4,17 +4,17 @@ import contextlib
 import io
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from detloss.compare import CompareConfig, Comparison, check, compare, open_data, prepare
+from detloss.compare import CompareConfig, Comparison, check, compare, hold_out, open_data, prepare
 from detloss.config import Recipe, TrainConfig, load_config, to_dict
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
-from detloss.data import Dataset, SceneConfig, read_image, save, scenes
+from detloss.data import Dataset, SceneConfig, read_image, save, scenes, summary
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation, to_coco_results
 from detloss.parallel import JobFailed
@@ -44,6 +44,10 @@ FromFile = Annotated[
 
 class Usage(ValueError):
     """Bad arguments: one line, exit status 2."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C; the message says how to go on."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, NonFiniteLoss, JobFailed) as error:
         print(f"detloss {name}: {error}" if name in COMMANDS else f"detloss: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
-    except KeyboardInterrupt:
-        print("interrupted; the same command with the same --out continues", file=sys.stderr)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"detloss {name}: {what}; what was finished before is kept", file=sys.stderr)
+        raise SystemExit(1) from None
+    except (KeyboardInterrupt, Interrupted) as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     print(out)
+
+
+@contextlib.contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Says on Ctrl-C how the work in `out` is continued."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; the same command with --out {out} continues") from None
 
 
 def _overview() -> str:
@@ -237,6 +254,9 @@ def _open(recipe: Recipe) -> tuple[Dataset, Dataset]:
                 dataset.check_images(progress)
             for note in dataset.notes:
                 say(f"{name}: {note}")
+    for dataset, name in zip(both, (recipe.train_split, recipe.val_split)):
+        if not summary(dataset)["objects"]:
+            raise ValueError(f"split {name!r} of {recipe.data} has no objects, so nothing can be measured")
     classes = ", ".join(f"{name} → {label}" for name, label in both[0].class_map.items())
     say(f"{len(both[0])} training and {len(both[1])} validation images; classes: {classes}")
     return both
@@ -249,6 +269,8 @@ def run_compare(command: Compare) -> Path:
     config = command.compare
     check(config)
     training, validation = _open(config.recipe)
+    if len(config.candidates) > 1:
+        hold_out(training, config.held_out)
     out = new_folder("compare", command.out)
     data = prepare(config, out, training, validation)
     save_samples(out, validation)
@@ -258,15 +280,18 @@ def run_compare(command: Compare) -> Path:
         f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
     state = Comparison(config, out)
-    with CompareDisplay(state) as display:
+    with _interruptible(out), CompareDisplay(state) as display:
         for state in compare(config, out):
             display.show(state)
+    if state.diverged:
+        write_json(out / "diverged.json", state.diverged)
+        if not state.results:
+            raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
     console.print(comparison_table(state))
     with counting("drawing the report") as progress:
         write_report(out, progress)
     say(answer(ap_by_loss(state)))
     if state.diverged:
-        write_json(out / "diverged.json", state.diverged)
         raise JobFailed(
             f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
         )
@@ -286,7 +311,7 @@ def run_train(command: Train) -> Path:
     training, validation = _open(recipe)
     out = new_folder("train", command.out)
     write_json(out / "versions.json", versions(str(device)))
-    with progress_bar() as bar:
+    with _interruptible(out), progress_bar() as bar:
         task = bar.add_task("training", total=recipe.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
@@ -351,6 +376,8 @@ def run_predict(command: Predict) -> Path:
     files = find_images(command.images)
     if command.quick:
         files = files[:8]
+    if command.out and any(file.resolve().parent == command.out.resolve() for file in files):
+        raise ValueError(f"--out {command.out} is where the images are; drawn ones would replace them")
     with counting("reading images") as progress:
         for i, file in enumerate(files, 1):
             read_image(file)  # a damaged one is an error before anything is written

@@ -60,8 +60,6 @@ SWEEP_COLUMNS = (
 )
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
-SWEEP_LIMITS: Any = {"score": 0.001, "candidates": 200}
-"""The sweep counts lower scores: after its few steps some losses give every object less than 0.05."""
 
 
 Pair = tuple[str, str]
@@ -215,7 +213,6 @@ class Comparison:
         """The sweep's runs of one pair."""
         config = self.config
         recipe = replace(config.recipe, steps=self.rung_steps(config.rungs[rung]), evaluations=1)
-        recipe = replace(recipe, limits=replace(recipe.limits, **SWEEP_LIMITS))
         jobs = []
         for lr, weight in candidates:
             run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)
@@ -278,17 +275,30 @@ def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dat
     """Writes what is known before training: config.json, versions.json, data.json; the last is returned.
 
     Raises:
-        ValueError: `out` holds another comparison.
+        ValueError: `out` holds another comparison (more seeds or other workers are no other), or one of
+            other data.
     """
-    if (out / "config.json").exists() and load_config(CompareConfig, out) != config:
-        raise ValueError(f"{out} holds a comparison with another configuration; give another --out")
-    write_json(out / "config.json", to_dict(config))
-    workers, threads = workers_and_threads(config)
-    device = str(pick_device(config.recipe.device))
-    write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
+    if (out / "config.json").exists():
+        before = _config_of(out)
+        if replace(before, seeds=config.seeds, workers=config.workers) != config:
+            raise ValueError(f"{out} holds a comparison with another configuration; give another --out")
     data = describe_data(config.recipe, training, validation)
+    if (out / "data.json").exists() and read_json(out / "data.json") != data:
+        raise ValueError(f"the data is not what {out} was begun with; give another --out")
+    write_json(out / "config.json", to_dict(config))
     write_json(out / "data.json", data)
+    if not (out / "versions.json").exists():
+        workers, threads = workers_and_threads(config)
+        device = str(pick_device(config.recipe.device))
+        write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
     return data
+
+
+def _config_of(out: Path) -> CompareConfig:
+    try:
+        return load_config(CompareConfig, out)
+    except ValueError as error:
+        raise ValueError(f"{out} holds no comparison; give another --out ({error})") from None
 
 
 def compare(config: CompareConfig, out: Path) -> Iterator[Comparison]:
@@ -318,8 +328,7 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
                 if outcome is not None:
                     key = (job.config.lr, job.config.box_weight)
                     ap[job.pair][key] = outcome.ap
-                    state.latest = _sweep_row(job, outcome)
-                    state.sweep.append(state.latest)
+                    _add_candidate(state, job, outcome)
                 yield state
             last = rung == len(config.rungs) - 1
             for pair, scores in ap.items():
@@ -337,8 +346,8 @@ def best(ap: Mapping[Candidate, float], candidates: Sequence[Candidate]) -> list
     return sorted(candidates, key=lambda one: math.inf if math.isnan(ap[one]) else -ap[one])
 
 
-def _sweep_row(job: Job, outcome: Outcome) -> dict[str, Any]:
-    return {
+def _add_candidate(state: Comparison, job: Job, outcome: Outcome) -> None:
+    state.latest = {
         "classification_loss": job.pair[0],
         "box_loss": job.pair[1],
         "rung": job.rung,
@@ -348,6 +357,12 @@ def _sweep_row(job: Job, outcome: Outcome) -> dict[str, Any]:
         "ap": "" if math.isnan(outcome.ap) else outcome.ap,
         "seconds": round(outcome.metrics["seconds"], 3) if outcome.metrics else "",
     }
+    state.sweep.append(state.latest)
+    order = {pair: i for i, pair in enumerate(state.config.pairs)}
+    state.sweep.sort(
+        key=lambda r: (order[r["classification_loss"], r["box_loss"]], r["rung"], r["lr"], r["box_weight"])
+    )
+    write_csv(state.out / "sweep.csv", SWEEP_COLUMNS, state.sweep)
 
 
 def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:

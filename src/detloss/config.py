@@ -38,8 +38,9 @@ class Recipe:
     """Random changes of the training images."""
     detector: DetectorConfig = field(default_factory=DetectorConfig)
     """The network."""
-    limits: Limits = field(default_factory=Limits)
-    """Which predictions become detections."""
+    limits: Limits = field(default_factory=lambda: Limits(score=0.001, candidates=200))
+    """Which predictions are evaluated. The paper's score limit of .05 would take detections from a loss whose
+    scores are low and none from another, and so decide between them."""
     steps: int = 300
     """Optimiser steps."""
     batch: int = 16
@@ -151,6 +152,10 @@ class CompareConfig:
             raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
         if any(not 0 < part <= 1 for part in self.rungs):
             raise ValueError(f"rungs is {self.rungs}; they are parts of the steps, above 0 and at most 1")
+        for name in ("lrs", "box_weights"):
+            values = [f"{value:g}" for value in getattr(self, name)]
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} is {' '.join(values)}; each value may be there once")
         for rate, weight in self.candidates:
             if not (0 < rate < math.inf and 0 < weight < math.inf):
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Detections on a user's own images: drawn, and as COCO results."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from detloss.data.images import SUFFIXES, is_image
 from detloss.data.sample import Annotation
 from detloss.detector import Detector
 from detloss.evaluate import Detections
+from detloss.postprocess import Limits
 from detloss.train import predict
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
@@ -46,11 +48,11 @@ def detect_images(
     images: Sequence[np.ndarray],
     device: torch.device,
 ) -> list[Detections]:
-    """Detections in images of any size, in their own pixels."""
+    """Detections in images of any size, in their own pixels, within the paper's limits."""
     nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     annotations = [Annotation(*nothing, str(i)) for i in range(len(images))]
     data = Letterboxed(Dataset((), annotations, images), config.recipe.size)
-    return predict(detector, data, config.recipe, device)
+    return predict(detector, data, replace(config.recipe, limits=Limits()), device)
 
 
 def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:

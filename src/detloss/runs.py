@@ -21,21 +21,19 @@ def new_folder(command: str, out: Path | None) -> Path:
     Raises:
         ValueError: the path cannot be a folder.
     """
-    if out is None:
-        root = Path("runs")
-        root.mkdir(parents=True, exist_ok=True)
-        number = 1
-        while True:
-            out = root / f"{command}-{number:03d}"
-            try:
-                out.mkdir()
-                return out
-            except FileExistsError:
-                number += 1
+    root = Path("runs") if out is None else out
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--out {out} cannot be a folder: {error.strerror}") from None
+        raise ValueError(f"{root} cannot be a folder ({error.strerror}); give another --out") from None
+    number = 1
+    while out is None:
+        try:
+            numbered = root / f"{command}-{number:03d}"
+            numbered.mkdir()
+            out = numbered
+        except FileExistsError:
+            number += 1
     return out
 
 

@@ -23,7 +23,7 @@ from detloss.detector import Detector
 from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
 from detloss.optimize import Average, learning_rate, make_optimizer
 from detloss.postprocess import detect
-from detloss.runs import read_csv, write_csv, write_json
+from detloss.runs import read_csv, read_json, write_csv, write_json
 
 LOG_COLUMNS = (
     "step",
@@ -61,13 +61,11 @@ class TrainResult:
 
     Attributes:
         evaluation: of the validation split after the last step.
-        detections: those evaluated, in the images' own pixels.
         seconds: spent in optimiser steps (data, forward, backward), evaluation not counted.
         peak_memory_mb: on a GPU the most memory allocated, on a CPU the process's largest resident size.
     """
 
     evaluation: Evaluation
-    detections: list[Detections]
     seconds: float
     peak_memory_mb: float
 
@@ -239,21 +237,38 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        torch.save(state, folder / "last.pt.part")
-        (folder / "last.pt.part").replace(folder / "last.pt")
+        _replace(folder / "last.pt", lambda part: torch.save(state, part))
         weights = {name: value.contiguous() for name, value in self.average.model.state_dict().items()}
         names = {"names": json.dumps(self.data.dataset.names)}
-        save_file(weights, folder / "last.safetensors.part", metadata=names)
-        (folder / "last.safetensors.part").replace(folder / "last.safetensors")
+        _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=names))
 
     def restore(self, folder: Path) -> None:
         """Continues from `last.pt`, exactly as if never interrupted."""
-        state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{folder / 'last.pt'} is damaged ({reason}); remove it to train anew"
+            ) from error
         self.detector.load_state_dict(state["detector"])
         self.average.model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step_count, self.seconds = state["step"], state["seconds"]
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file that is either whole or not there; a full disk is an OSError, whoever noticed it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        part.replace(path)
+    except Exception as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(f"cannot write {path}, is the disk full? ({str(error).splitlines()[0]})") from error
 
 
 def train(
@@ -275,6 +290,9 @@ def train(
     """
     state = Training(config, training)
     _claim(out, config)
+    if (out / "metrics.json").exists():
+        metrics = read_json(out / "metrics.json")
+        return TrainResult(Evaluation.from_dict(metrics), metrics["seconds"], metrics["peak_memory_mb"])
     log: list[dict[str, Any]] = []
     evaluations: list[dict[str, Any]] = []
     if (out / "last.pt").exists():
@@ -300,7 +318,7 @@ def train(
     ids = [validation.dataset.annotation(i).id for i in range(len(validation))]
     write_json(out / "detections.json", to_coco_results(detections, ids))
     _record(out, state, log, evaluations, evaluation)
-    result = TrainResult(evaluation, detections, state.seconds, peak_memory_mb(state.device))
+    result = TrainResult(evaluation, state.seconds, peak_memory_mb(state.device))
     # Last: a folder with metrics.json is a finished run.
     write_json(
         out / "metrics.json",

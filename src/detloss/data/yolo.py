@@ -95,7 +95,7 @@ def _annotation(
             raise ValueError(f"{file}: line {n}: {len(row)} values, must be 'class cx cy width height'")
         try:
             values[i] = [int(row[0]), *map(float, row[1:])]
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(f"{file}: line {n}: {' '.join(row)!r} is not five numbers") from None
         if not 0 <= values[i, 0] < len(own):
             raise ValueError(f"{file}: line {n}: class {row[0]} is not in 0..{len(own) - 1}")
