@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 LOSSES = ("bce", "focal", "quality_focal")
-SETTINGS = ("--seeds", "3", "--size", "192", "--batch", "8", "--steps", "800")
+SETTINGS = ("--seeds", "3", "--size", "192", "--batch", "8", "--steps", "400")
 
 
 def main() -> None:
