@@ -6,8 +6,9 @@ A box tensor is `(..., 4)`. Formats carry torchvision's names:
 - `xywh`: top left corner and size `(x1, y1, w, h)`;
 - `cxcywh`: centre and size `(cx, cy, w, h)` — what many blog snippets call "xywh".
 
-Half-precision and integer boxes are computed, and returned, in float32. Negative widths and heights (inverted
-corners) count as zero, so such a box has no area and meets nothing.
+Overlaps of half-precision and integer boxes are computed, and returned, in float32; `box_convert` stays in the
+dtype of the boxes, but for the halves of integers. Negative widths and heights (inverted corners) count as zero,
+so such a box has no area and meets nothing.
 """
 
 import math
@@ -69,8 +70,7 @@ def paired_box_iou(
     in the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
     constant for the gradient, as in the paper, torchvision and ultralytics. Gradients reach both arguments.
     Value and gradient are finite for any boxes up to 1e9 in size while eps > 0, with zero sides and inverted
-    corners too. Where both boxes have no area the gradient is of the order of size / eps, more than a float16
-    gradient can hold.
+    corners too. A gradient grows as 1 / size: of boxes smaller than about 1e-4 float16 cannot hold it.
 
     Args:
         boxes1, boxes2: `(..., 4)` of equal shape; in pixels or relative to the image, the ratio is the same.
@@ -164,7 +164,8 @@ def _similarity(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float, area_eps:
     hull_h = (torch.maximum(bottom1, bottom2) - torch.minimum(top1, top2)).clamp(min=0)
     if kind == "giou":
         hull = hull_w * hull_h
-        return iou - (hull - union) / (hull + area_eps)
+        # without area the enclosing box points nowhere: its slope there would be size / eps
+        return iou - torch.where(hull > 0, (hull - union) / (hull + area_eps), 0)
     dx, dy = (left1 + right1 - left2 - right2) / 2, (top1 + bottom1 - top2 - bottom2) / 2
     diou = iou - (dx.square() + dy.square()) / (hull_w.square() + hull_h.square() + eps)
     if kind == "diou":
