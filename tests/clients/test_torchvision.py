@@ -42,20 +42,23 @@ def test_sigmoid_focal_loss(dtype, alpha, gamma, reduction):
     x = (torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 3).to(dtype)
     t = torch.rand(50, 7, generator=torch.Generator().manual_seed(1)).to(dtype)
     t[::3], t[1::3] = 0, 1
+    half = dtype in (torch.float16, torch.bfloat16)
     results = []
     for function in (ops.sigmoid_focal_loss, ours("sigmoid_focal_loss")):
-        leaf = x.clone().requires_grad_()
-        value = function(leaf, t, alpha, gamma, reduction)
+        # torchvision computes half precision in half precision: its float32 is what ours has to meet
+        widened = half and function is ops.sigmoid_focal_loss
+        leaf = (x.float() if widened else x).clone().requires_grad_()
+        value = function(leaf, t.to(leaf.dtype), alpha, gamma, reduction)
         value.sum().backward()
         results.append((value.detach(), leaf.grad))
     (their_value, their_gradient), (value, gradient) = results
-    half = dtype in (torch.float16, torch.bfloat16)
-    if reduction == "none":
-        assert value.dtype == their_value.dtype
-    # torchvision computes in the dtype of the inputs: half precision agrees to its own rounding only
-    tolerance = {"rtol": 0.1, "atol": 0.05} if half else {"rtol": 1e-4, "atol": 1e-6}
-    assert_close(value, their_value, check_dtype=False, **tolerance)
-    assert_close(gradient, their_gradient, **tolerance)
+    assert gradient.dtype == dtype
+    assert value.dtype == (dtype if reduction == "none" else their_value.dtype)
+    assert ops.sigmoid_focal_loss(x, t, alpha, gamma, reduction).dtype == dtype
+    for mine, theirs in ((value, their_value), (gradient, their_gradient)):
+        rtol, atol = (1e-2, 1e-4) if half else (1e-4, 1e-6)
+        atol *= theirs.abs().max().item()
+        assert_close(mine, theirs, rtol=rtol, atol=atol, check_dtype=False)
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)
