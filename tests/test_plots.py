@@ -145,17 +145,22 @@ def test_sweep_marks_what_was_chosen():
 
 
 def test_sample_detections_are_side_by_side():
-    samples = truths()[:2]
-    detections = {loss: found(loss, 0, truths())[:2] for loss in LOSSES}
-    figure = plots.sample_detections(samples, detections, NAMES, min_score=0.5)
+    everything = {loss: found(loss, 0, truths()) for loss in LOSSES}
+    more = next(
+        i for i, s in enumerate(truths()) if 0 < len(s.boxes) < len(everything["focal"][i].boxes)
+    )  # mistakes beside its objects
+    samples = [truths()[0], truths()[more]]
+    detections = {loss: [listed[0], listed[more]] for loss, listed in everything.items()}
+    figure = plots.sample_detections(samples, detections, NAMES)
     assert len(figure.axes) == 2 * 5
     assert [ax.get_title(loc="center") for ax in figure.axes[:5]] == ["truth", *LOSSES]
     assert len(figure.axes[0].patches) == len(samples[0].boxes)
     shown = detections["focal"][1]
-    boxes = shown.boxes[shown.scores >= 0.5]
+    best = np.argsort(-shown.scores)[: len(samples[1].boxes)]
+    boxes = shown.boxes[best]
     drawn = [patch.get_bbox().extents for patch in figure.axes[5 + 3].patches]
     np.testing.assert_allclose(np.reshape(drawn, (-1, 4)), boxes, rtol=1e-6)
-    labels = {NAMES[i] for i in shown.labels[shown.scores >= 0.5]}
+    labels = {NAMES[i] for i in shown.labels[best]}
     assert {text.split()[0] for text in (t.get_text() for t in figure.axes[8].texts)} == labels
 
 
@@ -177,6 +182,7 @@ def test_empty_figures_say_so(nothing_found, tmp_path):
     figures = {
         "no detections with score ≥ 0.05": plots.reliability(none),
         "no detections matched to an object": plots.score_against_iou(none),
+        "no runs": plots.score_against_iou({"bce": []}),
         "no evaluations": plots.ap_over_steps({"bce": []}),
         "no results": plots.ap_per_seed({"bce": {}}),
         "no log": plots.loss_share({"bce": []}),

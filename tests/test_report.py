@@ -13,7 +13,7 @@ from PIL import Image
 
 from detloss.report import save_samples, write_report
 from detloss.report.results import read_results
-from detloss.runs import read_csv
+from detloss.runs import read_csv, read_json
 from detloss.statistics import answer, caution, mean_interval, points
 from fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
 
@@ -66,9 +66,14 @@ def test_question_answer_and_caution(folder, text):
         f"{IMAGES} training and {IMAGES} validation images (embedded), 3 classes, 400 steps of 16 images"
         in text
     )
-    assert "chosen on a part of the training images held out for that" in text
-    assert answer(ap) in text
+    assert "chosen by successive halving on a part of the training images held out for that" in text
+    assert plain(answer(ap)) in text
     assert caution(ap) in text
+    assert "not other images and not another outcome of the sweep" in text
+    own = "a learning rate of its own (of 0.003, 0.01, 0.03) and a box weight of its own (of 2, 6)"
+    assert f"only the loss differs, with {own}." in text
+    assert f"Each loss got {own}, chosen by successive halving" in text
+    assert "Not tuned: hyperparameters of the losses" in text
 
 
 def test_main_table(folder, page):
@@ -148,12 +153,19 @@ def test_page_needs_nothing_from_outside(folder, page):
         assert not re.findall(r'(?:xlink:)?href="(?!data:|#)', svg)
 
 
+def configure(folder: Path, **values) -> None:
+    path = folder / "config.json"
+    write_json(path, read_json(path) | values)
+
+
 def test_one_loss_one_seed_no_sweep(tmp_path):
     write_comparison(tmp_path, losses=("focal",), seeds=1)
     (tmp_path / "sweep.csv").unlink()
+    configure(tmp_path, lr=0.01, box_weight=2.0)
     text = plain(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "(1 seed); it stands alone." in text
-    assert "one learning rate (0.01) and box weight (2) for all" in text
+    assert "only the loss differs, with the same learning rate (0.01) and box weight (2) for all." in text
+    assert "not other images" not in text
     assert "Differences" not in text
     assert "How each loss was tuned" not in text
     assert "nan" not in text.lower().split()
@@ -163,19 +175,25 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     write_comparison(tmp_path, losses=("bce", "focal"), seeds=1)
     diverged = tmp_path / "runs" / "varifocal+giou" / "seed-0" / "diverged.json"
     write_json(diverged, "varifocal: <loss> is nan at step 3")
+    configure(tmp_path, losses=["bce", "focal", "varifocal"])
     rows = read_csv(tmp_path / "sweep.csv")
     for row in rows:
         row["chosen"] = int(row["lr"] == "0.03" and row["box_weight"] == "6.0")
-        row["ap"] = 0.0 if row["classification_loss"] == "bce" else row["ap"]
+        if row["classification_loss"] == "bce":
+            row["ap"] = 0.0 if row["lr"] == "0.03" else ""  # all others diverged
     write_csv(tmp_path / "sweep.csv", rows)
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert cells(page, "Paired differences")[1][1] == "one seed: no verdict"
     assert cells(page, "Paired differences")[1][3] == "–"
+    assert cells(page, "Paired differences")[2][:2] == ["varifocal", "no seed in common"]
     assert "No verdict from one seed" in page
+    assert "varifocal has no result." in page
     assert "varifocal: &lt;loss&gt; is nan at step 3" in page
     assert "bce, focal: the largest learning rate tried was chosen; a larger one might do" in plain(page)
     assert "box weight tried" not in page  # of two, each is at an end
-    assert "bce: no candidate found anything (AP 0)" in page
+    assert "Only 2 box weights were tried (2 and 6), each an end of the range" in page
+    assert "Only 2 learning rates" not in page
+    assert "bce: no candidate found anything (AP 0 or diverged)" in page
     assert "focal: no candidate" not in page
 
 
@@ -189,7 +207,40 @@ def test_losses_are_named_by_what_differs(tmp_path):
         row["classification_loss"], row["box_loss"] = loss, box
     write_csv(tmp_path / "results.csv", rows)
     (tmp_path / "sweep.csv").unlink()
+    configure(tmp_path, losses=["focal"], box_losses=["giou", "ciou"])
     assert list(read_results(tmp_path).runs) == ["giou", "ciou"]
+
+
+def test_a_baseline_without_a_result_stays_the_baseline(tmp_path):
+    write_comparison(tmp_path, losses=("focal", "quality_focal"), seeds=2)
+    save_samples(tmp_path, Truths(truths()))
+    configure(tmp_path, losses=["bce", "focal", "quality_focal"], rungs=[0.2], lr=0.01)
+    for seed in range(2):
+        write_json(tmp_path / "runs" / "bce+giou" / f"seed-{seed}" / "diverged.json", f"bce: seed {seed}")
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    header, *rows = cells(page, "Results of each loss")
+    assert rows[0] == ["bce", *["–"] * (len(header) - 1)]
+    header, *rows = cells(page, "Paired differences")
+    assert header[0] == "against bce"
+    assert [row[1] for row in rows] == ["no seed in common"] * 2
+    assert "bce has no result." in page
+    assert "nan" not in plain(page).lower().split()
+    said = "a box weight of its own (of 2, 6) and learning rate 0.01 for all"
+    assert f"got {said}, chosen by one trial of each" in plain(page)
+    assert "Each candidate was tried once." in page
+
+
+def test_every_run_diverged_is_one_clear_line(tmp_path):
+    write_json(tmp_path / "runs" / "bce+giou" / "seed-0" / "diverged.json", "bce: loss is nan at step 3")
+    with pytest.raises(ValueError, match=r"every run diverged, bce: loss is nan at step 3$"):
+        write_report(tmp_path)
+
+
+def test_captions_name_the_threshold_of_the_calibration(text):
+    assert "Only detections with a score of at least 0.05." in text
+    assert "Each dot is a right detection, of the detections with a score of at least 0.05." in text
+    assert "strong: longer trials of the better half" in text
+    assert "as many as the image has objects" in text
 
 
 def test_samples_come_back(tmp_path):

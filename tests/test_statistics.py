@@ -149,6 +149,7 @@ HIGHEST = "quality_focal has the highest mean AP, 86.4 ± 0.8"
         ({"bce": {0: 0.77}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0, bce 77.0."),
         ({"bce": {}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0; bce has no result."),
         ({"bce": BCE}, "bce reaches AP 77.5 ± 1.2 (3 seeds); it stands alone."),
+        ({"bce": {0: 0.5}}, "bce reaches AP 50.0 (1 seed); it stands alone."),
         ({"bce": {0: math.nan}}, "No run has an AP."),
     ],
 )

@@ -170,14 +170,13 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
         for row in others
         if row.seeds < n
     ]
+    mean = points(leader.mean, leader.half_width)
+    if not others:
+        return f"{leader.name} reaches AP {mean} ({n} seed{'s' if n > 1 else ''}); it stands alone."
     if n == 1:
         listed = "".join(f", {row.name} {points(row.mean)}" for row in complete if row is not leader)
-        said = [f"{leader.name} has AP {points(leader.mean)}{listed}", *missing]
+        said = [f"{leader.name} has AP {mean}{listed}", *missing]
         return f"No verdict from one seed: {'; '.join(said)}."
-    if not others:
-        return (
-            f"{leader.name} reaches AP {points(leader.mean, leader.half_width)} ({n} seeds); it stands alone."
-        )
 
     compared = sum(row.seeds > 1 for row in others)
     level = 1 - 0.05 / max(compared, 1)
@@ -185,7 +184,6 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     for row in others:
         margin = paired_difference(ap[leader.name], ap[row.name], level)
         groups[verdict(*margin)].append(f"{row.name} ({points(*margin, sign=True)})")
-    mean = points(leader.mean, leader.half_width)
     if len(complete) == 1:
         said = [f"{leader.name} alone has a result on every seed, AP {mean}"]
     elif missing:

@@ -93,7 +93,7 @@ def score_against_iou(evaluations: Evaluations) -> Figure:
         ax.set(xlim=(0, 1), ylim=(0.48, 1.01))
         if not len(scores):
             ax.set_title(name)
-            say(ax, "no detections matched to an object")
+            say(ax, "no detections matched to an object" if seeds else "no runs")
             continue
         ax.plot(
             scores,
@@ -139,16 +139,16 @@ def sample_detections(
     samples: Sequence[Picture],
     detections: Mapping[str, Sequence[Detections]],
     names: Sequence[str],
-    *,
-    min_score: float = 0.3,
 ) -> Figure:
-    """The truth and what each loss found, side by side: a row an image, a colour a class.
+    """The truth and the best that each loss found, side by side: a row an image, a colour a class.
+
+    Of each loss as many detections as the image has objects, those of highest score: losses differ in how
+    high their scores are, so that no least score would be fair to all.
 
     Args:
         samples: the images.
         detections: for each loss, one entry an image.
         names: class names; label i is names[i].
-        min_score: detections below are not drawn.
     """
     columns = ["truth", *detections]
     figure = Figure(figsize=(1.9 * len(columns) + 0.1, 2.05 * max(len(samples), 1) + 0.4))
@@ -156,7 +156,7 @@ def sample_detections(
     for row, sample in enumerate(samples):
         _draw_boxes(axes[row, 0], sample.image, sample.boxes, sample.labels, names, ignored=sample.ignored)
         for ax, found in zip(axes[row, 1:], (d[row] for d in detections.values())):
-            kept = found.scores >= min_score
+            kept = np.argsort(-found.scores, kind="stable")[: np.count_nonzero(~sample.ignored)]
             _draw_boxes(ax, sample.image, found.boxes[kept], found.labels[kept], names, found.scores[kept])
     for ax, title in zip(axes[0], columns):
         ax.set_title(title, fontsize=9.5, loc="center")

@@ -11,8 +11,6 @@ from detloss import plots
 from detloss.evaluate import from_coco_results
 from detloss.report.results import Results
 
-MIN_SCORE = 0.3
-
 
 class Drawn(NamedTuple):
     """A figure with its file stem, its title, and how to read it."""
@@ -25,6 +23,7 @@ class Drawn(NamedTuple):
 
 def draw(results: Results) -> Iterator[Drawn]:
     """All figures; those of the samples and the sweep where there are any."""
+    counted = f"detections with a score of at least {results.threshold:g}"
     evaluations = results.seeds(lambda run: run.evaluation)
     costs = {
         name: {
@@ -56,14 +55,14 @@ def draw(results: Results) -> Iterator[Drawn]:
         "reliability",
         "Reliability",
         "Bars on the diagonal: a score of 0.8 is right 8 times in 10. Above it scores are too modest, below "
-        "it too proud. The counts say how much each bar rests on (log scale).",
+        f"it too proud. The counts say how much each bar rests on (log scale). Only {counted}.",
         plots.reliability(evaluations),
     )
     yield Drawn(
         "score_iou",
         "Score against IoU",
-        "Each dot is a right detection. A rising line: the score knows which boxes fit; ρ is Spearman's rank "
-        "correlation (mean over seeds).",
+        f"Each dot is a right detection, of the {counted}. A rising line: the score knows which boxes fit; "
+        "ρ is Spearman's rank correlation (mean over seeds).",
         plots.score_against_iou(evaluations),
     )
     yield Drawn(
@@ -83,20 +82,22 @@ def draw(results: Results) -> Iterator[Drawn]:
         ids = [sample.id for sample in results.samples]
         found = {}
         for name, runs in results.runs.items():
-            kept = [d for d in next(iter(runs.values())).detections if d["image_id"] in ids]
+            kept = [d for run in [*runs.values()][:1] for d in run.detections if d["image_id"] in ids]
             found[name] = from_coco_results(kept, ids)
         yield Drawn(
             "samples",
             "Sample detections",
-            "The first seed of each loss beside the truth; detections with a score of at least "
-            f"{MIN_SCORE:g}. Dashed boxes are ignored objects.",
-            plots.sample_detections(results.samples, found, results.data["names"], min_score=MIN_SCORE),
+            "The first seed of each loss beside the truth: its best detections, as many as the image has "
+            "objects, since a score does not mean the same for each loss. Dashed boxes are ignored objects.",
+            plots.sample_detections(results.samples, found, results.data["names"]),
         )
     if results.sweep:
+        trials = "Each candidate was tried once."
+        if len(results.config.rungs) > 1:
+            trials = "Thin lines: short trials of every candidate; strong: longer trials of the better half."
         yield Drawn(
             "sweep",
             "The sweep",
-            "AP on training images held out for it. Thin lines are short trials of every candidate, strong "
-            "ones the longer trials of the better third.",
+            f"AP on training images held out for it. {trials}",
             plots.sweep(results.sweep),
         )

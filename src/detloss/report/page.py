@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from detloss import plots
+from detloss.config import CompareConfig
 from detloss.report.figures import draw
 from detloss.report.results import Results, read_results
 from detloss.report.tables import tables
@@ -47,6 +48,8 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
     page = environment.get_template("report.html").render(
         losses=list(results.runs),
         question=_question(results),
+        tuning=_tuning(results.config),
+        config=results.config,
         answer=answer(ap),
         caution=caution(ap),
         tables=tables(results),
@@ -59,19 +62,30 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
 
 
 def _question(results: Results) -> str:
-    recipe, data, names = results.config["recipe"], results.data, list(results.runs)
-    first = next(iter(next(iter(results.runs.values())).values())).row
-    tuned = (
-        "a learning rate and box weight of its own, chosen on a part of the training images held out for that"
-        if results.sweep
-        else f"one learning rate ({first['lr']:g}) and box weight ({first['box_weight']:g}) for all"
-    )
+    recipe, data, names = results.config.recipe, results.data, list(results.runs)
     return (
         f"Which of {', '.join(names)} gives the highest AP? {data['train']['images']:,} training and "
         f"{data['val']['images']:,} validation images ({data['source']}), {len(data['names'])} classes, "
-        f"{recipe['steps']:,} steps of {recipe['batch']} images at {recipe['size']} px. Data, seeds, initial "
-        f"weights, batches and schedule are the same for all; only the loss differs, with {tuned}."
+        f"{recipe.steps:,} steps of {recipe.batch} images at {recipe.size} px. Data, seeds, initial "
+        f"weights, batches and schedule are the same for all; only the loss differs, with "
+        f"{_tuning(results.config)}."
     )
+
+
+def _tuning(config: CompareConfig) -> str:
+    """What each loss got of its own, and what all share."""
+    rates, weights = (list(dict.fromkeys(values)) for values in zip(*config.candidates))
+    if len(config.candidates) == 1:
+        return f"the same learning rate ({rates[0]:g}) and box weight ({weights[0]:g}) for all"
+    said = [
+        f"a {words} of its own (of {', '.join(f'{v:g}' for v in values)})"
+        if len(values) > 1
+        else f"{words} {values[0]:g} for all"
+        for words, values in (("learning rate", rates), ("box weight", weights))
+    ]
+    if len(rates) == 1:
+        said.reverse()
+    return " and ".join(said)
 
 
 def _data_uri(path: Path) -> str:

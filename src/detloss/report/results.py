@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from detloss.config import CompareConfig, load_config
 from detloss.data import Dataset, Sample
 from detloss.evaluate import Evaluation
 from detloss.runs import read_csv, read_json, write_json
-from detloss.statistics import short_names
+from detloss.statistics import by_loss, short_names
 
 SAMPLES = 4
 
@@ -32,11 +33,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a comparison left; ``runs`` and ``sweep`` by the name of the loss, the baseline first."""
+    """All that a comparison left; ``runs`` and ``sweep`` by the name of the loss, the baseline first.
 
-    config: dict[str, Any]
+    ``runs`` has every loss that was asked for, an empty dict for one without a finished run.
+    """
+
+    config: CompareConfig
     versions: dict[str, Any]
     data: dict[str, Any]
+    rows: list[dict[str, str]]
     runs: dict[str, dict[int, Run]]
     sweep: dict[str, dict[str, np.ndarray]]
     diverged: list[str]
@@ -44,7 +49,13 @@ class Results:
 
     def column(self, name: str) -> dict[str, dict[int, float]]:
         """{loss: {seed: value}} of a column of results.csv."""
-        return {loss: {k: run.row[name] for k, run in runs.items()} for loss, runs in self.runs.items()}
+        return by_loss(self.config.pairs, self.rows, name)
+
+    @property
+    def threshold(self) -> float:
+        """The lowest score that counts for calibration."""
+        run = next(run for runs in self.runs.values() for run in runs.values())
+        return run.evaluation.calibration.threshold
 
     def seeds(self, get: Callable[[Run], Any]) -> dict[str, list[Any]]:
         """{loss: [what get returns for each seed]}."""
@@ -72,29 +83,33 @@ def read_results(folder: Path) -> Results:
         ValueError: it has no finished run.
     """
     rows = read_csv(folder / "results.csv")
+    diverged = [read_json(path) for path in sorted(folder.glob("runs/*/seed-*/diverged.json"))]
     if not rows:
-        raise ValueError(f"{folder} has no results.csv with a finished run; `detloss compare` writes it")
+        why = f"every run diverged, {diverged[0]}" if diverged else "`detloss compare` writes it"
+        raise ValueError(f"{folder} has no results.csv with a finished run; {why}")
+    config = load_config(CompareConfig, folder)
     sweep_rows = read_csv(folder / "sweep.csv")
-    label = short_names({(row["classification_loss"], row["box_loss"]) for row in rows + sweep_rows})
+    label = short_names(config.pairs)
     folders = {}
     for path in sorted(folder.glob("runs/*/seed-*/metrics.json")):
-        config = read_json(path.parent / "config.json")
-        folders[config["loss"], config["box_loss"], config["seed"]] = path.parent
-    runs: dict[str, dict[int, Run]] = {}
+        run = read_json(path.parent / "config.json")
+        folders[run["loss"], run["box_loss"], run["seed"]] = path.parent
+    runs: dict[str, dict[int, Run]] = {label[pair]: {} for pair in config.pairs}
     for row in rows:
         pair, seed = (row["classification_loss"], row["box_loss"]), int(row["seed"])
-        runs.setdefault(label[pair], {})[seed] = _read_run(row, folders[*pair, seed])
+        runs[label[pair]][seed] = _read_run(row, folders[*pair, seed])
     sweep = {
         label[pair]: [r for r in sweep_rows if (r["classification_loss"], r["box_loss"]) == pair]
-        for pair in label
+        for pair in config.pairs
     }
     return Results(
-        config=read_json(folder / "config.json"),
+        config=config,
         versions=read_json(folder / "versions.json"),
         data=read_json(folder / "data.json"),
+        rows=rows,
         runs=runs,
         sweep={name: _columns(sweep[name]) for name in runs if sweep[name]},
-        diverged=[read_json(path) for path in sorted(folder.glob("runs/*/seed-*/diverged.json"))],
+        diverged=diverged,
         samples=_read_samples(folder / "samples"),
     )
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from detloss.config import to_dict
 from detloss.evaluate import Evaluation
-from detloss.report.results import Results
+from detloss.report.results import Results, Run
 from detloss.statistics import mean_interval, paired_difference, points, standings
 
 NONE = "–"
@@ -34,7 +35,7 @@ def tables(results: Results) -> dict[str, Table]:
         "classes": _by(results, "class", lambda e: e.per_class),
         "sweep": _sweep(results),
         "data": _data(results),
-        "config": _flat("setting", results.config),
+        "config": _flat("setting", to_dict(results.config)),
         "versions": _flat("what", results.versions),
     }
 
@@ -42,22 +43,21 @@ def tables(results: Results) -> dict[str, Table]:
 def _main(results: Results) -> Table:
     rows = []
     for name, runs in results.runs.items():
-        row: dict[str, tuple[float, float]] = {}
-        for column in next(iter(runs.values())).row:
-            row[column] = mean_interval([run.row[column] for run in runs.values()])
         rows.append(
             [
                 name,
-                *(points(*row[column]) for column in ("ap", "ap50", "ap75", "ece", "ece_recall")),
-                _plus_minus(*row["score_iou_correlation"], ".2f"),
-                _plus_minus(*row["seconds"], ".1f"),
-                f"{row['peak_memory_mb'][0]:,.0f}",
-                f"{row['lr'][0]:g}",
-                f"{row['box_weight'][0]:g}",
+                *(
+                    points(*_over_seeds(runs, column))
+                    for column in ("ap", "ap50", "ap75", "ece", "ece_recall")
+                ),
+                _plus_minus(*_over_seeds(runs, "score_iou_correlation"), ".2f"),
+                _plus_minus(*_over_seeds(runs, "seconds"), ".1f"),
+                *(
+                    _plus_minus(_over_seeds(runs, column)[0], math.nan, form)
+                    for column, form in (("peak_memory_mb", ",.0f"), ("lr", "g"), ("box_weight", "g"))
+                ),
             ]
         )
-    runs = next(iter(results.runs.values()))
-    threshold = next(iter(runs.values())).evaluation.calibration.threshold
     seeds = {name: len(runs) for name, runs in results.runs.items()}
     few, many = min(seeds.values()), max(seeds.values())
     listed = ", ".join(f"{name} {n}" for name, n in seeds.items())
@@ -71,13 +71,17 @@ def _main(results: Results) -> Table:
         [
             f"Mean over {count} ± half of the 95 % interval (Student's t). AP, ECE and "
             "recall in points of 100.",
-            f"ECE: expected calibration error of detections with a score of at least {threshold:g}, lower is "
-            "better; recall: objects found by those detections (few detections can look calibrated).",
+            f"ECE: expected calibration error of detections with a score of at least {results.threshold:g}, "
+            "lower is better; recall: objects found by those detections (few can look calibrated).",
             "Score–IoU ρ: does a higher score mean a better box? 1 always, 0 not at all.",
             "Time: optimiser steps without evaluation. Memory: on a GPU the most allocated, on a CPU the "
             "largest size of the process.",
         ],
     )
+
+
+def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
+    return mean_interval([run.row[column] for run in runs.values()])
 
 
 def _differences(results: Results) -> Table:
@@ -136,9 +140,7 @@ def _sweep(results: Results) -> Table:
         for lr, weight, rung, ap in zip(*(table[column] for column in ("lr", "box_weight", "rung", "ap"))):
             candidates.setdefault((lr, weight), {})[rung] = ap
         chosen = {(table["lr"][i], table["box_weight"][i]) for i in np.flatnonzero(table["chosen"])}
-        for (lr, weight), ap in sorted(
-            candidates.items(), key=lambda item: max(item[1].items()), reverse=True
-        ):
+        for (lr, weight), ap in sorted(candidates.items(), key=lambda item: _last(item[1]), reverse=True):
             trials = [points(ap.get(rung, math.nan)) for rung, _ in rungs]
             mark = "chosen" if (lr, weight) in chosen else ""
             rows.append([name, f"{lr:g}", f"{weight:g}", *trials, mark])
@@ -147,11 +149,27 @@ def _sweep(results: Results) -> Table:
     return Table(["loss", "learning rate", "box weight", *trained, ""], rows, notes)
 
 
+def _last(ap: dict[float, float]) -> tuple[float, float]:
+    """The last rung of a candidate and its AP there, the lowest where it diverged."""
+    rung = max(ap)
+    return rung, -1.0 if math.isnan(ap[rung]) else ap[rung]
+
+
 def _doubts(results: Results) -> Iterable[str]:
     """A choice among equals, or at the end of what was tried, may not be the best one."""
     for name, table in results.sweep.items():
-        if len(table["ap"]) > 1 and not table["ap"].any():
-            yield f"{name}: no candidate found anything (AP 0), so that the choice means nothing."
+        if not np.nan_to_num(table["ap"]).any():
+            yield f"{name}: no candidate found anything (AP 0 or diverged), so that the choice means nothing."
+    if any(np.isnan(table["ap"]).any() for table in results.sweep.values()):
+        yield f"{NONE}: not tried, or diverged."
+    tried_rates, tried_weights = (dict.fromkeys(values) for values in zip(*results.config.candidates))
+    for words, tried_values in (("learning rate", tried_rates), ("box weight", tried_weights)):
+        if results.sweep and len(tried_values) == 2:
+            both = " and ".join(f"{value:g}" for value in tried_values)
+            yield (
+                f"Only 2 {words}s were tried ({both}), each an end of the range: one beyond or between them "
+                "might do better."
+            )
     for column, words in (("lr", "learning rate"), ("box_weight", "box weight")):
         for side, end, further in ((0, "smallest", "smaller"), (-1, "largest", "larger")):
             at_end = []
