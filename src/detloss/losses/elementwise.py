@@ -18,9 +18,10 @@ Everything a caller may pass around it comes from `elementwise` below:
   "sum" and "mean" of half-precision inputs, in float32, since fp16 ends at 65504. A gradient has the dtype of
   its input.
 
-Values (class indices in range, soft targets in [0, 1]) are checked on the CPU with the offending value in the
-message. On a GPU indices are asserted asynchronously and soft targets are not looked at: both would cost a
-synchronisation. Under `torch.compile` and `vmap` values are not looked at.
+Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU with
+the offending value in the message. On a GPU and under `torch.compile` indices are asserted, asynchronously on a
+GPU, and other values are not looked at: that would cost a synchronisation. Under `vmap` no value is looked at. (`torch.compile` of `vmap` of `grad` hides from the assertion
+that it is under `vmap`, and fails with class indices: pass dense targets there.)
 """
 
 from collections.abc import Callable
@@ -164,7 +165,7 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
                 f"targets{list(place)} is {targets[place].item()}; allowed are {meaning} "
                 f"and {ignore_index} (ignored)"
             )
-    elif wrong.is_cuda and not torch.compiler.is_compiling():
+    elif wrong.device.type in ("cpu", "cuda") and not _transformed(wrong):
         torch._assert_async(
             ~wrong.any(), f"targets hold an index that is none of {meaning} and {ignore_index}"
         )
@@ -224,8 +225,11 @@ def broadcastable(name: str, values: Tensor, inputs: Tensor) -> Tensor:
 
 def _readable(values: Tensor) -> bool:
     """Whether Python may look at the values: free on the CPU, a synchronisation or an error elsewhere."""
-    return (
-        values.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(values)
-    )
+    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not _transformed(values)
+
+
+def _transformed(values: Tensor) -> bool:
+    """Whether the values stand for several, under `vmap` or another transform of `torch.func`."""
+    if torch.compiler.is_compiling():  # which traces this function, but not the other
+        return torch._C._functorch.is_batchedtensor(values)
+    return torch._C._functorch.is_functorch_wrapped_tensor(values)
