@@ -82,8 +82,9 @@ def draw(results: Results) -> Iterator[Drawn]:
         ids = [sample.id for sample in results.samples]
         found = {}
         for name, runs in results.runs.items():
-            kept = [d for run in [*runs.values()][:1] for d in run.detections if d["image_id"] in ids]
-            found[name] = from_coco_results(kept, ids)
+            if runs:
+                kept = [d for d in next(iter(runs.values())).detections if d["image_id"] in ids]
+                found[name] = from_coco_results(kept, ids)
         yield Drawn(
             "samples",
             "Sample detections",
