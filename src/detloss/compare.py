@@ -367,7 +367,7 @@ def _add_candidate(state: Comparison, job: Job, outcome: Outcome) -> None:
 
 def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
     if outcome.metrics is None:
-        state.diverged.append(outcome.diverged or "")
+        state.diverged.append(f"seed {job.config.seed}, {outcome.diverged}")
         return
     metrics = outcome.metrics
     calibration = metrics["calibration"]

@@ -55,12 +55,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """As `write_text`, of a table."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, names)
         table.writeheader()
         table.writerows(rows)
     os.replace(part, path)
@@ -74,14 +74,18 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_columns(path: Path) -> dict[str, np.ndarray]:
+def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
     """The columns of a table that hold numbers; an empty field is nan."""
-    rows = read_csv(path)
-    columns = {}
+    found = {}
     for name in rows[0] if rows else ():
         with contextlib.suppress(ValueError):
-            columns[name] = np.array([float(row[name] or "nan") for row in rows])
-    return columns
+            found[name] = np.array([float(row[name] or "nan") for row in rows])
+    return found
+
+
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """`columns` of a file."""
+    return columns(read_csv(path))
 
 
 def versions(device: str) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 from detloss.config import CompareConfig, load_config
 from detloss.data import Dataset, Sample
 from detloss.evaluate import Evaluation
-from detloss.runs import read_csv, read_json, write_json
+from detloss.runs import columns, read_columns, read_csv, read_json, write_json
 from detloss.statistics import by_loss, short_names
 
 SAMPLES = 4
@@ -108,36 +107,17 @@ def read_results(folder: Path) -> Results:
         data=read_json(folder / "data.json"),
         rows=rows,
         runs=runs,
-        sweep={name: _columns(sweep[name]) for name in runs if sweep[name]},
+        sweep={name: columns(sweep[name]) for name in runs if sweep[name]},
         diverged=diverged,
         samples=_read_samples(folder / "samples"),
     )
 
 
 def _read_run(row: Mapping[str, str], folder: Path) -> Run:
-    numbers = {name: _number(value) for name, value in row.items() if not name.endswith("_loss")}
+    numbers = {name: float(value or "nan") for name, value in row.items() if not name.endswith("_loss")}
     evaluation = Evaluation.from_dict(read_json(folder / "metrics.json"))
-    log, evaluations = (_columns(read_csv(folder / name)) for name in ("log.csv", "evaluations.csv"))
+    log, evaluations = (read_columns(folder / name) for name in ("log.csv", "evaluations.csv"))
     return Run(numbers, evaluation, log, evaluations, read_json(folder / "detections.json"))
-
-
-def _columns(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """The columns of numbers; empty cells are nan."""
-    return {
-        name: np.array([_number(row[name]) for row in rows]) for name in rows[0] if _is_number(rows[0][name])
-    }
-
-
-def _number(text: str) -> float:
-    return float(text) if text else math.nan
-
-
-def _is_number(text: str) -> bool:
-    try:
-        _number(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _read_samples(folder: Path) -> list[Sample]:
