@@ -6,9 +6,9 @@ A box tensor is `(..., 4)`. Formats carry torchvision's names:
 - `xywh`: top left corner and size `(x1, y1, w, h)`;
 - `cxcywh`: centre and size `(cx, cy, w, h)` — what many blog snippets call "xywh".
 
-Overlaps of half-precision and integer boxes are computed, and returned, in float32; `box_convert` stays in the
-dtype of the boxes, but for the halves of integers. Negative widths and heights (inverted corners) count as zero,
-so such a box has no area and meets nothing.
+Overlaps of half-precision and integer boxes are computed, and returned, in float32; `box_convert` stays in
+the dtype of the boxes, but for the halves of integers. Negative widths and heights (inverted corners) count
+as zero, so such a box has no area and meets nothing.
 """
 
 import math
