@@ -163,3 +163,11 @@ def test_from_bce_keeps_weight_pos_weight_and_reduction(bce):
     assert source.reduction == "sum"
     default = SigmoidFocalLoss.from_bce(bce())
     assert (default.alpha, default.gamma, default.reduction) == (0.25, 2.0, "mean")
+
+
+def test_from_bce_keeps_ignore_index_and_refuses_a_second_alpha():
+    loss = SigmoidFocalLoss.from_bce(BCEWithLogitsLoss(ignore_index=255))
+    x, t = torch.randn(4, 3), torch.tensor([0, 255, 3, 1])
+    assert_close(loss(x, t), sigmoid_focal_loss(x, t, reduction="mean", ignore_index=255))
+    with pytest.raises(ValueError, match=r"bce has an alpha; pass it as alpha to from_bce"):
+        SigmoidFocalLoss.from_bce(BCEWithLogitsLoss(alpha=0.75))

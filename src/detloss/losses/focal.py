@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, bce, flipped, flipped_bce
-from detloss.losses.elementwise import check_exponent, elementwise, power
+from detloss.losses.elementwise import check_alpha, check_exponent, elementwise, power
 from detloss.losses.module import keep, kept, one_weight, shown
 
 
@@ -34,8 +34,8 @@ def sigmoid_focal_loss(
     FL = alpha_t (1-p_t)^γ BCE(x, t),  p = σ(x),  p_t = p t + (1-p)(1-t),  alpha_t = alpha t + (1-alpha)(1-t).
 
     Equals `torchvision.ops.sigmoid_focal_loss`, arguments in the same order. γ = 0 is exactly
-    (alpha-weighted) BCE. Value, gradient and second derivative are finite for every γ ≥ 0 at every logit,
-    saturated ones too (tested up to ±1e30).
+    (alpha-weighted) BCE. Value, gradient and second derivative are finite for every γ ≥ 0 at every logit up
+    to ±1e30, saturated ones too.
 
     Convention: alpha weighs the positives, 1-alpha the negatives (torchvision, mmdet, fvcore). On soft
     targets this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and
@@ -45,7 +45,7 @@ def sigmoid_focal_loss(
         inputs: logits `(..., C)`, any floating dtype.
         targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
             background, `ignore_index` for rows that do not count.
-        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; None or negative: off.
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
         gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
         reduction: "none", "sum" or "mean" (over the elements that count). A detector divides a sum.
         pos_weight: factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
@@ -89,6 +89,7 @@ class SigmoidFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
+        check_alpha(alpha)
         keep(
             self,
             alpha=alpha,
@@ -108,9 +109,19 @@ class SigmoidFocalLoss(nn.Module):
     ) -> "SigmoidFocalLoss":
         """The focal form of a `BCEWithLogitsLoss`, torch's or this package's.
 
-        Keeps its weight, pos_weight and reduction; the given Module is not changed.
+        Keeps its weight, pos_weight, reduction and ignore_index; the given Module is not changed. Alpha is
+        this loss's own: ValueError where the given one has an alpha too.
         """
-        return cls(alpha, gamma, bce.reduction, pos_weight=bce.pos_weight, weight=bce.weight)
+        if getattr(bce, "alpha", None) is not None:
+            raise ValueError("bce has an alpha; pass it as alpha to from_bce, and build bce without")
+        return cls(
+            alpha,
+            gamma,
+            bce.reduction,
+            pos_weight=bce.pos_weight,
+            weight=bce.weight,
+            ignore_index=getattr(bce, "ignore_index", -100),  # torch's has none
+        )
 
     def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of logits `(..., C)` for targets of their shape or class indices."""
