@@ -137,6 +137,9 @@ def test_compile_and_vmap():
         ({"targets": torch.zeros(6, requires_grad=True)}, r"targets requires grad"),
         ({"inputs": torch.zeros(6, 1)}, r"the last dimension holds n\+1 ≥ 2 bins"),
         ({"inputs": torch.tensor(1.0)}, r"the last dimension holds n\+1 ≥ 2 bins"),
+        ({"targets": torch.zeros(6, dtype=torch.bool)}, r"targets is bool; pass targets\.float\(\)"),
+        ({"targets": 1.5}, r"targets is 1\.5; it must be a tensor"),
+        ({"weight": 2.0}, r"weight is 2\.0; it must be a tensor"),
         ({"reduction": "avg"}, r"reduction is 'avg'"),
         ({"weight": torch.zeros(5)}, r"weight has shape \(5,\), which does not broadcast to \(6,\)"),
     ],
@@ -145,3 +148,11 @@ def test_errors(change, message):
     arguments = {"inputs": torch.zeros(6, 8), "targets": torch.zeros(6)} | change
     with pytest.raises(ValueError, match=message):
         distribution_focal_loss(**arguments)
+
+
+def test_errors_of_the_integral():
+    for inputs in (torch.tensor(1.0), torch.zeros(6, 1), torch.zeros(6, 0)):
+        with pytest.raises(ValueError, match=r"the last dimension holds n\+1 ≥ 2 bins"):
+            distribution_integral(inputs)
+    with pytest.raises(ValueError, match=r"inputs are torch\.int64; logits must"):
+        distribution_integral(torch.zeros(6, 8, dtype=torch.long))

@@ -391,7 +391,7 @@ ROWS = torch.tensor([0, 1, 2, 3])
         ({"targets": torch.zeros(3)}, r"floating targets have the inputs' shape"),
         ({"targets": torch.zeros(4, 3, dtype=torch.long)}, r"have shape \(4,\).*targets\.float\(\)"),
         ({"targets": torch.zeros(1, dtype=torch.long)}, r"integer targets have shape \(1,\)"),
-        ({"targets": torch.zeros(4, 3, dtype=torch.bool)}, r"targets are bool; pass targets\.float\(\)"),
+        ({"targets": torch.zeros(4, 3, dtype=torch.bool)}, r"targets is bool; pass targets\.float\(\)"),
         ({"targets": torch.full((4, 3), 255.0)}, r"must lie in \[0, 1\], found values from 255 to 255"),
         ({"targets": torch.full((4, 3), -1.0)}, r"must lie in \[0, 1\]"),
         ({"targets": torch.full((4, 3), float("nan"))}, r"must lie in \[0, 1\], found values from nan"),
@@ -402,6 +402,9 @@ ROWS = torch.tensor([0, 1, 2, 3])
         ({"weight": torch.zeros(2, 4, 3)}, r"weight has shape \(2, 4, 3\)"),
         ({"targets": torch.zeros(4, 3), "weight": torch.zeros(4)}, r"weight has shape \(4,\)"),
         ({"inputs": torch.tensor(1.0), "targets": torch.tensor(1)}, r"integer targets have shape \(\)"),
+        ({"inputs": [0.0]}, r"inputs is a list; it must be a tensor"),
+        ({"targets": [0, 1, 2, 3]}, r"targets is a list; it must be a tensor"),
+        ({"weight": 2.0}, r"weight is 2\.0; it must be a tensor"),
     ],
 )  # fmt: skip
 def test_errors(loss, change, message):
@@ -447,6 +450,8 @@ def test_more_than_rounding_is_an_error(loss, value):
     ("change", "message"),
     [
         ({"quality": torch.zeros(4, 3)}, r"quality has shape \(4, 3\); it holds one value per row, \(4,\)"),
+        ({"quality": torch.ones(4, dtype=torch.bool)}, r"quality is bool; pass quality\.float\(\)"),
+        ({"quality": 0.5}, r"quality is 0\.5; it must be a tensor"),
         ({"quality": torch.full((4,), 2.0)}, r"quality must lie in \[0, 1\], found values from 2 to 2"),
         ({"quality": torch.zeros(4, requires_grad=True)}, r"quality requires grad.*quality\.detach\(\)"),
         ({"quality": torch.zeros(4), "targets": torch.zeros(4, 3)}, r"quality goes with integer targets"),
@@ -457,6 +462,12 @@ def test_errors_about_quality(loss, change, message):
         loss(**{"inputs": torch.zeros(4, 3), "targets": ROWS} | change)
 
 
+@pytest.mark.parametrize("loss", [binary_cross_entropy_with_logits, sigmoid_focal_loss])
+def test_pos_weight_is_a_tensor(loss):
+    with pytest.raises(ValueError, match=r"pos_weight is 2\.0; it must be a tensor"):
+        loss(torch.zeros(4, 3), ROWS, pos_weight=2.0)
+
+
 @pytest.mark.parametrize("loss", WITH_BALANCE)
 @pytest.mark.parametrize(
     ("alpha", "message"),
@@ -465,6 +476,9 @@ def test_errors_about_quality(loss, change, message):
         (float("nan"), r"alpha is nan"),
         (torch.ones(4), r"alpha has shape \(4,\); it may be a number or, one per class, \(3,\)"),
         (torch.ones(1, 3), r"alpha has shape \(1, 3\)"),
+        (torch.tensor([0.5, 1.5, 0.2]), r"alpha holds values from 0\.2 to 1\.5; .*in \[0, 1\]"),
+        (torch.tensor(-1.0), r"alpha holds values from -1 to -1; .*only a number is off"),
+        (torch.tensor([0.5, float("nan"), 0.2]), r"alpha holds values from nan"),
     ],
 )
 def test_errors_about_alpha(loss, alpha, message):
@@ -479,6 +493,7 @@ def test_errors_about_alpha(loss, alpha, message):
         (-1.0, "is -1.0; it must be at least 0"),
         (float("nan"), "is nan"),
         (torch.ones(3), r"has shape \(3,\); it may be"),
+        (torch.tensor(-0.5), "is -0.5; it must be at least 0"),
     ],
 )
 def test_errors_about_exponents(loss, name, value, message):

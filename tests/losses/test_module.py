@@ -148,6 +148,32 @@ def test_exponents_are_checked_at_once():
         QualityFocalLoss(beta=-1)
 
 
+def test_alpha_and_weights_are_checked_at_once():
+    for module in (BCEWithLogitsLoss, SigmoidFocalLoss, QualityFocalLoss):
+        with pytest.raises(ValueError, match=r"alpha is 1\.5; it must be in \[0, 1\]"):
+            module(alpha=1.5)
+        with pytest.raises(ValueError, match=r"alpha holds values from 0\.5 to 1\.5"):
+            module(alpha=torch.tensor([0.5, 1.5]))
+    with pytest.raises(ValueError, match=r"alpha is nan"):
+        VarifocalLoss(alpha=float("nan"))
+    assert VarifocalLoss(alpha=1.5).alpha == 1.5
+    with pytest.raises(ValueError, match=r"alpha is 0\.25; it must be a tensor"):
+        SoftmaxFocalLoss(alpha=0.25)
+    for module in (BCEWithLogitsLoss, SigmoidFocalLoss):
+        for name in ("weight", "pos_weight"):
+            with pytest.raises(ValueError, match=rf"^{name} is 2\.0; it must be a tensor"):
+                module(**{name: 2.0})
+
+
+def test_a_weight_assigned_later_moves_and_saves_with_the_module():
+    for module in (BCEWithLogitsLoss, SigmoidFocalLoss):
+        loss = module()
+        assert not loss.state_dict()
+        loss.weight, loss.pos_weight = CLASSES, torch.ones(3)
+        assert set(loss.state_dict()) == {"weight", "pos_weight"}
+        assert loss.double().weight.dtype == loss.pos_weight.dtype == torch.float64
+
+
 def test_modules_compile():
     loss = SigmoidFocalLoss(alpha=CLASSES)
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

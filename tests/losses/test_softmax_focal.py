@@ -104,7 +104,7 @@ def test_hand_calculated():
 
 @pytest.mark.parametrize("gamma", [0, 0.01, 0.5, 1, 2, 5, torch.tensor(0.5)])
 def test_finite_when_saturated(gamma):
-    for size in (0.0, 17.0, 44.0, 88.5, 100.0, 1e4):
+    for size in (0.0, 17.0, 44.0, 88.5, 100.0, 1e4, 1e30):
         for target in (torch.tensor([0]), torch.tensor([2]), torch.tensor([[0.2, 0.3, 0.5]])):
             leaf = torch.tensor([[size, 0.0, -size]], requires_grad=True)
             value = softmax_focal_loss(leaf, target, None, gamma)
@@ -206,9 +206,12 @@ def test_compile_and_vmap():
         ({"targets": torch.zeros(3)}, r"class probabilities have shape \(3, 3\)"),
         ({"targets": torch.full((3, 3), 2.0)}, r"must lie in \[0, 1\]"),
         ({"targets": torch.zeros(3, 3, requires_grad=True)}, r"targets requires grad"),
-        ({"alpha": torch.ones(4)}, r"alpha must be None or a tensor of one weight per class, \(3,\)"),
-        ({"alpha": 0.25}, r"alpha must be None or a tensor"),
+        ({"alpha": torch.ones(4)}, r"alpha has shape \(4,\); it holds one per class, \(3,\)"),
+        ({"alpha": 0.25}, r"alpha is 0\.25; it must be a tensor"),
         ({"gamma": -1}, r"gamma is -1"),
+        ({"gamma": torch.tensor(-1.0)}, r"gamma is -1"),
+        ({"targets": torch.tensor([True, False, True])}, r"targets is bool; pass targets\.float\(\)"),
+        ({"targets": [0, 1, 2]}, r"targets is a list; it must be a tensor"),
         ({"reduction": "avg"}, r"reduction is 'avg'"),
         ({"label_smoothing": 2.0}, r"label_smoothing is 2\.0; it must be in \[0, 1\]"),
         ({"inputs": torch.zeros(3, 0)}, r"inputs have shape \(3, 0\)"),

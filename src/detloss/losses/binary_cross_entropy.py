@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.elementwise import elementwise
+from detloss.losses.elementwise import check_alpha, elementwise
 from detloss.losses.module import keep, kept, one_weight, shown
 
 
@@ -58,7 +58,7 @@ def binary_cross_entropy_with_logits(
         targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
             background, `ignore_index` for rows that do not count.
         reduction: "none", "sum" or "mean" (over the elements that count).
-        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; None or negative: off.
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
         pos_weight: factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
         weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
         ignore_index: the index of rows to leave out.
@@ -98,6 +98,7 @@ class BCEWithLogitsLoss(nn.Module):
         ignore_index: int = -100,
     ) -> None:
         super().__init__()
+        check_alpha(alpha)
         keep(
             self,
             weight=weight,

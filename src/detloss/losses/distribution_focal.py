@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from detloss.losses.elementwise import (
     broadcastable,
-    check_constant,
+    check_labels,
     check_reduction,
     compute_dtype,
     reduce,
@@ -48,10 +48,8 @@ def distribution_focal_loss(
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 6.
     """
     check_reduction(reduction)
-    check_constant("targets", targets)
-    dtype = compute_dtype(inputs)
-    if inputs.shape[-1:].numel() < 2 or not inputs.ndim:
-        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; the last dimension holds n+1 ≥ 2 bins")
+    check_labels("targets", targets)
+    dtype = _check_bins(inputs)
     if targets.shape != inputs.shape[:-1]:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)}; inputs {tuple(inputs.shape)} ask for "
@@ -67,12 +65,20 @@ def distribution_integral(inputs: Tensor) -> Tensor:
     """The mean of a distribution over bins: Σ_j j softmax(inputs)_j, `(..., n+1)` → `(...)`, in bins.
 
     The result is float32 (float64 for float64 inputs), also for half-precision logits: it becomes a box, and
-    bf16 would place its side only to a sixteenth of a bin.
+    bf16 would place its side only to a sixteenth of a bin. ValueError for fewer than two bins.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 4.
     """
-    logits = inputs.to(compute_dtype(inputs))
+    logits = inputs.to(_check_bins(inputs))
     return (logits.softmax(-1) * _bins(logits)).sum(-1)
+
+
+def _check_bins(inputs: Tensor) -> torch.dtype:
+    """The dtype of the arithmetic; ValueError unless the inputs are floating, with two bins or more."""
+    dtype = compute_dtype(inputs)
+    if inputs.shape[-1:].numel() < 2:  # of no dimensions it is 1
+        raise ValueError(f"inputs have shape {tuple(inputs.shape)}; the last dimension holds n+1 ≥ 2 bins")
+    return dtype
 
 
 def _bins(logits: Tensor) -> Tensor:

@@ -11,17 +11,18 @@ Everything a caller may pass around it comes from `elementwise` below:
 - `weight`: broadcastable to `inputs`; with integer targets a weight of shape `inputs.shape[:-1]` is one per
   row, also where it could be read as one per class: write `weight[None, :]` for that.
 - `alpha`: None or a negative number is off; a number weighs the positive part alpha and the negative
-  1 - alpha; a tensor `(C,)` holds one such alpha per class.
+  1 - alpha; a tensor `(C,)` holds one such alpha per class, each in [0, 1].
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
 - result: "none" comes in the dtype of `inputs`, as torch's and torchvision's losses; under autocast, and for
   "sum" and "mean" of half-precision inputs, in float32, since fp16 ends at 65504. A gradient has the dtype of
   its input.
 
-Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU with
-the offending value in the message. On a GPU and under `torch.compile` indices are asserted, asynchronously on a
-GPU, and other values are not looked at: that would cost a synchronisation. Under `vmap` no value is looked at. (`torch.compile` of `vmap` of `grad` hides from the assertion
-that it is under `vmap`, and fails with class indices: pass dense targets there.)
+Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU
+with the offending value in the message. On a GPU and under `torch.compile` indices are asserted (asynchronously
+on a GPU) and other values are not looked at: that would cost a synchronisation. Under `vmap` none is looked
+at. `torch.compile` of `vmap` of `grad` cannot be told from no `vmap`, and fails on class indices: pass
+dense targets there.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def elementwise(
     """
     check_reduction(reduction)
     dtype = compute_dtype(inputs)
-    alpha = check_alpha(alpha, inputs)
+    alpha = align_alpha(alpha, inputs)
     dense, positive, counted = _align_targets(inputs, targets, quality, ignore_index)
     if pos_weight is not None:
         hyper["pos_weight"] = broadcastable("pos_weight", pos_weight, inputs).to(dtype)
@@ -65,7 +66,8 @@ def elementwise(
         alpha = alpha if isinstance(alpha, Tensor) else torch.full((), alpha, dtype=dtype, device=loss.device)
         loss = loss * torch.lerp(1 - alpha, alpha, dense)
     if weight is not None:
-        if counted is not None and weight.shape == inputs.shape[:-1]:
+        check_tensor("weight", weight)
+        if positive is not None and weight.shape == inputs.shape[:-1]:
             weight = weight.unsqueeze(-1)
         loss = loss * broadcastable("weight", weight, inputs).to(dtype)
     if counted is None:
@@ -98,6 +100,7 @@ def reduce(loss: Tensor, reduction: str, count: int | Tensor, inputs: Tensor) ->
 
 def compute_dtype(inputs: Tensor) -> torch.dtype:
     """The dtype of the arithmetic; ValueError where the inputs are not floating."""
+    check_tensor("inputs", inputs)
     if not inputs.is_floating_point():
         raise ValueError(
             f"inputs are {inputs.dtype}; logits must be floating: pass the raw outputs, not classes"
@@ -112,18 +115,34 @@ def check_reduction(reduction: str) -> None:
 
 
 def check_exponent(name: str, value: float | Tensor) -> None:
-    """ValueError unless an exponent (gamma, beta) is a number ≥ 0 or a tensor of no dimensions."""
+    """ValueError unless an exponent (gamma, beta) is at least 0, a number or a tensor of no dimensions."""
     if isinstance(value, Tensor):
         if value.ndim:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; it may be a number or a 0-dim tensor")
-    elif not value >= 0:
+        if not _readable(value):
+            return
+        value = value.item()
+    if not value >= 0:
         raise ValueError(f"{name} is {value}; it must be at least 0")
 
 
-def check_alpha(alpha: float | Tensor | None, inputs: Tensor, upper: float = 1.0) -> float | Tensor | None:
-    """Alpha ready for the arithmetic, None where it is off."""
-    if alpha is None:
-        return None
+def check_alpha(alpha: float | Tensor | None, upper: float = 1.0) -> None:
+    """ValueError unless alpha is None, a number up to `upper`, or a tensor of numbers from 0 to it."""
+    if isinstance(alpha, Tensor):
+        if _readable(alpha) and alpha.numel():
+            low, high = (bound.item() for bound in alpha.detach().aminmax())
+            if not (low >= 0 and high <= upper):
+                raise ValueError(
+                    f"alpha holds values from {low:g} to {high:g}; as a tensor it must be in [0, {upper:g}] "
+                    "(only a number is off where it is negative)"
+                )
+    elif alpha is not None and not alpha <= upper:
+        raise ValueError(f"alpha is {alpha}; it must be in [0, {upper:g}], or None or negative for off")
+
+
+def align_alpha(alpha: float | Tensor | None, inputs: Tensor, upper: float = 1.0) -> float | Tensor | None:
+    """Alpha ready for the arithmetic, None where it is off; ValueError as in `check_alpha`, or by shape."""
+    check_alpha(alpha, upper)
     if isinstance(alpha, Tensor):
         if alpha.shape not in ((), inputs.shape[-1:]):
             raise ValueError(
@@ -131,13 +150,21 @@ def check_alpha(alpha: float | Tensor | None, inputs: Tensor, upper: float = 1.0
                 f"{tuple(inputs.shape[-1:])}"
             )
         return alpha.to(compute_dtype(inputs))
-    if not alpha <= upper:
-        raise ValueError(f"alpha is {alpha}; it must be in [0, {upper:g}], or None or negative for off")
-    return alpha if alpha >= 0 else None
+    return None if alpha is None or alpha < 0 else alpha
 
 
-def check_constant(name: str, values: Tensor) -> None:
-    """ValueError where a target asks for a gradient: it would get none."""
+def check_tensor(name: str, values: object) -> None:
+    """ValueError unless an argument is a tensor."""
+    if not isinstance(values, Tensor):
+        found = values if isinstance(values, (int, float)) else f"a {type(values).__name__}"
+        raise ValueError(f"{name} is {found}; it must be a tensor")
+
+
+def check_labels(name: str, values: Tensor) -> None:
+    """ValueError unless targets are a tensor, of numbers, that asks for no gradient: it would get none."""
+    check_tensor(name, values)
+    if values.dtype == torch.bool:
+        raise ValueError(f"{name} is bool; pass {name}.float() where it is numbers, or class indices")
     if values.requires_grad:
         raise ValueError(f"{name} requires grad, but targets are constants of a loss: pass {name}.detach()")
 
@@ -154,8 +181,11 @@ def check_range(name: str, values: Tensor) -> None:
         )
 
 
-def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str) -> Tensor:
-    """The mask of the rows that count; ValueError unless an index is in 0..allowed-1 or `ignore_index`."""
+def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str) -> Tensor | None:
+    """The mask of the rows that count; ValueError unless an index is in 0..allowed-1 or `ignore_index`.
+
+    None where Python sees that all count: that saves the caller its passes over the loss.
+    """
     counted = targets != ignore_index
     wrong = counted & ((targets < 0) | (targets >= allowed))
     if _readable(wrong):
@@ -165,7 +195,8 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
                 f"targets{list(place)} is {targets[place].item()}; allowed are {meaning} "
                 f"and {ignore_index} (ignored)"
             )
-    elif wrong.device.type in ("cpu", "cuda") and not _transformed(wrong):
+        return None if counted.all() else counted
+    if wrong.device.type in ("cpu", "cuda") and not _transformed(wrong):
         torch._assert_async(
             ~wrong.any(), f"targets hold an index that is none of {meaning} and {ignore_index}"
         )
@@ -177,7 +208,7 @@ def _align_targets(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Dense targets of the inputs' shape; for indices also the positive elements and the rows that count."""
     dtype, shape = compute_dtype(inputs), tuple(inputs.shape)
-    check_constant("targets", targets)
+    check_labels("targets", targets)
     if targets.is_floating_point():
         if targets.shape != inputs.shape:
             raise ValueError(
@@ -188,8 +219,6 @@ def _align_targets(
             raise ValueError("quality goes with integer targets; floating targets are soft labels already")
         check_range("targets", targets)
         return targets.to(dtype), None, None
-    if targets.dtype == torch.bool:
-        raise ValueError("targets are bool; pass targets.float() of the inputs' shape, or class indices")
     if not inputs.ndim or targets.shape != inputs.shape[:-1]:
         raise ValueError(
             f"integer targets have shape {tuple(targets.shape)}, inputs {shape}; class indices have shape "
@@ -202,7 +231,7 @@ def _align_targets(
     positive = targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)
     if quality is None:
         return positive.to(dtype), positive, counted
-    check_constant("quality", quality)
+    check_labels("quality", quality)
     if quality.shape != targets.shape:
         raise ValueError(
             f"quality has shape {tuple(quality.shape)}; it holds one value per row, {tuple(targets.shape)}"
@@ -213,6 +242,7 @@ def _align_targets(
 
 def broadcastable(name: str, values: Tensor, inputs: Tensor) -> Tensor:
     """The values; ValueError unless broadcasting them against the inputs gives the shape of the inputs."""
+    check_tensor(name, values)
     fits = values.ndim <= inputs.ndim and all(
         size in (1, whole) for size, whole in zip(reversed(values.shape), reversed(inputs.shape))
     )

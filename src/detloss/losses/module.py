@@ -1,14 +1,15 @@
 """What the Modules share: keeping a loss's hyperparameters, and showing them in `repr`.
 
 A Module is the thin face of its function: `__init__` keeps hyperparameters, `forward` passes them on.
-Tensors are kept as buffers, so `.to(device)` and `state_dict` take them along; a Parameter stays one.
+Tensors are kept as buffers, so `.to(device)` and `state_dict` take them along; a Parameter stays one. A
+weight that is None is a buffer too, so that one assigned later follows.
 """
 
 from typing import Any
 
 from torch import Tensor, nn
 
-from detloss.losses.elementwise import check_reduction
+from detloss.losses.elementwise import check_reduction, check_tensor
 
 
 def keep(module: nn.Module, **hyper: Any) -> None:
@@ -16,7 +17,10 @@ def keep(module: nn.Module, **hyper: Any) -> None:
     check_reduction(hyper.get("reduction", "none"))
     module._hyper = tuple(hyper)  # type: ignore[assignment]
     for name, value in hyper.items():
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        if name in ("weight", "pos_weight") and value is not None:
+            check_tensor(name, value)
+        is_buffer = isinstance(value, Tensor) or name in ("weight", "pos_weight")
+        if is_buffer and not isinstance(value, nn.Parameter):
             module.register_buffer(name, value)
         else:
             setattr(module, name, value)

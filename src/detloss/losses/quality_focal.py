@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from detloss.losses.binary_cross_entropy import flipped, flipped_bce
-from detloss.losses.elementwise import check_exponent, elementwise, power
+from detloss.losses.elementwise import check_alpha, check_exponent, elementwise, power
 from detloss.losses.module import keep, kept, shown
 
 
@@ -46,7 +46,7 @@ def quality_focal_loss(
             background, `ignore_index` for rows that do not count.
         beta: β ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
         reduction: "none", "sum" or "mean" (over the elements that count).
-        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or a tensor `(C,)`; None or negative: off.
+        alpha: weight by label, alpha y + (1-alpha)(1-y): a number or tensor `(C,)`; off: None, number < 0.
         quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
         weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
         ignore_index: the index of rows to leave out.
@@ -86,6 +86,7 @@ class QualityFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_exponent("beta", beta)
+        check_alpha(alpha)
         keep(self, beta=beta, reduction=reduction, alpha=alpha, ignore_index=ignore_index)
 
     def forward(

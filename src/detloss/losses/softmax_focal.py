@@ -5,11 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detloss.losses.elementwise import (
-    check_constant,
     check_exponent,
     check_indices,
+    check_labels,
     check_range,
     check_reduction,
+    check_tensor,
     compute_dtype,
     power,
     reduce,
@@ -43,7 +44,7 @@ def softmax_focal_loss(
     Probabilities t_c:  FL = -Σ_c alpha_c t_c (1-p_c)^γ log p_c.
 
     Equals `cross_entropy` at γ = 0, `label_smoothing` included (it turns an index into probabilities).
-    Value and gradient are finite at every finite logit for every γ ≥ 0.
+    Value and gradient are finite at every logit up to ±1e30 for every γ ≥ 0.
 
     Convention: alpha multiplies the loss of its class, and "mean" divides by the number of targets that
     count, not by the sum of their alphas as `cross_entropy` does with `weight`. No class is background here:
@@ -70,7 +71,7 @@ def softmax_focal_loss(
     """
     check_reduction(reduction)
     check_exponent("gamma", gamma)
-    check_constant("targets", targets)
+    check_labels("targets", targets)
     dtype = compute_dtype(inputs)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1]")
@@ -81,8 +82,9 @@ def softmax_focal_loss(
         )
     classes = inputs.shape[dim]
     if alpha is not None:
-        if not isinstance(alpha, Tensor) or alpha.shape != (classes,):
-            raise ValueError(f"alpha must be None or a tensor of one weight per class, ({classes},)")
+        check_tensor("alpha", alpha)
+        if alpha.shape != (classes,):
+            raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it holds one per class, ({classes},)")
         alpha = alpha.to(dtype)
     outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
     loss = softmax_focal(inputs.to(dtype), dim, gamma=gamma)
@@ -95,7 +97,7 @@ def softmax_focal_loss(
         _check_shape(targets, outer, "class indices", inputs)
         targets = targets.long()
         counted = check_indices(targets, classes, ignore_index, f"classes 0..{classes - 1}")
-        index = torch.where(counted, targets, 0).unsqueeze(dim)
+        index = torch.where(targets == ignore_index, 0, targets).unsqueeze(dim)
         if not label_smoothing:  # only the target's class counts: no need for the sum over all of them
             loss = loss.gather(dim, index).squeeze(dim)
             loss = loss if alpha is None else loss * alpha[index.squeeze(dim)]
@@ -135,6 +137,8 @@ class SoftmaxFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
+        if alpha is not None:
+            check_tensor("alpha", alpha)
         keep(
             self,
             alpha=alpha,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from detloss.losses.binary_cross_entropy import bce
-from detloss.losses.elementwise import check_alpha, check_exponent, elementwise, power
+from detloss.losses.elementwise import align_alpha, check_alpha, check_exponent, elementwise, power
 from detloss.losses.module import keep, kept, shown
 
 
@@ -47,7 +47,7 @@ def varifocal_loss(
         inputs: logits `(..., C)`, any floating dtype.
         targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
             background, `ignore_index` for rows that do not count.
-        alpha: factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or negative is off (1).
+        alpha: factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or a number < 0 is off (1).
         gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
         reduction: "none", "sum" or "mean" (over the elements that count). Peers divide the sum by Σ y.
         quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
@@ -63,7 +63,7 @@ def varifocal_loss(
     Source: Zhang et al., VarifocalNet, arXiv:2008.13367, eq. 2.
     """
     check_exponent("gamma", gamma)
-    alpha = check_alpha(alpha, inputs, upper=math.inf)
+    alpha = align_alpha(alpha, inputs, upper=math.inf)
     return elementwise(
         varifocal,
         inputs,
@@ -91,6 +91,7 @@ class VarifocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
+        check_alpha(alpha, upper=math.inf)
         keep(self, alpha=alpha, gamma=gamma, reduction=reduction, ignore_index=ignore_index)
 
     def forward(
