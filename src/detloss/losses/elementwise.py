@@ -18,10 +18,10 @@ Everything a caller may pass around it comes from `elementwise` below:
   "sum" and "mean" of half-precision inputs, in float32, since fp16 ends at 65504. A gradient has the dtype of
   its input.
 
-Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU
-with the offending value in the message. On a GPU and under `torch.compile` indices are asserted (asynchronously
-on a GPU) and other values are not looked at: that would cost a synchronisation. Under `vmap` none is looked
-at. `torch.compile` of `vmap` of `grad` cannot be told from no `vmap`, and fails on class indices: pass
+Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU,
+with the offending value in the message. On a GPU and under `torch.compile` indices are asserted, on a GPU
+asynchronously, and other values are not looked at: that would cost a synchronisation. Under `vmap` none is
+looked at; `torch.compile` of `vmap` of `grad` cannot be told from no `vmap` and fails on class indices: pass
 dense targets there.
 """
 
