@@ -41,9 +41,9 @@ class Recipe:
     limits: Limits = field(default_factory=lambda: Limits(score=0.001, candidates=200))
     """Which predictions are evaluated. The paper's score limit of .05 would take detections from a loss whose
     scores are low and none from another, and so decide between them."""
-    steps: int = 300
+    steps: int = 350
     """Optimiser steps."""
-    batch: int = 16
+    batch: int = 8
     """Images a step."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw with betas .9 .95, or sgd with Nesterov momentum .9."""
@@ -61,7 +61,7 @@ class Recipe:
     """Of the distribution focal loss (with detector bins)."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it."""
-    evaluations: int = 4
+    evaluations: int = 3
     """Times the validation split is evaluated, the last after the last step; each leaves a checkpoint."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
@@ -130,7 +130,7 @@ class CompareConfig:
     """Learning rate of all losses; without it each loss gets its own from the sweep."""
     box_weight: float | None = None
     """Weight of the box loss for all losses; without it each loss gets its own from the sweep."""
-    lrs: tuple[float, ...] = (0.004, 0.012)
+    lrs: tuple[float, ...] = (0.003, 0.008)
     """Learning rates that the sweep tries."""
     box_weights: tuple[float, ...] = (2.0, 6.0)
     """Box weights that the sweep tries."""

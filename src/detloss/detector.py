@@ -23,7 +23,7 @@ class DetectorConfig:
 
     kind: Literal["anchor_free", "retinanet"] = "anchor_free"
     """anchor_free: a point a cell, ATSS, box as l, t, r, b. retinanet: anchors, max-IoU assignment."""
-    width: int = 16
+    width: int = 12
     """Channels after the first convolution; each stage doubles them."""
     channels: int = 32
     """Channels of the feature pyramid and the heads."""

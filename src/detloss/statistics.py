@@ -147,8 +147,8 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
     It names the loss of highest mean AP among those with a result on every seed (the seeds that a loss
-    survives may be the easy ones), and what its paired difference to each other loss says. The loss is picked
-    after the fact, so k differences have intervals of 1 - .05 / k each (Bonferroni).
+    survives may be the easy ones), and what its paired difference to each other loss says, at 95 % as in every
+    table. The loss is picked after the fact: `caution` says which verdicts hold at a stricter level.
     """
     ap = _measured(ap)
     table = standings(ap)
@@ -178,11 +178,9 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
         said = [f"{leader.name} has AP {mean}{listed}", *missing]
         return f"No verdict from one seed: {'; '.join(said)}."
 
-    compared = sum(row.seeds > 1 for row in others)
-    level = 1 - 0.05 / max(compared, 1)
     groups: dict[str, list[str]] = {BETTER: [], WORSE: [], NO_DIFFERENCE: [], NO_VERDICT: [], NO_SEED: []}
     for row in others:
-        margin = paired_difference(ap[leader.name], ap[row.name], level)
+        margin = paired_difference(ap[leader.name], ap[row.name])
         groups[verdict(*margin)].append(f"{row.name} ({points(*margin, sign=True)})")
     if len(complete) == 1:
         said = [f"{leader.name} alone has a result on every seed, AP {mean}"]
@@ -198,8 +196,7 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     ):
         if groups[which]:
             said.append(f"{words} {_listed(groups[which])}")
-    each = f" ({100 * level:.1f} % for each of {compared} differences)" if compared > 1 else ""
-    return f"Over {n} seeds, with 95 % intervals{each}: {'; '.join(said + missing)}."
+    return f"Over {n} seeds, with 95 % intervals: {'; '.join(said + missing)}."
 
 
 def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:

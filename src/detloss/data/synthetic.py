@@ -22,7 +22,7 @@ from detloss.data.dataset import Dataset
 from detloss.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
 from detloss.data.sample import Annotation
 
-VERSION = 3  # raised whenever a scene of the same config looks different: old caches are then not read
+VERSION = 4  # raised whenever a scene of the same config looks different: old caches are then not read
 SPLITS = ("train", "val")
 MAX_OVERLAP = 0.2  # IoU of two objects
 
@@ -39,17 +39,17 @@ class SceneConfig:
     """Number of training scenes."""
     val: int = 256
     """Number of validation scenes."""
-    classes: int = 6
+    classes: int = 4
     """Number of classes, 1 to 12."""
     objects: tuple[int, int] = (1, 3)
     """Fewest and most objects in a scene that is not empty (fewer where they do not fit)."""
     object_size: tuple[float, float] = (14.0, 32.0)
     """Shortest and longest, in pixels, of the longer side of an object's box."""
-    contrast: tuple[float, float] = (0.25, 0.6)
+    contrast: tuple[float, float] = (0.35, 0.8)
     """Least and most difference of an object from its background, as a fraction of full range."""
-    clutter: tuple[int, int] = (3, 6)
+    clutter: tuple[int, int] = (2, 4)
     """Fewest and most shapes and strokes of no class, drawn like objects: hard negatives."""
-    noise: float = 0.04
+    noise: float = 0.03
     """Standard deviation of each pixel's noise, as a fraction of full range."""
     long_tail: float = 0.0
     """Frequency of class k is proportional to (k + 1) ** -long_tail; 0 is uniform."""
