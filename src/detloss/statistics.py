@@ -147,8 +147,8 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
     It names the loss of highest mean AP among those with a result on every seed (the seeds that a loss
-    survives may be the easy ones), and what its paired difference to each other loss says, at 95 % as in every
-    table. The loss is picked after the fact: `caution` says which verdicts hold at a stricter level.
+    survives may be the easy ones), and what its paired difference to each other loss says, at 95 % as in
+    every table. The loss is picked after the fact: `caution` says which verdicts hold at a stricter level.
     """
     ap = _measured(ap)
     table = standings(ap)
