@@ -81,7 +81,7 @@ def comparison_table(state: Comparison) -> Table:
 
     Whole in 80 columns; a long name is folded before a number is cut.
     """
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("loss", overflow="fold")
     for name in ("lr", "box\nweight", "runs", "AP", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
