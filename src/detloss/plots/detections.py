@@ -151,8 +151,9 @@ def sample_detections(
         names: class names; label i is names[i].
     """
     columns = ["truth", *detections]
-    figure = Figure(figsize=(1.9 * len(columns) + 0.1, 2.05 * max(len(samples), 1) + 0.4))
-    axes = figure.subplots(max(len(samples), 1), len(columns), squeeze=False)
+    heights = [sample.image.shape[0] / sample.image.shape[1] for sample in samples] or [1.0]
+    figure = Figure(figsize=(1.9 * len(columns) + 0.1, sum(1.9 * h + 0.15 for h in heights) + 0.4))
+    axes = figure.subplots(len(heights), len(columns), squeeze=False, height_ratios=heights)
     for row, sample in enumerate(samples):
         _draw_boxes(axes[row, 0], sample.image, sample.boxes, sample.labels, names, ignored=sample.ignored)
         for ax, found in zip(axes[row, 1:], (d[row] for d in detections.values())):
