@@ -20,7 +20,7 @@ from detloss.arguments import (
     parse_train,
     parser,
 )
-from detloss.compare import Comparison, check, compare, hold_out, open_data, prepare
+from detloss.compare import Comparison, check, compare, hold_out, open_data, open_split, prepare
 from detloss.config import Recipe, to_dict
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Dataset, read_image, save, scenes, summary
@@ -201,7 +201,7 @@ def run_evaluate(command: Evaluate) -> Path:
     detector, config, names = load_detector(command.run, device)
     recipe = replace(config.recipe, data=command.data or config.recipe.data)
     recipe = replace(recipe, val_split=command.split or recipe.val_split)
-    dataset = _split(recipe, names)
+    dataset = open_split(recipe, recipe.val_split, names)
     if command.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
     data = Letterboxed(dataset, recipe.size)
@@ -216,17 +216,6 @@ def run_evaluate(command: Evaluate) -> Path:
         plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
     print_evaluation(evaluation)
     return out
-
-
-def _split(recipe: Recipe, names: Sequence[str]) -> Dataset:
-    from detloss.data import load
-
-    if recipe.data == "embedded":
-        split = recipe.val_split
-        if split not in ("train", "val"):
-            raise ValueError(f"split is {split!r}; the embedded scenes have train and val")
-        return scenes(recipe.scenes, split)
-    return load(recipe.data, recipe.val_split, names=names)
 
 
 def run_predict(command: Predict) -> Path:

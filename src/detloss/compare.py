@@ -72,18 +72,21 @@ class Job:
     """One training run of the comparison.
 
     Attributes:
-        pair: its losses.
         config: its configuration.
         folder: where it leaves its results.
         rung: of the sweep; None for a run that is compared.
         held_out: part of the training set kept for the sweep's evaluation.
     """
 
-    pair: Pair
     config: TrainConfig
     folder: Path
     rung: int | None
     held_out: float
+
+    @property
+    def pair(self) -> Pair:
+        """Its losses."""
+        return self.config.loss, self.config.box_loss
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,22 @@ class Outcome:
         return math.nan if value is None else float(value)
 
 
+def open_split(
+    recipe: Recipe,
+    split: str,
+    names: Sequence[str] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Dataset:
+    """One split of the recipe's data; `names` gives the classes their order where the data is on disk."""
+    if recipe.data == "embedded":
+        return scenes(recipe.scenes, split, progress=progress)
+    return load(recipe.data, split, names=names)
+
+
 def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
     """The training and the validation split, with the same class names."""
-    if recipe.data == "embedded":
-        train_split = scenes(recipe.scenes, "train", progress=progress)
-        return train_split, scenes(recipe.scenes, "val", progress=progress)
-    train_split = load(recipe.data, recipe.train_split)
-    return train_split, load(recipe.data, recipe.val_split, names=train_split.names)
+    training = open_split(recipe, recipe.train_split, progress=progress)
+    return training, open_split(recipe, recipe.val_split, training.names, progress)
 
 
 def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
@@ -217,7 +229,7 @@ class Comparison:
         for lr, weight in candidates:
             run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)
             folder = self.out / "sweep" / folder_name(pair) / f"rung-{rung}" / f"lr-{lr:g}-box-{weight:g}"
-            jobs.append(Job(pair, run, folder, rung, config.held_out))
+            jobs.append(Job(run, folder, rung, config.held_out))
         return jobs
 
     def final_jobs(self) -> list[Job]:
@@ -228,7 +240,7 @@ class Comparison:
                 lr, weight = self.chosen[pair]
                 run = TrainConfig(pair[0], pair[1], lr, weight, seed, self.config.recipe)
                 folder = self.out / "runs" / folder_name(pair) / f"seed-{seed}"
-                jobs.append(Job(pair, run, folder, None, self.config.held_out))
+                jobs.append(Job(run, folder, None, self.config.held_out))
         return jobs
 
 
