@@ -463,9 +463,10 @@ def test_errors_about_quality(loss, change, message):
 
 
 @pytest.mark.parametrize("loss", [binary_cross_entropy_with_logits, sigmoid_focal_loss])
-def test_pos_weight_is_a_tensor(loss):
-    with pytest.raises(ValueError, match=r"pos_weight is 2\.0; it must be a tensor"):
-        loss(torch.zeros(4, 3), ROWS, pos_weight=2.0)
+def test_pos_weight_may_be_a_number(loss, logits):
+    assert_close(
+        loss(logits, INDEX, pos_weight=2.0), loss(logits, INDEX, pos_weight=torch.tensor([2.0, 2.0, 2.0]))
+    )
 
 
 @pytest.mark.parametrize("loss", WITH_BALANCE)

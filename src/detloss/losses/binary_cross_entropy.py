@@ -4,81 +4,67 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.elementwise import check_alpha, elementwise
+from detloss.losses.checks import check_alpha
+from detloss.losses.elementwise import elementwise_loss
 from detloss.losses.module import keep, kept, one_weight, shown
 
 
-def bce(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
-    """-(w t log p + (1-t) log(1-p)) with p = σ(logits) and w = pos_weight."""
-    if pos_weight is None:
-        return flipped_bce(*flipped(logits, targets))
-    # -log(1-p) and -log p, each exact to the last digit where it is tiny; lerp is exact at t = 0 and t = 1.
-    return torch.lerp(softplus(logits), pos_weight * softplus(-logits), targets)
-
-
-def flipped(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """z, u: the logit of the less likely label and that label's share, in [0, 1/2] and 0 for hard labels.
-
-    Labels 0 and 1 exchanged where t > 1/2: the losses do not change, need one sigmoid and one softplus, and
-    lose no digit where they are tiny. Rounding beyond 0 or 1 is reflected, so no share is negative.
-    """
-    hard = targets.round()
-    return logits * torch.rsub(hard, 1, alpha=2), (targets - hard).abs()  # rsub: 1 - 2 hard, in one pass
-
-
-def flipped_bce(z: Tensor, u: Tensor) -> Tensor:
-    """BCE of `flipped`: (1-u) softplus(z) + u softplus(-z)."""
-    return softplus(z) - u * z
-
-
-def softplus(logits: Tensor) -> Tensor:
-    """log(1 + e^x); equal to x in every digit of float64 from 40 on (torch's own default, 20, is not)."""
-    return F.softplus(logits, threshold=40)
-
-
+@elementwise_loss(bool_targets=True)
 def binary_cross_entropy_with_logits(
-    inputs: Tensor,
+    logits: Tensor,
     targets: Tensor,
-    reduction: str = "none",
     *,
     alpha: float | Tensor | None = None,
     pos_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
 ) -> Tensor:
     """Binary cross entropy of logits, with class indices, per-class alpha and ignored rows.
 
-    BCE = -(t log p + (1-t) log(1-p)),  p = σ(x);  with alpha: (alpha t + (1-alpha)(1-t)) BCE.
+    BCE = -(w t log p + (1-t) log(1-p)),  p = σ(x),  w = pos_weight;  with alpha: (alpha t + (1-alpha)(1-t)) BCE.
 
     Equals `torch.nn.functional.binary_cross_entropy_with_logits` in value and gradient where that has the
     argument; the order of arguments is this package's, and the default reduction "none".
 
-    Args:
-        inputs: logits `(..., C)`, any floating dtype.
-        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
-            background, `ignore_index` for rows that do not count.
-        reduction: "none", "sum" or "mean" (over the elements that count).
+    Hyperparameters:
         alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
         pos_weight: factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
-        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
-        ignore_index: the index of rows to leave out.
-
-    Returns:
-        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
-
-    Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets that require grad.
     """
-    return elementwise(
-        bce,
-        inputs,
-        targets,
-        reduction,
-        alpha=alpha,
-        pos_weight=pos_weight,
-        weight=weight,
-        ignore_index=ignore_index,
-    )
+    return balance(alpha, targets, cross_entropy(logits, targets, pos_weight))
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
+    """BCE with pos_weight, without alpha."""
+    if pos_weight is None:
+        return from_margin(*margin(logits, targets))
+    # -log(1-p) and -log p, each exact to the last digit where it is tiny; lerp is exact at t = 0 and t = 1.
+    return torch.lerp(-F.logsigmoid(-logits), -pos_weight * F.logsigmoid(logits), targets.to(logits.dtype))
+
+
+def margin(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
+    """m, u: the logit of the likelier label, and the other label's share, in [0, 1/2] and 0 for hard labels.
+
+    Labels 0 and 1 exchanged where t < 1/2: the losses do not change, need one sigmoid and one logarithm, and
+    lose no digit where they are tiny. Rounding beyond 0 or 1 is reflected, so no share is negative.
+    """
+    if targets.dtype == torch.bool:
+        return torch.where(targets, logits, -logits), 0.0
+    hard = targets.round()
+    return logits * torch.rsub(hard, -1, alpha=-2), (targets - hard).abs()  # rsub: 2 hard - 1, in one pass
+
+
+def from_margin(m: Tensor, u: Tensor | float) -> Tensor:
+    """BCE of `margin`: u m - log σ(m)."""
+    return u * m - F.logsigmoid(m) if isinstance(u, Tensor) else -F.logsigmoid(m)
+
+
+def balance(alpha: float | Tensor | None, targets: Tensor, loss: Tensor) -> Tensor:
+    """(alpha t + (1-alpha)(1-t)) loss, the weights exact at t = 0 and t = 1; alpha None is off."""
+    if alpha is None:
+        return loss
+    if not isinstance(alpha, Tensor):
+        alpha = torch.full((), alpha, dtype=loss.dtype, device=loss.device)
+    if targets.dtype == torch.bool:
+        return loss * torch.where(targets, alpha, 1 - alpha)
+    return loss * torch.lerp(1 - alpha, alpha, targets)
 
 
 class BCEWithLogitsLoss(nn.Module):
@@ -96,6 +82,7 @@ class BCEWithLogitsLoss(nn.Module):
         pos_weight: Tensor | None = None,
         alpha: float | Tensor | None = None,
         ignore_index: int = -100,
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         check_alpha(alpha)
@@ -106,6 +93,7 @@ class BCEWithLogitsLoss(nn.Module):
             pos_weight=pos_weight,
             alpha=alpha,
             ignore_index=ignore_index,
+            impl=impl,
         )
 
     def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:

@@ -4,13 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.elementwise import (
-    broadcastable,
-    check_labels,
-    check_reduction,
-    compute_dtype,
-    reduce,
-)
+from detloss.losses.checks import broadcastable, check_labels, check_reduction, compute_dtype
+from detloss.losses.elementwise import reduce
 from detloss.losses.module import keep, kept, shown
 
 

@@ -1,8 +1,7 @@
-"""What the losses share, written once: targets, weights, ignored rows, dtypes, reduction, errors.
+"""What the elementwise losses share, written once: targets, weights, ignored rows, dtypes, reduction.
 
-The formula of a classification loss is a plain function of numbers that are already aligned and float32 (or
-float64): `formula(logits, targets, **hyper)`, every argument of the shape of the logits, elementwise.
-Everything a caller may pass around it comes from `elementwise` below:
+A loss is its formula: a plain function of logits and targets that are aligned and float32 (float64), elementwise.
+`elementwise_loss` gives it all else:
 
 - `inputs`: logits `(..., C)`, any floating dtype. Arithmetic is float32, float64 for float64.
 - `targets`: floating, shape of `inputs`, in [0, 1]; or integer, shape `inputs.shape[:-1]`: class 0..C-1, `C`
@@ -10,10 +9,11 @@ Everything a caller may pass around it comes from `elementwise` below:
 - `quality`: with integer targets, `inputs.shape[:-1]` in [0, 1], the soft label of the row's class (else 1).
 - `weight`: broadcastable to `inputs`; with integer targets a weight of shape `inputs.shape[:-1]` is one per
   row, also where it could be read as one per class: write `weight[None, :]` for that.
-- `alpha`: None or a negative number is off; a number weighs the positive part alpha and the negative
-  1 - alpha; a tensor `(C,)` holds one such alpha per class, each in [0, 1].
+- `alpha`, where the formula has one: None or a negative number is off; a number; or a tensor `(C,)`, one per
+  class.
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
+- `impl`: how it is run, see `detloss.engine`.
 - result: "none" comes in the dtype of `inputs`, as torch's and torchvision's losses; under autocast, and for
   "sum" and "mean" of half-precision inputs, in float32, since fp16 ends at 65504. A gradient has the dtype of
   its input.
@@ -25,56 +25,334 @@ looked at; `torch.compile` of `vmap` of `grad` cannot be told from no `vmap` and
 dense targets there.
 """
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Any
 
 import torch
 from torch import Tensor
 
-REDUCTIONS = ("none", "mean", "sum")
+from detloss.engine import Operand, fusable, fused, number
+from detloss.losses.checks import (
+    align_alpha,
+    broadcastable,
+    check_bounds,
+    check_exponent,
+    check_indices,
+    check_labels,
+    check_range,
+    check_reduction,
+    check_tensor,
+    compute_dtype,
+)
+
+ARGUMENTS = """
+    Args:
+        inputs: logits `(..., C)`, any floating dtype.
+        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
+            background, `ignore_index` for rows that do not count.
+        reduction: "none", "sum" or "mean" (over the elements that count).
+        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
+        quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
+        ignore_index: the index of rows to leave out.
+        impl: "auto", "eager" or "compile", see `detloss.engine`.
+
+    Returns:
+        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
+
+    Raises:
+        ValueError: shapes that do not fit, an index or value out of range, targets or quality requiring grad.
+"""
+
+_WITHOUT_QUALITY = "\n".join(line for line in ARGUMENTS.split("\n") if "quality:" not in line).replace(
+    " or quality", ""
+)
 
 
-def elementwise(
-    formula: Callable[..., Tensor],
+def elementwise_loss(
+    formula: Callable[..., Tensor] | None = None,
+    *,
+    exponents: tuple[str, ...] = (),
+    largest_alpha: float = 1.0,
+    quality: bool = False,
+    bool_targets: bool = False,
+) -> Callable[..., Any]:
+    """Turn a formula into a loss: `formula(logits, targets, hyper=default, ...)`, elementwise.
+
+    The loss has the signature `(inputs, targets, <hyperparameters>, reduction="none", *, <keyword-only
+    hyperparameters>, weight=None, ignore_index=-100, impl="auto")`, and goes wherever a loss of this package
+    does (`linear_loss`, the command line). The formula sees logits and targets of one shape in float32
+    (float64), and hyperparameters as numbers or tensors that broadcast against the logits; None, strings and
+    booleans as they are. It uses torch functions and no branch on a tensor's value, so that it can be traced.
+
+    A formula with a parameter `positive` gets a boolean mask there: the elements of the rows' classes, or
+    dense targets above 0. One with a parameter `alpha` gets None for off, a number, or one per class.
+
+    Args:
+        formula: see above; its docstring becomes the loss's, with the shared arguments appended.
+        exponents: names of hyperparameters that are at least 0, numbers or 0-dim tensors, and whose defaults
+            get a compiled loop of their own: a constant power is several times faster than any.
+        largest_alpha: upper end of `alpha`, if the formula has one.
+        quality: the loss has the argument `quality`, the soft label of a row's class.
+        bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices: labels
+            that are never soft save arithmetic.
+
+    Example:
+        >>> @elementwise_loss
+        ... def tempered_bce(logits, targets, tau=1.0):
+        ...     return torch.nn.functional.softplus(logits / tau) - targets * logits / tau
+        >>> tempered_bce(torch.zeros(2, 3), torch.tensor([1, 3]), tau=2.0, reduction="sum")
+        tensor(4.1589)
+    """
+    if formula is None:
+        return partial(
+            elementwise_loss,
+            exponents=exponents,
+            largest_alpha=largest_alpha,
+            quality=quality,
+            bool_targets=bool_targets,
+        )
+    asked = dict(list(inspect.signature(formula).parameters.items())[2:])
+    wants_positive = asked.pop("positive", None) is not None
+    signature = _signature(formula, asked, quality)
+    defaults = {name: parameter.default for name, parameter in list(signature.parameters.items())[2:]}
+    positional = [name for name in defaults if signature.parameters[name].kind is _POSITIONAL]
+    usual = {name: defaults[name] for name in exponents}
+
+    @wraps(formula)
+    def loss(inputs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        given = dict(zip(positional, args)) | kwargs
+        if len(given) < len(args) + len(kwargs) or given.keys() - defaults.keys():
+            signature.bind(inputs, targets, *args, **kwargs)  # raises Python's own TypeError
+        given = defaults | given
+        reduction, weight, soft = given["reduction"], given["weight"], given.get("quality")
+        check_reduction(reduction)
+        dtype = compute_dtype(inputs)
+        check_labels("targets", targets)
+        if not targets.is_floating_point():
+            targets = targets.long()
+        counted = _check_targets(inputs, targets, soft, given["ignore_index"])
+        hyper = {name: given[name] for name in asked}
+        for name in exponents:
+            check_exponent(name, hyper[name])
+        if "alpha" in asked:
+            hyper["alpha"] = align_alpha(hyper["alpha"], inputs, largest_alpha)
+        for name, value in hyper.items():
+            if isinstance(value, Tensor):
+                hyper[name] = broadcastable(name, value, inputs).to(dtype)
+        if weight is not None:
+            check_tensor("weight", weight)
+            if not targets.is_floating_point() and weight.shape == inputs.shape[:-1]:
+                weight = weight.unsqueeze(-1)
+            broadcastable("weight", weight, inputs)
+        aligned = partial(_Aligned, formula, wants_positive, bool_targets and soft is None)
+
+        def eagerly() -> Tensor:
+            each = aligned(None if counted is None else given["ignore_index"])
+            value = each(inputs.to(dtype), targets, weight, soft, **hyper)
+            return reduce(value, reduction, _count(inputs, counted), inputs)
+
+        if fusable(given["impl"], formula.__name__, inputs, {"weight": weight, **hyper}):
+            rest = {"weight": weight, "quality": soft, **hyper}
+            each = aligned(given["ignore_index"])
+            value = _in_one_pass(
+                each, inputs, targets, rest, counted, reduction, usual, given["impl"], eagerly
+            )
+            if value is not None:
+                return value
+        if targets.is_floating_point():
+            check_range("targets", targets)
+        return eagerly()
+
+    loss.__signature__ = signature  # type: ignore[attr-defined]
+    loss.__doc__ = (
+        inspect.cleandoc(formula.__doc__ or "")
+        + "\n"
+        + (inspect.cleandoc(ARGUMENTS if quality else _WITHOUT_QUALITY))
+    )
+    return loss
+
+
+_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _signature(
+    formula: Callable[..., Tensor], asked: dict[str, inspect.Parameter], quality: bool
+) -> inspect.Signature:
+    """The loss's signature: the formula's hyperparameters, and what every loss has."""
+    for name, parameter in asked.items():
+        if parameter.default is inspect.Parameter.empty or name in _SHARED:
+            reason = (
+                "has no default" if parameter.default is inspect.Parameter.empty else "is every loss's own"
+            )
+            raise ValueError(
+                f"{formula.__name__}: hyperparameter {name} {reason}; a formula is "
+                "formula(logits, targets, hyper=default, ...)"
+            )
+    before = [p for p in asked.values() if p.kind is _POSITIONAL]
+    after = [p for p in asked.values() if p.kind is not _POSITIONAL]
+    shared = [p for name, p in _SHARED.items() if quality or name != "quality"]
+    return inspect.Signature([*_TENSORS, *before, shared[0], *after, *shared[1:]], return_annotation=Tensor)
+
+
+def _shared(
     inputs: Tensor,
     targets: Tensor,
-    reduction: str,
+    reduction: str = "none",
     *,
-    alpha: float | Tensor | None = None,
-    pos_weight: Tensor | None = None,
     quality: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
-    with_positive: bool = False,
-    **hyper: object,
-) -> Tensor:
-    """Run a formula on aligned numbers and apply everything the module docstring lists.
+    impl: str = "auto",
+) -> None: ...
 
-    `pos_weight` is passed on to the formula (as are the other keywords), broadcast against its logits.
-    `with_positive` gives the formula the keyword `positive`, the boolean mask of the positive elements: those
-    of a row's class, or dense targets above 0.
+
+_TENSORS = list(inspect.signature(_shared).parameters.values())[:2]
+_SHARED = dict(list(inspect.signature(_shared).parameters.items())[2:])
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """The loss of each element: the formula, given targets in either form, weighed and without ignored rows.
+
+    Hashable, so that equal ones share a compiled pass; `ignore_index` is None where no row is left out.
     """
-    check_reduction(reduction)
-    dtype = compute_dtype(inputs)
-    alpha = align_alpha(alpha, inputs)
-    dense, positive, counted = _align_targets(inputs, targets, quality, ignore_index)
-    if pos_weight is not None:
-        hyper["pos_weight"] = broadcastable("pos_weight", pos_weight, inputs).to(dtype)
-    if with_positive:
-        hyper["positive"] = dense > 0 if positive is None else positive
-    loss = formula(inputs.to(dtype), dense, **hyper)
-    if alpha is not None:
-        alpha = alpha if isinstance(alpha, Tensor) else torch.full((), alpha, dtype=dtype, device=loss.device)
-        loss = loss * torch.lerp(1 - alpha, alpha, dense)
-    if weight is not None:
-        check_tensor("weight", weight)
-        if positive is not None and weight.shape == inputs.shape[:-1]:
-            weight = weight.unsqueeze(-1)
-        loss = loss * broadcastable("weight", weight, inputs).to(dtype)
-    if counted is None:
-        return reduce(loss, reduction, loss.numel(), inputs)
-    counted = counted.unsqueeze(-1)
-    loss = loss.masked_fill(~counted, 0)
-    return reduce(loss, reduction, counted.sum() * inputs.shape[-1], inputs)
+
+    formula: Callable[..., Tensor]
+    wants_positive: bool
+    bool_targets: bool
+    ignore_index: int | None
+    fixed: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def __name__(self) -> str:
+        return self.formula.__name__
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        weight: Tensor | None = None,
+        quality: Tensor | None = None,
+        **hyper: object,
+    ) -> Tensor:
+        counted = positive = None
+        if targets.is_floating_point():
+            labels = targets.to(inputs.dtype)
+        else:
+            if self.ignore_index is not None:
+                counted = (targets != self.ignore_index).unsqueeze(-1)
+            # 32 bits: half the work of 64, and no class is beyond
+            classes = torch.arange(inputs.shape[-1], dtype=torch.int32, device=targets.device)
+            positive = targets.to(torch.int32).unsqueeze(-1) == classes
+            label = torch.ones((), dtype=inputs.dtype, device=inputs.device)
+            if quality is not None:
+                label = quality.to(inputs.dtype).unsqueeze(-1)
+            labels = positive if self.bool_targets else torch.where(positive, label, torch.zeros_like(label))
+        if self.wants_positive:
+            hyper["positive"] = labels > 0 if positive is None else positive
+        loss = self.formula(inputs, labels, **dict(self.fixed), **hyper)
+        if weight is not None:
+            loss = loss * weight.to(loss.dtype)
+        return loss if counted is None else loss.masked_fill(~counted, 0)
+
+
+def _in_one_pass(
+    aligned: _Aligned,
+    inputs: Tensor,
+    targets: Tensor,
+    given: dict[str, Any],
+    counted: Tensor | None,
+    reduction: str,
+    usual: dict[str, float],
+    impl: str,
+    eagerly: Callable[[], Tensor],
+) -> Tensor | None:
+    """The loss by `fused`, on views of N rows and C classes."""
+    classes = inputs.shape[-1] if inputs.ndim else 1
+    last = "C" if classes > 1 else "1"
+    dense = targets.is_floating_point()
+    flat = inputs.reshape(-1, classes).contiguous()
+    if dense:
+        constants = {"targets": Operand(targets.reshape(-1, classes).contiguous(), "N" + last)}
+    else:
+        constants = {"targets": Operand(targets.reshape(-1).contiguous(), "N")}
+    fixed = {}
+    for name, value in given.items():
+        if name in usual or (name in ("weight", "quality") and value is None):
+            continue
+        if name == "quality":
+            constants[name] = Operand(value.reshape(-1).contiguous(), "N")
+        elif isinstance(value, Tensor):
+            constants[name] = _operand(value, inputs.shape, last)
+        elif type(value) in (int, float):
+            constants[name] = Operand(number(value, compute_dtype(inputs)), "")
+        else:
+            fixed[name] = value
+    count = _count(inputs, counted)
+    count = count.to(compute_dtype(inputs)) if isinstance(count, Tensor) else count
+    return fused(
+        replace(aligned, fixed=tuple(fixed.items())),
+        {"inputs": Operand(flat, "N" + last)},
+        constants,
+        again=eagerly,
+        arguments=(inputs,),
+        shape=inputs.shape,
+        dtype=result_dtype(reduction, inputs),
+        scale={"none": None, "sum": 1.0, "mean": 1 / at_least_one(count)}[reduction],
+        exponents={name: given[name] for name in usual},
+        usual=usual,
+        watched="targets" if dense else None,
+        check=check_bounds,
+        impl=impl,
+    )
+
+
+def _operand(values: Tensor, shape: torch.Size, last: str) -> Operand:
+    """A tensor that broadcasts to the logits, as it broadcasts to their view of N rows and C classes."""
+    if values.numel() == 1:
+        return Operand(values.reshape(()), "")
+    if values.shape[-1] == 1:
+        return Operand(values.expand(*shape[:-1], 1).reshape(-1, 1).contiguous(), "N1")
+    if values.numel() == values.shape[-1]:
+        return Operand(values.reshape(1, -1).contiguous(), "1" + last)
+    return Operand(values.expand(shape).reshape(-1, shape[-1]).contiguous(), "N" + last)
+
+
+def _check_targets(
+    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int
+) -> Tensor | None:
+    """ValueError where targets of either form do not fit; the mask of rows that count, None for all."""
+    if targets.is_floating_point():
+        if targets.shape != inputs.shape:
+            raise ValueError(
+                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets have "
+                f"the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
+            )
+        if quality is not None:
+            raise ValueError("quality goes with integer targets; floating targets are soft labels already")
+        return None
+    if not inputs.ndim or targets.shape != inputs.shape[:-1]:
+        raise ValueError(
+            f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices have "
+            f"shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
+        )
+    if quality is not None:
+        check_labels("quality", quality)
+        if quality.shape != targets.shape:
+            raise ValueError(
+                f"quality has shape {tuple(quality.shape)}; it holds one value per row, {tuple(targets.shape)}"
+            )
+        check_range("quality", quality)
+    classes = inputs.shape[-1]
+    meaning = f"classes 0..{classes - 1}, {classes} (background)" if classes else "0 (background)"
+    return check_indices(targets, classes + 1, ignore_index, meaning)
+
+
+def _count(inputs: Tensor, counted: Tensor | None) -> int | Tensor:
+    return inputs.numel() if counted is None else counted.sum() * inputs.shape[-1]
 
 
 def power(base: Tensor, exponent: float | Tensor) -> Tensor:
@@ -92,174 +370,19 @@ def power(base: Tensor, exponent: float | Tensor) -> Tensor:
 def reduce(loss: Tensor, reduction: str, count: int | Tensor, inputs: Tensor) -> Tensor:
     """The reduced loss, its dtype as the module docstring says; `count` divides the mean."""
     if reduction == "none":
-        return loss if torch.is_autocast_enabled(inputs.device.type) else loss.to(inputs.dtype)
+        return loss.to(result_dtype(reduction, inputs))
     if reduction == "sum":
         return loss.sum()
-    return loss.sum() / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+    return loss.sum() / at_least_one(count)
 
 
-def compute_dtype(inputs: Tensor) -> torch.dtype:
-    """The dtype of the arithmetic; ValueError where the inputs are not floating."""
-    check_tensor("inputs", inputs)
-    if not inputs.is_floating_point():
-        raise ValueError(
-            f"inputs are {inputs.dtype}; logits must be floating: pass the raw outputs, not classes"
-        )
-    return torch.float64 if inputs.dtype == torch.float64 else torch.float32
+def result_dtype(reduction: str, inputs: Tensor) -> torch.dtype:
+    """The dtype of a reduced loss, as the module docstring says."""
+    if reduction == "none" and not torch.is_autocast_enabled(inputs.device.type):
+        return inputs.dtype
+    return compute_dtype(inputs)
 
 
-def check_reduction(reduction: str) -> None:
-    """ValueError unless the reduction is one of "none", "mean", "sum"."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction is {reduction!r}; it may be one of {', '.join(map(repr, REDUCTIONS))}")
-
-
-def check_exponent(name: str, value: float | Tensor) -> None:
-    """ValueError unless an exponent (gamma, beta) is at least 0, a number or a tensor of no dimensions."""
-    if isinstance(value, Tensor):
-        if value.ndim:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; it may be a number or a 0-dim tensor")
-        if not _readable(value):
-            return
-        value = value.item()
-    if not value >= 0:
-        raise ValueError(f"{name} is {value}; it must be at least 0")
-
-
-def check_alpha(alpha: float | Tensor | None, upper: float = 1.0) -> None:
-    """ValueError unless alpha is None, a number up to `upper`, or a tensor of numbers from 0 to it."""
-    if isinstance(alpha, Tensor):
-        if _readable(alpha) and alpha.numel():
-            low, high = (bound.item() for bound in alpha.detach().aminmax())
-            if not (low >= 0 and high <= upper):
-                raise ValueError(
-                    f"alpha holds values from {low:g} to {high:g}; as a tensor it must be in [0, {upper:g}] "
-                    "(only a number is off where it is negative)"
-                )
-    elif alpha is not None and not alpha <= upper:
-        raise ValueError(f"alpha is {alpha}; it must be in [0, {upper:g}], or None or negative for off")
-
-
-def align_alpha(alpha: float | Tensor | None, inputs: Tensor, upper: float = 1.0) -> float | Tensor | None:
-    """Alpha ready for the arithmetic, None where it is off; ValueError as in `check_alpha`, or by shape."""
-    check_alpha(alpha, upper)
-    if isinstance(alpha, Tensor):
-        if alpha.shape not in ((), inputs.shape[-1:]):
-            raise ValueError(
-                f"alpha has shape {tuple(alpha.shape)}; it may be a number or, one per class, "
-                f"{tuple(inputs.shape[-1:])}"
-            )
-        return alpha.to(compute_dtype(inputs))
-    return None if alpha is None or alpha < 0 else alpha
-
-
-def check_tensor(name: str, values: object) -> None:
-    """ValueError unless an argument is a tensor."""
-    if not isinstance(values, Tensor):
-        found = values if isinstance(values, (int, float)) else f"a {type(values).__name__}"
-        raise ValueError(f"{name} is {found}; it must be a tensor")
-
-
-def check_labels(name: str, values: Tensor) -> None:
-    """ValueError unless targets are a tensor, of numbers, that asks for no gradient: it would get none."""
-    check_tensor(name, values)
-    if values.dtype == torch.bool:
-        raise ValueError(f"{name} is bool; pass {name}.float() where it is numbers, or class indices")
-    if values.requires_grad:
-        raise ValueError(f"{name} requires grad, but targets are constants of a loss: pass {name}.detach()")
-
-
-def check_range(name: str, values: Tensor) -> None:
-    """ValueError, on the CPU only, where soft targets leave [0, 1] by more than rounding."""
-    if not _readable(values) or not values.numel():
-        return
-    low, high = values.detach().aminmax()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"{name} must lie in [0, 1], found values from {low.item():g} to {high.item():g}; "
-            "classes go in as integers, elements to leave out get weight 0"
-        )
-
-
-def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str) -> Tensor | None:
-    """The mask of the rows that count; ValueError unless an index is in 0..allowed-1 or `ignore_index`.
-
-    None where Python sees that all count: that saves the caller its passes over the loss.
-    """
-    counted = targets != ignore_index
-    wrong = counted & ((targets < 0) | (targets >= allowed))
-    if _readable(wrong):
-        if wrong.any():
-            place = tuple(wrong.nonzero()[0].tolist())
-            raise ValueError(
-                f"targets{list(place)} is {targets[place].item()}; allowed are {meaning} "
-                f"and {ignore_index} (ignored)"
-            )
-        return None if counted.all() else counted
-    if wrong.device.type in ("cpu", "cuda") and not _transformed(wrong):
-        torch._assert_async(
-            ~wrong.any(), f"targets hold an index that is none of {meaning} and {ignore_index}"
-        )
-    return counted
-
-
-def _align_targets(
-    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Dense targets of the inputs' shape; for indices also the positive elements and the rows that count."""
-    dtype, shape = compute_dtype(inputs), tuple(inputs.shape)
-    check_labels("targets", targets)
-    if targets.is_floating_point():
-        if targets.shape != inputs.shape:
-            raise ValueError(
-                f"targets have shape {tuple(targets.shape)}, inputs {shape}; floating targets have "
-                f"the inputs' shape (class indices are integers of shape {shape[:-1]})"
-            )
-        if quality is not None:
-            raise ValueError("quality goes with integer targets; floating targets are soft labels already")
-        check_range("targets", targets)
-        return targets.to(dtype), None, None
-    if not inputs.ndim or targets.shape != inputs.shape[:-1]:
-        raise ValueError(
-            f"integer targets have shape {tuple(targets.shape)}, inputs {shape}; class indices have shape "
-            f"{shape[:-1]} (for a 0/1 target per logit pass targets.float())"
-        )
-    classes = inputs.shape[-1]
-    targets = targets.long()
-    meaning = f"classes 0..{classes - 1}, {classes} (background)" if classes else "0 (background)"
-    counted = check_indices(targets, classes + 1, ignore_index, meaning)
-    positive = targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)
-    if quality is None:
-        return positive.to(dtype), positive, counted
-    check_labels("quality", quality)
-    if quality.shape != targets.shape:
-        raise ValueError(
-            f"quality has shape {tuple(quality.shape)}; it holds one value per row, {tuple(targets.shape)}"
-        )
-    check_range("quality", quality)
-    return torch.where(positive, quality.to(dtype).unsqueeze(-1), 0), positive, counted
-
-
-def broadcastable(name: str, values: Tensor, inputs: Tensor) -> Tensor:
-    """The values; ValueError unless broadcasting them against the inputs gives the shape of the inputs."""
-    check_tensor(name, values)
-    fits = values.ndim <= inputs.ndim and all(
-        size in (1, whole) for size, whole in zip(reversed(values.shape), reversed(inputs.shape))
-    )
-    if not fits:
-        raise ValueError(
-            f"{name} has shape {tuple(values.shape)}, which does not broadcast to {tuple(inputs.shape)}"
-        )
-    return values
-
-
-def _readable(values: Tensor) -> bool:
-    """Whether Python may look at the values: free on the CPU, a synchronisation or an error elsewhere."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not _transformed(values)
-
-
-def _transformed(values: Tensor) -> bool:
-    """Whether the values stand for several, under `vmap` or another transform of `torch.func`."""
-    if torch.compiler.is_compiling():  # which traces this function, but not the other
-        return torch._C._functorch.is_batchedtensor(values)
-    return torch._C._functorch.is_functorch_wrapped_tensor(values)
+def at_least_one(count: int | Tensor) -> int | Tensor:
+    """What a mean divides by."""
+    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

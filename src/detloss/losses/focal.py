@@ -3,31 +3,20 @@
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, bce, flipped, flipped_bce
-from detloss.losses.elementwise import check_alpha, check_exponent, elementwise, power
+from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, balance, cross_entropy, from_margin, margin
+from detloss.losses.checks import check_alpha, check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
 from detloss.losses.module import keep, kept, one_weight, shown
 
 
-def focal(
-    logits: Tensor, targets: Tensor, *, gamma: float | Tensor, pos_weight: Tensor | None = None
-) -> Tensor:
-    """(1-p_t)^γ BCE with p_t = p t + (1-p)(1-t)."""
-    z, u = flipped(logits, targets)
-    miss = torch.addcmul(u, torch.sigmoid(z), torch.rsub(u, 1, alpha=2))  # 1-p_t = u + (1-2u) σ(z)
-    ce = flipped_bce(z, u) if pos_weight is None else bce(logits, targets, pos_weight=pos_weight)
-    return power(miss, gamma) * ce
-
-
+@elementwise_loss(exponents=("gamma",), bool_targets=True)
 def sigmoid_focal_loss(
-    inputs: Tensor,
+    logits: Tensor,
     targets: Tensor,
     alpha: float | Tensor | None = 0.25,
     gamma: float | Tensor = 2.0,
-    reduction: str = "none",
     *,
     pos_weight: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
 ) -> Tensor:
     """Focal loss on logits, one sigmoid per class.
 
@@ -40,38 +29,24 @@ def sigmoid_focal_loss(
     Convention: alpha weighs the positives, 1-alpha the negatives (torchvision, mmdet, fvcore). On soft
     targets this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and
     γ = 2 at p = .122. Use `quality_focal_loss` where a score shall learn a soft label such as an IoU.
+    "sum" and "mean" do not divide by positives: a detector does that itself.
 
-    Args:
-        inputs: logits `(..., C)`, any floating dtype.
-        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
-            background, `ignore_index` for rows that do not count.
+    Hyperparameters:
         alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
         gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        reduction: "none", "sum" or "mean" (over the elements that count). A detector divides a sum.
         pos_weight: factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
-        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
-        ignore_index: the index of rows to leave out.
-
-    Returns:
-        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
-
-    Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets that require grad.
 
     Source: Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5.
     """
-    check_exponent("gamma", gamma)
-    return elementwise(
-        focal,
-        inputs,
-        targets,
-        reduction,
-        alpha=alpha,
-        pos_weight=pos_weight,
-        weight=weight,
-        ignore_index=ignore_index,
-        gamma=gamma,
-    )
+    m, u = margin(logits, targets)
+    ce = from_margin(m, u) if pos_weight is None else cross_entropy(logits, targets, pos_weight)
+    return balance(alpha, targets, power(miss(m, u), gamma) * ce)
+
+
+def miss(m: Tensor, u: Tensor | float) -> Tensor:
+    """1-p_t of `margin`: u + (1-2u) σ(-m)."""
+    wrong = torch.sigmoid(-m)
+    return torch.addcmul(u, wrong, torch.rsub(u, 1, alpha=2)) if isinstance(u, Tensor) else wrong
 
 
 class SigmoidFocalLoss(nn.Module):
@@ -86,6 +61,7 @@ class SigmoidFocalLoss(nn.Module):
         pos_weight: Tensor | None = None,
         weight: Tensor | None = None,
         ignore_index: int = -100,
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
@@ -98,6 +74,7 @@ class SigmoidFocalLoss(nn.Module):
             pos_weight=pos_weight,
             weight=weight,
             ignore_index=ignore_index,
+            impl=impl,
         )
 
     @classmethod

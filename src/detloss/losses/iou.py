@@ -5,7 +5,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from detloss.boxes import paired_box_iou
-from detloss.losses.elementwise import broadcastable, check_reduction, reduce
+from detloss.losses.checks import broadcastable, check_reduction
+from detloss.losses.elementwise import reduce
 from detloss.losses.module import keep, kept, shown
 
 

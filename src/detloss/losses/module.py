@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detloss.losses.elementwise import check_reduction, check_tensor
+from detloss.losses.checks import check_reduction, check_tensor
 
 
 def keep(module: nn.Module, **hyper: Any) -> None:

@@ -3,32 +3,19 @@
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import flipped, flipped_bce
-from detloss.losses.elementwise import check_alpha, check_exponent, elementwise, power
+from detloss.losses.binary_cross_entropy import balance, from_margin, margin
+from detloss.losses.checks import check_alpha, check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
 from detloss.losses.module import keep, kept, shown
 
 
-def quality_focal(logits: Tensor, targets: Tensor, *, beta: float | Tensor) -> Tensor:
-    """|y-p|^β BCE."""
-    z, u = flipped(logits, targets)
-    error = torch.sigmoid(z) - u  # ±(p-y)
-    if (
-        isinstance(beta, Tensor) or beta % 2
-    ):  # an even power needs no abs, whose slope at 0 hides the curvature
-        error = error.abs()
-    return power(error, beta) * flipped_bce(z, u)
-
-
+@elementwise_loss(exponents=("beta",), quality=True, bool_targets=True)
 def quality_focal_loss(
-    inputs: Tensor,
+    logits: Tensor,
     targets: Tensor,
     beta: float | Tensor = 2.0,
-    reduction: str = "none",
     *,
     alpha: float | Tensor | None = None,
-    quality: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
 ) -> Tensor:
     """Quality focal loss on logits: the score learns a soft label, usually the IoU of the predicted box.
 
@@ -40,37 +27,18 @@ def quality_focal_loss(
     Convention: elementwise, as the paper; mmdet sums over the classes before it averages. The paper has no
     alpha.
 
-    Args:
-        inputs: logits `(..., C)`, any floating dtype.
-        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
-            background, `ignore_index` for rows that do not count.
+    Hyperparameters:
         beta: β ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        reduction: "none", "sum" or "mean" (over the elements that count).
         alpha: weight by label, alpha y + (1-alpha)(1-y): a number or tensor `(C,)`; off: None, number < 0.
-        quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
-        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
-        ignore_index: the index of rows to leave out.
-
-    Returns:
-        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
-
-    Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets or quality requiring grad.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 5.
     """
-    check_exponent("beta", beta)
-    return elementwise(
-        quality_focal,
-        inputs,
-        targets,
-        reduction,
-        alpha=alpha,
-        quality=quality,
-        weight=weight,
-        ignore_index=ignore_index,
-        beta=beta,
-    )
+    m, u = margin(logits, targets)
+    error = torch.sigmoid(-m) - u  # ±(p-y)
+    # an even power needs no abs, whose slope at 0 hides the curvature
+    if isinstance(beta, Tensor) or beta % 2:
+        error = error.abs()
+    return balance(alpha, targets, power(error, beta) * from_margin(m, u))
 
 
 class QualityFocalLoss(nn.Module):
@@ -83,11 +51,12 @@ class QualityFocalLoss(nn.Module):
         *,
         alpha: float | Tensor | None = None,
         ignore_index: int = -100,
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         check_exponent("beta", beta)
         check_alpha(alpha)
-        keep(self, beta=beta, reduction=reduction, alpha=alpha, ignore_index=ignore_index)
+        keep(self, beta=beta, reduction=reduction, alpha=alpha, ignore_index=ignore_index, impl=impl)
 
     def forward(
         self, inputs: Tensor, targets: Tensor, *, quality: Tensor | None = None, weight: Tensor | None = None

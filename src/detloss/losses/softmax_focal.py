@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.elementwise import (
+from detloss.losses.checks import (
     check_exponent,
     check_indices,
     check_labels,
@@ -12,9 +12,8 @@ from detloss.losses.elementwise import (
     check_reduction,
     check_tensor,
     compute_dtype,
-    power,
-    reduce,
 )
+from detloss.losses.elementwise import power, reduce
 from detloss.losses.module import keep, kept, shown
 
 

@@ -5,34 +5,20 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import bce
-from detloss.losses.elementwise import align_alpha, check_alpha, check_exponent, elementwise, power
+from detloss.losses.binary_cross_entropy import from_margin, margin
+from detloss.losses.checks import check_alpha, check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
 from detloss.losses.module import keep, kept, shown
 
 
-def varifocal(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    positive: Tensor,
-    negative_weight: float | Tensor,
-    gamma: float | Tensor,
-) -> Tensor:
-    """y BCE for positives, negative_weight p^γ BCE for negatives."""
-    turned_down = negative_weight * power(torch.sigmoid(logits), gamma)
-    return torch.where(positive, targets, turned_down) * bce(logits, targets)
-
-
+@elementwise_loss(exponents=("gamma",), largest_alpha=math.inf, quality=True, bool_targets=True)
 def varifocal_loss(
-    inputs: Tensor,
+    logits: Tensor,
     targets: Tensor,
     alpha: float | Tensor | None = 0.75,
     gamma: float | Tensor = 2.0,
-    reduction: str = "none",
     *,
-    quality: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
+    positive: Tensor,
 ) -> Tensor:
     """Varifocal loss on logits: the score learns an IoU, and easy negatives weigh hardly anything.
 
@@ -41,40 +27,19 @@ def varifocal_loss(
     Convention: alpha scales the *negatives* (it is not the alpha of focal loss). The weight p^γ carries
     gradient, as in mmdet, PaddleDetection and ultralytics; D-FINE and DEIM detach it. With class indices a
     row's class is a positive also where its quality is 0 and then weighs nothing (PP-YOLOE, YOLOv6,
-    ultralytics); in the dense form, as in mmdet, a target of 0 is a negative.
+    ultralytics); in the dense form, as in mmdet, a target of 0 is a negative. Peers divide the sum by Σ y.
 
-    Args:
-        inputs: logits `(..., C)`, any floating dtype.
-        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
-            background, `ignore_index` for rows that do not count.
+    Hyperparameters:
         alpha: factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or a number < 0 is off (1).
         gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        reduction: "none", "sum" or "mean" (over the elements that count). Peers divide the sum by Σ y.
-        quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
-        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
-        ignore_index: the index of rows to leave out.
-
-    Returns:
-        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
-
-    Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets or quality requiring grad.
 
     Source: Zhang et al., VarifocalNet, arXiv:2008.13367, eq. 2.
     """
-    check_exponent("gamma", gamma)
-    alpha = align_alpha(alpha, inputs, upper=math.inf)
-    return elementwise(
-        varifocal,
-        inputs,
-        targets,
-        reduction,
-        quality=quality,
-        weight=weight,
-        ignore_index=ignore_index,
-        with_positive=True,
-        negative_weight=1.0 if alpha is None else alpha,
-        gamma=gamma,
+    turned_down = power(torch.sigmoid(logits), gamma)
+    if alpha is not None:
+        turned_down = alpha * turned_down
+    return torch.where(positive, targets.to(logits.dtype), turned_down) * from_margin(
+        *margin(logits, targets)
     )
 
 
@@ -88,11 +53,12 @@ class VarifocalLoss(nn.Module):
         reduction: str = "mean",
         *,
         ignore_index: int = -100,
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
         check_alpha(alpha, upper=math.inf)
-        keep(self, alpha=alpha, gamma=gamma, reduction=reduction, ignore_index=ignore_index)
+        keep(self, alpha=alpha, gamma=gamma, reduction=reduction, ignore_index=ignore_index, impl=impl)
 
     def forward(
         self, inputs: Tensor, targets: Tensor, *, quality: Tensor | None = None, weight: Tensor | None = None

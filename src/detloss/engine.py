@@ -1,0 +1,445 @@
+"""How a formula is run: eagerly under autograd, or as one fused pass for value and gradient.
+
+A loss is a function of tensors, written once. `impl="eager"` calls it and lets autograd do the rest: a dozen
+passes over memory and as many buffers kept. `impl="compile"` traces the function together with its gradient,
+compiles both into one loop (Inductor: C++ on a CPU, Triton on a GPU) and keeps nothing but the gradient for
+the backward pass. `impl="auto"` takes the fused pass from `AUTO_ELEMENTS` elements on.
+
+One pass is compiled per function, dtypes, form of the arguments and reduction, never per size or
+hyperparameter: sizes are symbols, numbers are 0-dim tensors. Only exponents have a second loop, for the
+loss's own default, compiled along with the first: a constant square costs a product, any other power costs
+more than all the rest of the loss.
+"""
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+IMPLS = ("auto", "eager", "compile")
+
+AUTO_ELEMENTS = {"cpu": 2**15, "cuda": 2**15}
+"""From how many elements on "auto" compiles, by device type; never on others.
+
+The fused pass is faster at any size (docs/speed.md), so smaller calls take it too once it is there; but what it
+saves them does not pay for the seconds of compiling.
+"""
+
+
+class Operand(NamedTuple):
+    """A tensor and the names of its dimensions: a letter for each size, a digit for a fixed one."""
+
+    values: Tensor
+    dims: str
+
+
+def check_impl(impl: str) -> None:
+    """ValueError unless impl is "auto", "eager" or "compile"."""
+    if impl not in IMPLS:
+        raise ValueError(f"impl is {impl!r}; it may be one of {', '.join(map(repr, IMPLS))}")
+
+
+def fusable(impl: str, name: str, inputs: Tensor, constants: Mapping[str, object]) -> bool:
+    """Whether the loss of this name may take the fused pass; ValueError where that would be wrong.
+
+    Inside the caller's `torch.compile`, `torch.func` transforms, forward-mode derivatives, dispatch modes and
+    for tensor subclasses the formula itself is run: there it is traced, or has to be seen.
+    `constants` are the arguments that get no gradient from the fused pass.
+    """
+    check_impl(impl)
+    if impl == "eager" or torch.compiler.is_compiling():
+        return False
+    if impl == "auto" and _small(inputs) and name not in _compiled:
+        return False
+    if (
+        inputs.dtype not in _DTYPES
+        or not inputs.numel()
+        or type(inputs) not in (Tensor, torch.nn.Parameter)
+        or _intercepted()
+    ):
+        return False
+    if impl == "auto" and inputs.device.type in _broken:
+        return False
+    for name, values in constants.items():
+        if isinstance(values, Tensor) and values.requires_grad and torch.is_grad_enabled():
+            if impl == "compile":
+                raise ValueError(
+                    f'{name} requires grad and the fused pass gives it none: pass impl="eager", or '
+                    f"{name}.detach()"
+                )
+            return False
+    return True
+
+
+def _small(inputs: Tensor) -> bool:
+    return inputs.numel() < AUTO_ELEMENTS.get(inputs.device.type, math.inf)
+
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _intercepted() -> bool:
+    """Whether a transform of `torch.func`, a forward-mode derivative or a dispatch mode is active."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+    )
+
+
+def fused(
+    formula: Callable[..., Tensor],
+    inputs: Mapping[str, Operand],
+    constants: Mapping[str, Operand],
+    *,
+    again: Callable[[], Tensor],
+    arguments: tuple[Tensor, ...],
+    shape: torch.Size,
+    dtype: torch.dtype,
+    scale: float | Tensor | None,
+    reduced: int | None = None,
+    exponents: Mapping[str, float | Tensor] | None = None,
+    usual: Mapping[str, float] | None = None,
+    watched: str | None = None,
+    check: Callable[[float, float], None] | None = None,
+    impl: str = "auto",
+) -> Tensor | None:
+    """`formula(**inputs, **constants, **exponents)` in one pass that also finds the gradients of `inputs`.
+
+    Args:
+        formula: hashable, a pure function of tensors, its `inputs` in float32 (float64); gives one loss per
+            element or per row. Equal formulas share their compiled pass.
+        inputs: what gets a gradient, contiguous.
+        constants: all other tensors.
+        again: the eager expression of the whole result, for second derivatives with respect to `arguments`.
+        arguments: the caller's tensors that `inputs` are views of, in the same order.
+        shape: of the loss where `scale` is None.
+        dtype: of the result.
+        scale: None for the loss of each element, a number for their sum times this number.
+        reduced: the dimension of the arguments that the loss does not have, if there is one.
+        exponents: hyperparameters whose defaults, `usual`, have a loop of their own.
+        watched: a constant whose smallest and largest value are found on the way, for `check`, on a CPU.
+        impl: "auto" or "compile".
+
+    Returns:
+        The loss; None where impl is "auto" and there is no way to compile, which is said once.
+
+    Raises:
+        RuntimeError: impl is "compile" and there is no way to compile.
+    """
+    exponents, usual = exponents or {}, usual or {}
+    with_gradient = torch.is_grad_enabled()
+    needed = tuple(with_gradient and argument.requires_grad for argument in arguments)
+    first = arguments[0]
+    compute = torch.float64 if first.dtype == torch.float64 else torch.float32
+    constants = dict(constants)
+    if scale is not None:
+        constants["scale"] = Operand(scale if isinstance(scale, Tensor) else number(scale, compute), "")
+    as_usual = bool(usual) and all(type(value) is not Tensor for value in exponents.values())
+    as_usual = as_usual and first.device.type == "cpu" and exponents == usual
+    if not as_usual:
+        for name, value in exponents.items():
+            value = value.to(compute) if isinstance(value, Tensor) else number(value, compute)
+            constants[name] = Operand(value, "")
+    if first.device.type != "cpu":
+        watched = None
+    form = _Form(
+        formula,
+        tuple(
+            (name, dims, values.dtype, grad) for (name, (values, dims)), grad in zip(inputs.items(), needed)
+        ),
+        tuple((name, dims, values.dtype, values.device) for name, (values, dims) in constants.items()),
+        dtype,
+        first.device,
+        tuple(usual.items()) if as_usual else (),
+        watched,
+    )
+    run = _passes.get(form)
+    if run is None:
+        if impl == "auto" and _small(first):
+            return None
+        run = _compile(form, usual, impl)
+        if run is None:
+            return None
+    tensors = [operand.values.detach() for operand in (*inputs.values(), *constants.values())]
+
+    def once() -> tuple[Tensor, ...]:
+        value, *rest = run(*tensors)
+        if watched and check:
+            check(rest.pop(0).item(), rest.pop(0).item())
+        return (value.view(shape) if scale is None else value), *rest
+
+    if not any(needed):
+        return once()[0]
+    return _Fused.apply(once, again, needed, reduced, *arguments)
+
+
+class _Fused(torch.autograd.Function):
+    """The value now, the gradient kept for the backward pass: that and nothing else.
+
+    The arguments of the call are referred to, not copied, until the backward pass: a second derivative, which
+    the kept gradient does not have, is taken from the eager expression.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, once: Callable, again: Callable, needed: tuple, reduced: int | None, *arguments: Tensor
+    ) -> Tensor:
+        value, *gradients = once()
+        ctx.save_for_backward(*gradients)
+        ctx.again, ctx.arguments, ctx.reduced = again, arguments, reduced
+        ctx.versions = tuple(argument._version for argument in arguments)
+        ctx.kept = [
+            (argument.shape, argument.dtype) if need else None for argument, need in zip(arguments, needed)
+        ]
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = iter(ctx.saved_tensors)
+        if torch.is_grad_enabled():
+            return None, None, None, None, *_second(ctx, output_gradient)
+        shared = torch._C._autograd._get_current_graph_task_keep_graph()
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output_gradient)
+        if ctx.reduced is not None and output_gradient.ndim:
+            output_gradient = output_gradient.unsqueeze(ctx.reduced)
+        # A look at a number on the CPU is free and spares a pass over the gradient.
+        is_one = (
+            not wrapped
+            and not output_gradient.ndim
+            and output_gradient.device.type == "cpu"
+            and output_gradient.item() == 1
+        )
+        results: list[Tensor | None] = []
+        for kept in ctx.kept:
+            if kept is None:
+                results.append(None)
+                continue
+            shape, dtype = kept
+            gradient = next(gradients).view(shape)
+            if is_one:
+                # whoever keeps the graph may come back for it, and the caller may change what it gets
+                gradient = gradient.clone() if shared and gradient.dtype == dtype else gradient
+            elif shared or wrapped:
+                gradient = gradient * output_gradient
+            else:
+                gradient = gradient.mul_(output_gradient)
+            results.append(gradient.to(dtype))
+        if not shared:
+            ctx.again = ctx.arguments = None
+        return None, None, None, None, *results
+
+
+def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
+    """The gradients as functions of the arguments, for derivatives of derivatives."""
+    if any(argument._version != version for argument, version in zip(ctx.arguments, ctx.versions)):
+        raise RuntimeError(
+            "an argument of the loss was changed in place since: its second derivative cannot be taken; "
+            "pass a clone to the loss"
+        )
+    loss = ctx.again()
+    wanted = [argument for argument, kept in zip(ctx.arguments, ctx.kept) if kept is not None]
+    found = iter(
+        torch.autograd.grad(loss, wanted, output_gradient, create_graph=True, materialize_grads=True)
+    )
+    return [None if kept is None else next(found) for kept in ctx.kept]
+
+
+class _Form(NamedTuple):
+    """What a compiled pass depends on: all but sizes and numbers."""
+
+    formula: Callable[..., Tensor]
+    inputs: tuple[tuple[str, str, torch.dtype, bool], ...]
+    constants: tuple[tuple[str, str, torch.dtype, torch.device], ...]
+    dtype: torch.dtype
+    device: torch.device
+    usual: tuple[tuple[str, float], ...]
+    watched: str | None
+
+
+_passes: dict[_Form, Callable[..., Any]] = {}
+_compiled: set[str] = set()  # names of the formulas that have a pass
+_broken: dict[object, str] = {}  # device types without a compiler, formulas that cannot be compiled: why
+_lock = threading.Lock()
+
+
+@lru_cache(1024)
+def number(value: float, dtype: torch.dtype) -> Tensor:
+    """A number as a 0-dim tensor, which a compiled pass takes without being compiled again."""
+    return torch.tensor(value, dtype=dtype)
+
+
+def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[..., Any] | None:
+    """The pass for a form, and the one for its other exponents, so that no later call has to wait."""
+    with _lock:
+        if form in _passes:
+            return _passes[form]
+        reason = _broken.get(form.device.type) or _broken.get(form.formula)
+        if reason is None:
+            try:
+                for sibling in _siblings(form, usual):
+                    _passes[sibling] = _build(sibling)
+                _compiled.add(_name(form.formula))
+            except Exception as error:
+                reason = _why(error, form)
+                if impl == "auto":
+                    warnings.warn(f'{reason}; the loss runs eagerly. impl="eager" says nothing', stacklevel=5)
+        if reason is None:
+            return _passes[form]
+    if impl == "auto":
+        return None
+    raise RuntimeError(f'{reason}; or pass impl="eager"')
+
+
+def _siblings(form: _Form, usual: Mapping[str, float]) -> list[_Form]:
+    if not usual or form.device.type != "cpu":
+        return [form]
+    compute = torch.float64 if form.inputs[0][2] == torch.float64 else torch.float32
+    numbers = tuple((name, "", compute, torch.device("cpu")) for name in usual)
+    fixed = tuple(constant for constant in form.constants if constant[0] not in usual)
+    return [
+        form._replace(constants=fixed, usual=tuple(usual.items())),
+        form._replace(constants=fixed + numbers, usual=()),
+    ]
+
+
+def _why(error: Exception, form: _Form) -> str:
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InvalidCxxCompiler):
+            _broken["cpu"] = (
+                "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install g++; "
+                "conda: conda install gxx) or name it in the environment variable CXX"
+            )
+            return _broken["cpu"]
+        cause = cause.__cause__ or cause.__context__
+    first_line = str(error).strip().split("\n")[0]
+    reason = f"{_name(form.formula)} could not be compiled on {form.device.type} ({type(error).__name__}: {first_line})"
+    _broken[form.formula] = reason
+    return reason
+
+
+def _name(formula: Callable[..., Tensor]) -> str:
+    return getattr(formula, "__name__", repr(formula))
+
+
+SIZES = {"N": 8192, "C": 80, "L": 48}
+"""Sizes that stand for any other while a pass is traced; all different, or Inductor takes them for the same."""
+
+
+def _build(form: _Form) -> Callable[..., Any]:
+    from torch._inductor import standalone_compile
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    names = [name for name, *_ in (*form.inputs, *form.constants)]
+
+    def joint(*tensors: Tensor) -> tuple[Tensor, ...]:
+        """The value, the watched extremes, the gradients."""
+        given = dict(zip(names, tensors))
+        scale = given.pop("scale", None)
+        inputs = {name: given.pop(name) for name, *_ in form.inputs}
+        compute = torch.float64 if form.inputs[0][2] == torch.float64 else torch.float32
+        wanted = {name: inputs[name].to(compute) for name, _, _, needed in form.inputs if needed}
+        given |= {name: inputs[name].to(compute) for name in inputs if name not in wanted}
+
+        def loss_of(*values: Tensor) -> Tensor:
+            return form.formula(**dict(zip(wanted, values)), **given, **dict(form.usual))
+
+        if wanted:
+            loss, pull = torch.func.vjp(loss_of, *wanted.values())
+            one = torch.ones_like(loss) if scale is None else scale.to(compute).expand(loss.shape)
+            gradients = [_keep(gradient, inputs[name].dtype) for gradient, name in zip(pull(one), wanted)]
+        else:
+            loss, gradients = loss_of(), []
+        # float32 loses digits in sums of millions; on a GPU they are summed as a tree
+        wide = torch.float64 if form.device.type == "cpu" else compute
+        value = loss if scale is None else loss.sum(dtype=wide) * scale
+        extremes = [] if form.watched is None else [given[form.watched].amin(), given[form.watched].amax()]
+        return value.to(form.dtype), *extremes, *gradients
+
+    examples = [
+        torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
+        for _, dims, dtype, device in (
+            *((name, dims, dtype, form.device) for name, dims, dtype, _ in form.inputs),
+            *form.constants,
+        )
+    ]
+    with (
+        warnings.catch_warnings(),
+        torch.autocast(form.device.type, enabled=False),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        warnings.simplefilter("ignore")  # torch's own, about its own code
+        graph = make_fx(joint, tracing_mode="symbolic", decomposition_table=DECOMPOSITIONS)(*examples)
+        _even(graph)
+        placeholders = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+        return standalone_compile(
+            graph, placeholders, dynamic_shapes="from_graph", options={"config_patches": OPTIONS}
+        )
+
+
+OPTIONS = {
+    "cpp.enable_floating_point_contract_flag": "fast",  # one rounding for a product and a sum
+    "cpp.dynamic_threads": True,  # else memory for as many threads as there were when it was compiled
+}
+
+
+def _keep(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient as kept: fp16 has no room for what loss scaling would still lift."""
+    return gradient if dtype == torch.float16 else gradient.to(dtype)
+
+
+# Inductor's own sigmoid, softplus and their derivatives take four exponentials and a slow logarithm. These share
+# one exponential, e^-|x|, which is found once in a pass.
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    small = torch.exp(-x.abs())
+    inverse = 1 / (1 + small)
+    return torch.where(x >= 0, inverse, small * inverse)
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    small = torch.exp(-x.abs())
+    return x.clamp(max=0) - _log1p(small), small
+
+
+def _log_sigmoid_backward(gradient: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
+    return gradient * _sigmoid(-x)
+
+
+def _even(graph: torch.fx.GraphModule) -> None:
+    """|-x| is |x|: the exponential of a logit and of its negative is the same one."""
+    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.abs.default):
+        inner = node.args[0]
+        if inner.target is torch.ops.aten.neg.default:
+            node.args = inner.args
+    graph.recompile()
+
+
+def _log1p(x: Tensor) -> Tensor:
+    """log(1+x) for x in [0, 1]: 2 artanh(x / (2+x)), in float32 to two units in the last place."""
+    if x.dtype == torch.float64:
+        return torch.log1p(x)
+    ratio = x / (2 + x)
+    square = ratio * ratio
+    series = 0.23239050535068312
+    for coefficient in (0.2170331500852329, 0.2859258341443817, 0.3999970135629409, 0.6666666733761366):
+        series = series * square + coefficient
+    return 2 * ratio + ratio * square * series
+
+
+DECOMPOSITIONS = {
+    torch.ops.aten.sigmoid.default: _sigmoid,
+    torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
+    torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward,
+}
