@@ -12,6 +12,7 @@ as zero, so such a box has no area and meets nothing.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -86,15 +87,8 @@ def paired_box_iou(
 
     Sources: GIoU arXiv:1902.09630; DIoU and CIoU arXiv:1911.08287; EIoU arXiv:2101.08158.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(KINDS)}")
-    if boxes1.shape != boxes2.shape:
-        raise ValueError(
-            f"boxes1 {tuple(boxes1.shape)} and boxes2 {tuple(boxes2.shape)} differ in shape; paired "
-            "boxes go row by row, for every combination use box_iou"
-        )
-    boxes1, boxes2 = _as_corners("boxes1", boxes1, fmt), _as_corners("boxes2", boxes2, fmt)
-    return _similarity(boxes1, boxes2, kind, eps, eps)
+    check_pair(boxes1, boxes2, kind, fmt)
+    return similarity(widened(boxes1).unbind(-1), widened(boxes2).unbind(-1), kind, fmt, eps, eps)
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
@@ -141,15 +135,26 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
 
 
 def _pairwise(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float = 1e-7, fmt: str = "xyxy") -> Tensor:
-    boxes1, boxes2 = _as_corners("boxes1", boxes1, fmt), _as_corners("boxes2", boxes2, fmt)
+    _check_boxes("boxes1", boxes1, fmt)
+    _check_boxes("boxes2", boxes2, fmt)
+    columns1 = widened(boxes1)[..., :, None, :].unbind(-1)
+    columns2 = widened(boxes2)[..., None, :, :].unbind(-1)
     # torchvision has no eps here: the smallest number turns 0/0 into 0 and changes nothing else.
-    tiny = torch.finfo(boxes1.dtype).tiny
-    return _similarity(boxes1[..., :, None, :], boxes2[..., None, :, :], kind, eps, tiny)
+    tiny = torch.finfo(columns1[0].dtype).tiny
+    return similarity(columns1, columns2, kind, fmt, eps, tiny)
 
 
-def _similarity(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float, area_eps: float) -> Tensor:
-    left1, top1, right1, bottom1 = boxes1.unbind(-1)
-    left2, top2, right2, bottom2 = boxes2.unbind(-1)
+def similarity(
+    columns1: Sequence[Tensor],
+    columns2: Sequence[Tensor],
+    kind: str,
+    fmt: str,
+    eps: float | Tensor,
+    area_eps: float | Tensor,
+) -> Tensor:
+    """The formulas of `paired_box_iou` for the four coordinates of either box, each a tensor of its own."""
+    left1, top1, right1, bottom1 = _corners(columns1, fmt)
+    left2, top2, right2, bottom2 = _corners(columns2, fmt)
     w1, h1 = (right1 - left1).clamp(min=0), (bottom1 - top1).clamp(min=0)
     w2, h2 = (right2 - left2).clamp(min=0), (bottom2 - top2).clamp(min=0)
     # relu and not clamp: boxes that only touch get no gradient from their intersection, as in torchvision
@@ -174,22 +179,44 @@ def _similarity(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float, area_eps:
         width_term = (w1 - w2).square() / (hull_w.square() + eps)
         return diou - width_term - (h1 - h2).square() / (hull_h.square() + eps)
     # atan(w/h) has the gradient 1/h at w = 0: a floor (eps is an area) keeps it small for collapsed boxes
-    floor = eps**0.5
-    angle = torch.atan(w1 / h1.clamp(min=floor)) - torch.atan(w2 / h2.clamp(min=floor))
+    h1, h2 = h1.clamp(min=eps**0.5), h2.clamp(min=eps**0.5)
+    # atan(w1/h1) - atan(w2/h2) as one angle, both being in [0, π/2): no digit is lost in the difference
+    angle = torch.atan((w1 * h2 - w2 * h1) / (h1 * h2 + w1 * w2))
     v = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
         alpha = v / (1 - iou + v + eps)
     return diou - alpha * v
 
 
-def _as_corners(name: str, boxes: Tensor, fmt: str) -> Tensor:
-    _check_boxes(name, boxes)
-    if fmt not in FORMATS:
-        raise ValueError(f"fmt is {fmt!r}; it may be one of {', '.join(FORMATS)}")
-    boxes = boxes if boxes.dtype == torch.float64 else boxes.float()
-    return boxes if fmt == "xyxy" else box_convert(boxes, fmt, "xyxy")
+def _corners(columns: Sequence[Tensor], fmt: str) -> Sequence[Tensor]:
+    if fmt == "xyxy":
+        return columns
+    x, y, w, h = columns
+    if fmt == "cxcywh":
+        x, y = x - w / 2, y - h / 2
+    return x, y, x + w, y + h
 
 
-def _check_boxes(name: str, boxes: Tensor) -> None:
+def widened(boxes: Tensor) -> Tensor:
+    """The boxes in the dtype of the arithmetic, float32 or float64."""
+    return boxes if boxes.dtype == torch.float64 else boxes.float()
+
+
+def check_pair(boxes1: Tensor, boxes2: Tensor, kind: str, fmt: str) -> None:
+    """ValueError unless kind and format are known and the boxes of equal shape, ending in 4."""
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(KINDS)}")
+    if boxes1.shape != boxes2.shape:
+        raise ValueError(
+            f"boxes1 {tuple(boxes1.shape)} and boxes2 {tuple(boxes2.shape)} differ in shape; paired "
+            "boxes go row by row, for every combination use box_iou"
+        )
+    _check_boxes("boxes1", boxes1, fmt)
+    _check_boxes("boxes2", boxes2, fmt)
+
+
+def _check_boxes(name: str, boxes: Tensor, fmt: str = "xyxy") -> None:
     if boxes.shape[-1:] != (4,):
         raise ValueError(f"{name} has shape {tuple(boxes.shape)}; a box tensor is (..., 4)")
+    if fmt not in FORMATS:
+        raise ValueError(f"fmt is {fmt!r}; it may be one of {', '.join(FORMATS)}")

@@ -14,7 +14,7 @@ more than all the rest of the loss.
 import math
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,8 +26,8 @@ IMPLS = ("auto", "eager", "compile")
 AUTO_ELEMENTS = {"cpu": 2**15, "cuda": 2**15}
 """From how many elements on "auto" compiles, by device type; never on others.
 
-The fused pass is faster at any size (docs/speed.md), so smaller calls take it too once it is there; but what it
-saves them does not pay for the seconds of compiling.
+The fused pass is faster at any size (docs/speed.md), so smaller calls take it too once it is there; but what
+it saves them does not pay for the seconds of compiling.
 """
 
 
@@ -44,7 +44,7 @@ def check_impl(impl: str) -> None:
         raise ValueError(f"impl is {impl!r}; it may be one of {', '.join(map(repr, IMPLS))}")
 
 
-def fusable(impl: str, name: str, inputs: Tensor, constants: Mapping[str, object]) -> bool:
+def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping[str, object]) -> bool:
     """Whether the loss of this name may take the fused pass; ValueError where that would be wrong.
 
     Inside the caller's `torch.compile`, `torch.func` transforms, forward-mode derivatives, dispatch modes and
@@ -56,14 +56,14 @@ def fusable(impl: str, name: str, inputs: Tensor, constants: Mapping[str, object
         return False
     if impl == "auto" and _small(inputs) and name not in _compiled:
         return False
-    if (
-        inputs.dtype not in _DTYPES
-        or not inputs.numel()
-        or type(inputs) not in (Tensor, torch.nn.Parameter)
-        or _intercepted()
-    ):
+    first = inputs[0]
+    if first.dtype not in _DTYPES or not first.numel() or _intercepted(inputs):
         return False
-    if impl == "auto" and inputs.device.type in _broken:
+    if (
+        first.device.type == "cuda" and first.numel() >= 2**31
+    ):  # Triton indexes what was compiled with 32 bits
+        return False
+    if impl == "auto" and first.device.type in _broken:
         return False
     for name, values in constants.items():
         if isinstance(values, Tensor) and values.requires_grad and torch.is_grad_enabled():
@@ -76,17 +76,19 @@ def fusable(impl: str, name: str, inputs: Tensor, constants: Mapping[str, object
     return True
 
 
-def _small(inputs: Tensor) -> bool:
-    return inputs.numel() < AUTO_ELEMENTS.get(inputs.device.type, math.inf)
+def _small(inputs: tuple[Tensor, ...]) -> bool:
+    least = AUTO_ELEMENTS.get(inputs[0].device.type, math.inf)
+    return sum(tensor.numel() for tensor in inputs) < least
 
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def _intercepted() -> bool:
-    """Whether a transform of `torch.func`, a forward-mode derivative or a dispatch mode is active."""
+def _intercepted(inputs: tuple[Tensor, ...]) -> bool:
+    """Whether tensors are of a subclass, or a transform, forward-mode derivative or mode is active."""
     return (
-        torch._C._functorch.peek_interpreter_stack() is not None
+        any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in inputs)
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
@@ -95,7 +97,7 @@ def _intercepted() -> bool:
 
 def fused(
     formula: Callable[..., Tensor],
-    inputs: Mapping[str, Operand],
+    inputs: Sequence[Operand],
     constants: Mapping[str, Operand],
     *,
     again: Callable[[], Tensor],
@@ -110,7 +112,7 @@ def fused(
     check: Callable[[float, float], None] | None = None,
     impl: str = "auto",
 ) -> Tensor | None:
-    """`formula(**inputs, **constants, **exponents)` in one pass that also finds the gradients of `inputs`.
+    """`formula(*inputs, **constants, **exponents)` in one pass that also finds the gradients of `inputs`.
 
     Args:
         formula: hashable, a pure function of tensors, its `inputs` in float32 (float64); gives one loss per
@@ -140,20 +142,17 @@ def fused(
     compute = torch.float64 if first.dtype == torch.float64 else torch.float32
     constants = dict(constants)
     if scale is not None:
-        constants["scale"] = Operand(scale if isinstance(scale, Tensor) else number(scale, compute), "")
+        constants["scale"] = _scalar(scale, compute, first.device)
     as_usual = bool(usual) and all(type(value) is not Tensor for value in exponents.values())
     as_usual = as_usual and first.device.type == "cpu" and exponents == usual
     if not as_usual:
         for name, value in exponents.items():
-            value = value.to(compute) if isinstance(value, Tensor) else number(value, compute)
-            constants[name] = Operand(value, "")
+            constants[name] = _scalar(value, compute, first.device)
     if first.device.type != "cpu":
         watched = None
     form = _Form(
         formula,
-        tuple(
-            (name, dims, values.dtype, grad) for (name, (values, dims)), grad in zip(inputs.items(), needed)
-        ),
+        tuple((dims, values.dtype, grad) for (values, dims), grad in zip(inputs, needed)),
         tuple((name, dims, values.dtype, values.device) for name, (values, dims) in constants.items()),
         dtype,
         first.device,
@@ -162,12 +161,12 @@ def fused(
     )
     run = _passes.get(form)
     if run is None:
-        if impl == "auto" and _small(first):
+        if impl == "auto" and _small(arguments):
             return None
         run = _compile(form, usual, impl)
         if run is None:
             return None
-    tensors = [operand.values.detach() for operand in (*inputs.values(), *constants.values())]
+    tensors = [operand.values.detach() for operand in (*inputs, *constants.values())]
 
     def once() -> tuple[Tensor, ...]:
         value, *rest = run(*tensors)
@@ -255,7 +254,7 @@ class _Form(NamedTuple):
     """What a compiled pass depends on: all but sizes and numbers."""
 
     formula: Callable[..., Tensor]
-    inputs: tuple[tuple[str, str, torch.dtype, bool], ...]
+    inputs: tuple[tuple[str, torch.dtype, bool], ...]
     constants: tuple[tuple[str, str, torch.dtype, torch.device], ...]
     dtype: torch.dtype
     device: torch.device
@@ -269,10 +268,18 @@ _broken: dict[object, str] = {}  # device types without a compiler, formulas tha
 _lock = threading.Lock()
 
 
+def _scalar(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Operand:
+    if isinstance(value, Tensor):
+        return Operand(value.to(device, dtype, non_blocking=True), "")
+    return Operand(number(value, dtype, device), "")
+
+
 @lru_cache(1024)
-def number(value: float, dtype: torch.dtype) -> Tensor:
+def number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a 0-dim tensor, which a compiled pass takes without being compiled again."""
-    return torch.tensor(value, dtype=dtype)
+    return torch.full(
+        (), value, dtype=dtype, device=device
+    )  # filled there: a copy to a GPU would synchronise
 
 
 def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[..., Any] | None:
@@ -300,8 +307,8 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
 def _siblings(form: _Form, usual: Mapping[str, float]) -> list[_Form]:
     if not usual or form.device.type != "cpu":
         return [form]
-    compute = torch.float64 if form.inputs[0][2] == torch.float64 else torch.float32
-    numbers = tuple((name, "", compute, torch.device("cpu")) for name in usual)
+    compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
+    numbers = tuple((name, "", compute, form.device) for name in usual)
     fixed = tuple(constant for constant in form.constants if constant[0] not in usual)
     return [
         form._replace(constants=fixed, usual=tuple(usual.items())),
@@ -316,13 +323,14 @@ def _why(error: Exception, form: _Form) -> str:
     while cause is not None:
         if isinstance(cause, InvalidCxxCompiler):
             _broken["cpu"] = (
-                "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install g++; "
-                "conda: conda install gxx) or name it in the environment variable CXX"
+                "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install "
+                "g++; conda: conda install gxx) or name it in the environment variable CXX"
             )
             return _broken["cpu"]
         cause = cause.__cause__ or cause.__context__
     first_line = str(error).strip().split("\n")[0]
-    reason = f"{_name(form.formula)} could not be compiled on {form.device.type} ({type(error).__name__}: {first_line})"
+    name = _name(form.formula)
+    reason = f"{name} could not be compiled on {form.device.type} ({type(error).__name__}: {first_line})"
     _broken[form.formula] = reason
     return reason
 
@@ -332,45 +340,48 @@ def _name(formula: Callable[..., Tensor]) -> str:
 
 
 SIZES = {"N": 8192, "C": 80, "L": 48}
-"""Sizes that stand for any other while a pass is traced; all different, or Inductor takes them for the same."""
+"""Sizes that stand for any other while a pass is traced; equal ones would be taken for the same size."""
 
 
 def _build(form: _Form) -> Callable[..., Any]:
     from torch._inductor import standalone_compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    names = [name for name, *_ in (*form.inputs, *form.constants)]
+    names = [name for name, *_ in form.constants]
+    wanted = [index for index, (*_, needed) in enumerate(form.inputs) if needed]
+    compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
 
     def joint(*tensors: Tensor) -> tuple[Tensor, ...]:
         """The value, the watched extremes, the gradients."""
-        given = dict(zip(names, tensors))
-        scale = given.pop("scale", None)
-        inputs = {name: given.pop(name) for name, *_ in form.inputs}
-        compute = torch.float64 if form.inputs[0][2] == torch.float64 else torch.float32
-        wanted = {name: inputs[name].to(compute) for name, _, _, needed in form.inputs if needed}
-        given |= {name: inputs[name].to(compute) for name in inputs if name not in wanted}
+        inputs = [tensor.to(compute) for tensor in tensors[: len(form.inputs)]]
+        tensor_of = dict(zip(names, tensors[len(inputs) :]))
+        scale = tensor_of.pop("scale", None)
+        given = {**tensor_of, **dict(form.usual)}
 
-        def loss_of(*values: Tensor) -> Tensor:
-            return form.formula(**dict(zip(wanted, values)), **given, **dict(form.usual))
+        def loss_of(*changing: Tensor) -> Tensor:
+            values = dict(zip(wanted, changing))
+            return form.formula(*(values.get(index, value) for index, value in enumerate(inputs)), **given)
 
         if wanted:
-            loss, pull = torch.func.vjp(loss_of, *wanted.values())
-            one = torch.ones_like(loss) if scale is None else scale.to(compute).expand(loss.shape)
-            gradients = [_keep(gradient, inputs[name].dtype) for gradient, name in zip(pull(one), wanted)]
+            loss, pull = torch.func.vjp(loss_of, *(inputs[index] for index in wanted))
+            one = torch.ones_like(loss) if scale is None else torch.ones_like(loss) * scale
+            gradients = [_keep(gradient, form.inputs[index][1]) for gradient, index in zip(pull(one), wanted)]
         else:
             loss, gradients = loss_of(), []
         # float32 loses digits in sums of millions; on a GPU they are summed as a tree
         wide = torch.float64 if form.device.type == "cpu" else compute
         value = loss if scale is None else loss.sum(dtype=wide) * scale
-        extremes = [] if form.watched is None else [given[form.watched].amin(), given[form.watched].amax()]
+        extremes = (
+            [] if form.watched is None else [tensor_of[form.watched].amin(), tensor_of[form.watched].amax()]
+        )
         return value.to(form.dtype), *extremes, *gradients
 
     examples = [
         torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
-        for _, dims, dtype, device in (
-            *((name, dims, dtype, form.device) for name, dims, dtype, _ in form.inputs),
-            *form.constants,
-        )
+        for dims, dtype, device in [
+            *((dims, dtype, form.device) for dims, dtype, _ in form.inputs),
+            *((dims, dtype, device) for _, dims, dtype, device in form.constants),
+        ]
     ]
     with (
         warnings.catch_warnings(),
@@ -398,8 +409,8 @@ def _keep(gradient: Tensor, dtype: torch.dtype) -> Tensor:
     return gradient if dtype == torch.float16 else gradient.to(dtype)
 
 
-# Inductor's own sigmoid, softplus and their derivatives take four exponentials and a slow logarithm. These share
-# one exponential, e^-|x|, which is found once in a pass.
+# Inductor's own sigmoid, log-sigmoid and their derivatives take four exponentials and a slow logarithm. These
+# share one exponential, e^-|x|, which is found once in a pass.
 
 
 def _sigmoid(x: Tensor) -> Tensor:
@@ -432,13 +443,13 @@ def _log1p(x: Tensor) -> Tensor:
         return torch.log1p(x)
     ratio = x / (2 + x)
     square = ratio * ratio
-    series = 0.23239050535068312
+    series = torch.full_like(x, 0.23239050535068312)
     for coefficient in (0.2170331500852329, 0.2859258341443817, 0.3999970135629409, 0.6666666733761366):
         series = series * square + coefficient
     return 2 * ratio + ratio * square * series
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.sigmoid.default: _sigmoid,
     torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
     torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward,

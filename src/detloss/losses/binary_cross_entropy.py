@@ -19,7 +19,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Binary cross entropy of logits, with class indices, per-class alpha and ignored rows.
 
-    BCE = -(w t log p + (1-t) log(1-p)),  p = σ(x),  w = pos_weight;  with alpha: (alpha t + (1-alpha)(1-t)) BCE.
+    BCE = -(w t log p + (1-t) log(1-p)),  p = σ(x),  w = pos_weight; alpha: (alpha t + (1-alpha)(1-t)) BCE.
 
     Equals `torch.nn.functional.binary_cross_entropy_with_logits` in value and gradient where that has the
     argument; the order of arguments is this package's, and the default reduction "none".

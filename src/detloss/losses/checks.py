@@ -1,7 +1,7 @@
 """What the losses refuse, with messages that name the argument, what it was and what it may be.
 
-Values are looked at on the CPU only: elsewhere that would cost a synchronisation. Under `torch.compile` and on a
-GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no value is looked at.
+Values are looked at on the CPU only: elsewhere that would cost a synchronisation. Under `torch.compile` and
+on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no value is looked at.
 """
 
 import torch
@@ -124,15 +124,15 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
     return counted
 
 
-def broadcastable(name: str, values: Tensor, inputs: Tensor) -> Tensor:
-    """The values; ValueError unless broadcasting them against the inputs gives the shape of the inputs."""
+def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:
+    """The values; ValueError unless they broadcast to this shape."""
     check_tensor(name, values)
-    fits = values.ndim <= inputs.ndim and all(
-        size in (1, whole) for size, whole in zip(reversed(values.shape), reversed(inputs.shape))
+    fits = values.ndim <= len(shape) and all(
+        size in (1, whole) for size, whole in zip(reversed(values.shape), reversed(shape))
     )
     if not fits:
         raise ValueError(
-            f"{name} has shape {tuple(values.shape)}, which does not broadcast to {tuple(inputs.shape)}"
+            f"{name} has shape {tuple(values.shape)}, which does not broadcast to {tuple(shape)}"
         )
     return values
 

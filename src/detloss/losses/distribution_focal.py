@@ -4,19 +4,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detloss.engine import Operand, fusable, fused
 from detloss.losses.checks import broadcastable, check_labels, check_reduction, compute_dtype
-from detloss.losses.elementwise import reduce
+from detloss.losses.elementwise import mean_scale, reduce, result_dtype
 from detloss.losses.module import keep, kept, shown
 
 
-def distribution_focal(logits: Tensor, targets: Tensor) -> Tensor:
+def distribution_focal(logits: Tensor, *, targets: Tensor, weight: Tensor | None = None) -> Tensor:
     """-((i+1-y) log p_i + (y-i) log p_{i+1}), i = floor y: every bin j weighs max(0, 1-|y-j|)."""
-    share = (1 - (targets.unsqueeze(-1) - _bins(logits)).abs()).clamp(min=0)
-    return -(share * F.log_softmax(logits, -1)).sum(-1)
+    distances = targets.to(logits.dtype).clamp(0, logits.shape[-1] - 1)
+    share = (1 - (distances.unsqueeze(-1) - _bins(logits)).abs()).clamp(min=0)
+    loss = -(share * F.log_softmax(logits, -1)).sum(-1)
+    return loss if weight is None else loss * weight.to(loss.dtype)
 
 
 def distribution_focal_loss(
-    inputs: Tensor, targets: Tensor, reduction: str = "none", *, weight: Tensor | None = None
+    inputs: Tensor,
+    targets: Tensor,
+    reduction: str = "none",
+    *,
+    weight: Tensor | None = None,
+    impl: str = "auto",
 ) -> Tensor:
     """Cross entropy to the two bins next to a distance, linearly shared between them.
 
@@ -32,6 +40,7 @@ def distribution_focal_loss(
         targets: distances in bins `(...)`.
         reduction: "none", "sum" or "mean" (over the targets).
         weight: factor on the loss, broadcastable to `targets`.
+        impl: "auto", "eager" or "compile", see `detloss.engine`.
 
     Returns:
         The loss `(...)`, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in
@@ -50,10 +59,32 @@ def distribution_focal_loss(
             f"targets have shape {tuple(targets.shape)}; inputs {tuple(inputs.shape)} ask for "
             f"{tuple(inputs.shape[:-1])}, one distance per distribution"
         )
-    loss = distribution_focal(inputs.to(dtype), targets.to(dtype).clamp(0, inputs.shape[-1] - 1))
     if weight is not None:
-        loss = loss * broadcastable("weight", weight, loss).to(dtype)
-    return reduce(loss, reduction, loss.numel(), inputs)
+        broadcastable("weight", weight, targets.shape)
+
+    def eagerly() -> Tensor:
+        loss = distribution_focal(inputs.to(dtype), targets=targets, weight=weight)
+        return reduce(loss, reduction, loss.numel(), inputs)
+
+    if fusable(impl, distribution_focal.__name__, (inputs,), {"weight": weight}):
+        constants = {"targets": Operand(targets.reshape(-1).contiguous(), "N")}
+        if weight is not None:
+            constants["weight"] = Operand(weight.expand(targets.shape).reshape(-1).contiguous(), "N")
+        value = fused(
+            distribution_focal,
+            [Operand(inputs.reshape(-1, inputs.shape[-1]).contiguous(), "NC")],
+            constants,
+            again=eagerly,
+            arguments=(inputs,),
+            shape=targets.shape,
+            dtype=result_dtype(reduction, inputs),
+            scale=mean_scale(reduction, targets.numel(), inputs),
+            reduced=-1,
+            impl=impl,
+        )
+        if value is not None:
+            return value
+    return eagerly()
 
 
 def distribution_integral(inputs: Tensor) -> Tensor:
@@ -83,9 +114,9 @@ def _bins(logits: Tensor) -> Tensor:
 class DistributionFocalLoss(nn.Module):
     """`distribution_focal_loss` as a Module, reduction "mean"; see there."""
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean", *, impl: str = "auto") -> None:
         super().__init__()
-        keep(self, reduction=reduction)
+        keep(self, reduction=reduction, impl=impl)
 
     def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of logits `(..., n+1)` for distances `(...)` in bins."""

@@ -1,6 +1,6 @@
 """What the elementwise losses share, written once: targets, weights, ignored rows, dtypes, reduction.
 
-A loss is its formula: a plain function of logits and targets that are aligned and float32 (float64), elementwise.
+A loss is its formula: a plain function of logits and targets that are aligned and float32 (float64).
 `elementwise_loss` gives it all else:
 
 - `inputs`: logits `(..., C)`, any floating dtype. Arithmetic is float32, float64 for float64.
@@ -96,8 +96,8 @@ def elementwise_loss(
             get a compiled loop of their own: a constant power is several times faster than any.
         largest_alpha: upper end of `alpha`, if the formula has one.
         quality: the loss has the argument `quality`, the soft label of a row's class.
-        bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices: labels
-            that are never soft save arithmetic.
+        bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices:
+            labels that are never soft save arithmetic.
 
     Example:
         >>> @elementwise_loss
@@ -141,12 +141,12 @@ def elementwise_loss(
             hyper["alpha"] = align_alpha(hyper["alpha"], inputs, largest_alpha)
         for name, value in hyper.items():
             if isinstance(value, Tensor):
-                hyper[name] = broadcastable(name, value, inputs).to(dtype)
+                hyper[name] = broadcastable(name, value, inputs.shape).to(dtype)
         if weight is not None:
             check_tensor("weight", weight)
             if not targets.is_floating_point() and weight.shape == inputs.shape[:-1]:
                 weight = weight.unsqueeze(-1)
-            broadcastable("weight", weight, inputs)
+            broadcastable("weight", weight, inputs.shape)
         aligned = partial(_Aligned, formula, wants_positive, bool_targets and soft is None)
 
         def eagerly() -> Tensor:
@@ -154,7 +154,7 @@ def elementwise_loss(
             value = each(inputs.to(dtype), targets, weight, soft, **hyper)
             return reduce(value, reduction, _count(inputs, counted), inputs)
 
-        if fusable(given["impl"], formula.__name__, inputs, {"weight": weight, **hyper}):
+        if fusable(given["impl"], formula.__name__, (inputs,), {"weight": weight, **hyper}):
             rest = {"weight": weight, "quality": soft, **hyper}
             each = aligned(given["ignore_index"])
             value = _in_one_pass(
@@ -288,20 +288,18 @@ def _in_one_pass(
         elif isinstance(value, Tensor):
             constants[name] = _operand(value, inputs.shape, last)
         elif type(value) in (int, float):
-            constants[name] = Operand(number(value, compute_dtype(inputs)), "")
+            constants[name] = Operand(number(value, compute_dtype(inputs), inputs.device), "")
         else:
             fixed[name] = value
-    count = _count(inputs, counted)
-    count = count.to(compute_dtype(inputs)) if isinstance(count, Tensor) else count
     return fused(
         replace(aligned, fixed=tuple(fixed.items())),
-        {"inputs": Operand(flat, "N" + last)},
+        [Operand(flat, "N" + last)],
         constants,
         again=eagerly,
         arguments=(inputs,),
         shape=inputs.shape,
         dtype=result_dtype(reduction, inputs),
-        scale={"none": None, "sum": 1.0, "mean": 1 / at_least_one(count)}[reduction],
+        scale=mean_scale(reduction, _count(inputs, counted), inputs),
         exponents={name: given[name] for name in usual},
         usual=usual,
         watched="targets" if dense else None,
@@ -328,22 +326,23 @@ def _check_targets(
     if targets.is_floating_point():
         if targets.shape != inputs.shape:
             raise ValueError(
-                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets have "
-                f"the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
+                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets "
+                f"have the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
             )
         if quality is not None:
             raise ValueError("quality goes with integer targets; floating targets are soft labels already")
         return None
     if not inputs.ndim or targets.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices have "
-            f"shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
+            f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices "
+            f"have shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
         )
     if quality is not None:
         check_labels("quality", quality)
         if quality.shape != targets.shape:
             raise ValueError(
-                f"quality has shape {tuple(quality.shape)}; it holds one value per row, {tuple(targets.shape)}"
+                f"quality has shape {tuple(quality.shape)}; it holds one value per row, "
+                f"{tuple(targets.shape)}"
             )
         check_range("quality", quality)
     classes = inputs.shape[-1]
@@ -381,6 +380,14 @@ def result_dtype(reduction: str, inputs: Tensor) -> torch.dtype:
     if reduction == "none" and not torch.is_autocast_enabled(inputs.device.type):
         return inputs.dtype
     return compute_dtype(inputs)
+
+
+def mean_scale(reduction: str, count: int | Tensor, inputs: Tensor) -> float | Tensor | None:
+    """What the sum is multiplied with: None for "none", 1 for "sum", 1/count for "mean"."""
+    if reduction == "mean":
+        count = at_least_one(count)
+        return count.to(compute_dtype(inputs)).reciprocal() if isinstance(count, Tensor) else 1 / count
+    return None if reduction == "none" else 1.0
 
 
 def at_least_one(count: int | Tensor) -> int | Tensor:

@@ -1,12 +1,15 @@
 """Box losses: 1 - similarity of paired boxes; formulas and degenerate boxes are in `paired_box_iou`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
-from detloss.boxes import paired_box_iou
+from detloss.boxes import check_pair, similarity, widened
+from detloss.engine import Operand, fusable, fused, number
 from detloss.losses.checks import broadcastable, check_reduction
-from detloss.losses.elementwise import reduce
+from detloss.losses.elementwise import mean_scale, reduce
 from detloss.losses.module import keep, kept, shown
 
 
@@ -18,6 +21,7 @@ def box_iou_loss(
     *,
     weight: Tensor | None = None,
     fmt: str = "xyxy",
+    impl: str = "auto",
 ) -> Tensor:
     """1 - IoU of paired boxes, in [0, 1]. It cannot move a box that does not touch its target.
 
@@ -30,6 +34,7 @@ def box_iou_loss(
         eps: added to every denominator, as in torchvision; see `paired_box_iou`.
         weight: factor on the loss, broadcastable to `(...)`.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size: the "xywh" of many blog snippets).
+        impl: "auto", "eager" or "compile", see `detloss.engine`.
 
     Returns:
         `(...)` for "none", else a number; float64 for float64 boxes, else float32, as in torchvision.
@@ -37,7 +42,7 @@ def box_iou_loss(
     Raises:
         ValueError: unknown reduction or format, shapes that do not fit.
     """
-    return _box_loss("iou", boxes1, boxes2, reduction, eps, weight, fmt)
+    return _box_loss("iou", boxes1, boxes2, reduction, eps, weight, fmt, impl)
 
 
 def generalized_box_iou_loss(
@@ -48,12 +53,13 @@ def generalized_box_iou_loss(
     *,
     weight: Tensor | None = None,
     fmt: str = "xyxy",
+    impl: str = "auto",
 ) -> Tensor:
     """1 - GIoU of paired boxes, in [0, 2]; equals `torchvision.ops.generalized_box_iou_loss`.
 
     Arguments, result and errors as in `box_iou_loss`; formula in `paired_box_iou`. Source: arXiv:1902.09630.
     """
-    return _box_loss("giou", boxes1, boxes2, reduction, eps, weight, fmt)
+    return _box_loss("giou", boxes1, boxes2, reduction, eps, weight, fmt, impl)
 
 
 def distance_box_iou_loss(
@@ -64,12 +70,13 @@ def distance_box_iou_loss(
     *,
     weight: Tensor | None = None,
     fmt: str = "xyxy",
+    impl: str = "auto",
 ) -> Tensor:
     """1 - DIoU of paired boxes, in [0, 2]; equals `torchvision.ops.distance_box_iou_loss`.
 
     Arguments, result and errors as in `box_iou_loss`; formula in `paired_box_iou`. Source: arXiv:1911.08287.
     """
-    return _box_loss("diou", boxes1, boxes2, reduction, eps, weight, fmt)
+    return _box_loss("diou", boxes1, boxes2, reduction, eps, weight, fmt, impl)
 
 
 def complete_box_iou_loss(
@@ -80,6 +87,7 @@ def complete_box_iou_loss(
     *,
     weight: Tensor | None = None,
     fmt: str = "xyxy",
+    impl: str = "auto",
 ) -> Tensor:
     """1 - CIoU of paired boxes, in [0, 3); equals `torchvision.ops.complete_box_iou_loss`.
 
@@ -88,7 +96,7 @@ def complete_box_iou_loss(
 
     Arguments, result and errors as in `box_iou_loss`; formula in `paired_box_iou`. Source: arXiv:1911.08287.
     """
-    return _box_loss("ciou", boxes1, boxes2, reduction, eps, weight, fmt)
+    return _box_loss("ciou", boxes1, boxes2, reduction, eps, weight, fmt, impl)
 
 
 def efficient_box_iou_loss(
@@ -99,12 +107,13 @@ def efficient_box_iou_loss(
     *,
     weight: Tensor | None = None,
     fmt: str = "xyxy",
+    impl: str = "auto",
 ) -> Tensor:
     """1 - EIoU (Efficient IoU) of paired boxes; not mmdet's `EIoULoss`, which is Extended IoU.
 
     Arguments, result and errors as in `box_iou_loss`; formula in `paired_box_iou`. Source: arXiv:2101.08158.
     """
-    return _box_loss("eiou", boxes1, boxes2, reduction, eps, weight, fmt)
+    return _box_loss("eiou", boxes1, boxes2, reduction, eps, weight, fmt, impl)
 
 
 def _box_loss(
@@ -115,20 +124,69 @@ def _box_loss(
     eps: float,
     weight: Tensor | None,
     fmt: str,
+    impl: str,
 ) -> Tensor:
     check_reduction(reduction)
-    loss = 1 - paired_box_iou(boxes1, boxes2, kind, fmt, eps)
+    check_pair(boxes1, boxes2, kind, fmt)
+    shape = boxes1.shape[:-1]
     if weight is not None:
-        loss = loss * broadcastable("weight", weight, loss).to(loss.dtype)
-    return reduce(loss, reduction, loss.numel(), loss)
+        broadcastable("weight", weight, shape)
+    pair_loss = _PairLoss(kind, fmt)
+
+    def eagerly(columns: Sequence[Tensor]) -> Tensor:
+        loss = pair_loss(*columns, eps=eps, weight=weight)
+        return reduce(loss, reduction, loss.numel(), loss)
+
+    if boxes1.dtype == boxes2.dtype and fusable(
+        impl, pair_loss.__name__, (boxes1, boxes2), {"weight": weight}
+    ):
+        # a loop over boxes of four coordinates would not be vectorised, one over their columns is
+        flat = [boxes.reshape(-1, 4) for boxes in (boxes1, boxes2)]
+        columns = tuple(column.contiguous() for boxes in flat for column in boxes.unbind(-1))
+        dtype = widened(boxes1).dtype
+        constants = {"eps": Operand(number(eps, dtype, boxes1.device), "")}
+        if weight is not None:
+            constants["weight"] = Operand(weight.expand(shape).reshape(-1).contiguous(), "N")
+        value = fused(
+            pair_loss,
+            [Operand(column, "N") for column in columns],
+            constants,
+            again=lambda: eagerly([widened(column).view(shape) for column in columns]),
+            arguments=columns,
+            shape=shape,
+            dtype=dtype,
+            scale=mean_scale(reduction, shape.numel(), boxes1),
+            impl=impl,
+        )
+        if value is not None:
+            return value
+    return eagerly([*widened(boxes1).unbind(-1), *widened(boxes2).unbind(-1)])
+
+
+@dataclass(frozen=True)
+class _PairLoss:
+    """1 - similarity of boxes, given as eight columns, times a weight."""
+
+    kind: str
+    fmt: str
+
+    @property
+    def __name__(self) -> str:
+        return f"1 - {self.kind}"
+
+    def __call__(self, *columns: Tensor, eps: float | Tensor, weight: Tensor | None = None) -> Tensor:
+        loss = 1 - similarity(columns[:4], columns[4:], self.kind, self.fmt, eps, eps)
+        return loss if weight is None else loss * weight.to(loss.dtype)
 
 
 class _PairedBoxLoss(nn.Module):
     kind: ClassVar[str]
 
-    def __init__(self, reduction: str = "mean", eps: float = 1e-7, *, fmt: str = "xyxy") -> None:
+    def __init__(
+        self, reduction: str = "mean", eps: float = 1e-7, *, fmt: str = "xyxy", impl: str = "auto"
+    ) -> None:
         super().__init__()
-        keep(self, reduction=reduction, eps=eps, fmt=fmt)
+        keep(self, reduction=reduction, eps=eps, fmt=fmt, impl=impl)
 
     def forward(self, boxes1: Tensor, boxes2: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of predicted boxes `(..., 4)` against the target boxes at the same places."""

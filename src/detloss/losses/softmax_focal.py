@@ -1,10 +1,14 @@
 """Focal loss for one class out of several: softmax instead of sigmoids."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detloss.engine import Operand, fusable, fused, number
 from detloss.losses.checks import (
+    check_bounds,
     check_exponent,
     check_indices,
     check_labels,
@@ -13,18 +17,8 @@ from detloss.losses.checks import (
     check_tensor,
     compute_dtype,
 )
-from detloss.losses.elementwise import power, reduce
+from detloss.losses.elementwise import mean_scale, power, reduce, result_dtype
 from detloss.losses.module import keep, kept, shown
-
-
-def softmax_focal(logits: Tensor, dim: int, *, gamma: float | Tensor) -> Tensor:
-    """-(1-p_c)^γ log p_c of every class c, p = softmax over `dim`."""
-    log_p = F.log_softmax(logits, dim)
-    p = log_p.exp()
-    # 1-p cancels only for the one class above 1/2: there it is the sum of the others.
-    top = p.argmax(dim, keepdim=True)
-    miss = (1 - p).scatter(dim, top, p.scatter(dim, top, 0).sum(dim, keepdim=True))
-    return -power(miss, gamma) * log_p
 
 
 def softmax_focal_loss(
@@ -36,6 +30,7 @@ def softmax_focal_loss(
     *,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    impl: str = "auto",
 ) -> Tensor:
     """Focal loss on a softmax, with the conventions of `torch.nn.functional.cross_entropy`.
 
@@ -58,6 +53,7 @@ def softmax_focal_loss(
         reduction: "none", "sum" or "mean" (over the targets that count).
         ignore_index: the index of targets to leave out.
         label_smoothing: in [0, 1], the share of every target spread evenly over the classes.
+        impl: "auto", "eager" or "compile", see `detloss.engine`.
 
     Returns:
         The loss `(N, ...)` or `()`, in the dtype of `inputs` for "none"; sums and means of half-precision
@@ -86,32 +82,102 @@ def softmax_focal_loss(
             raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it holds one per class, ({classes},)")
         alpha = alpha.to(dtype)
     outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
-    loss = softmax_focal(inputs.to(dtype), dim, gamma=gamma)
-
+    counted = None
     if targets.is_floating_point():
         _check_shape(targets, inputs.shape, "class probabilities", inputs)
-        check_range("targets", targets)
-        shares, counted = targets.to(dtype), None
+        watched = "targets"
     else:
         _check_shape(targets, outer, "class indices", inputs)
         targets = targets.long()
         counted = check_indices(targets, classes, ignore_index, f"classes 0..{classes - 1}")
-        index = torch.where(targets == ignore_index, 0, targets).unsqueeze(dim)
-        if not label_smoothing:  # only the target's class counts: no need for the sum over all of them
-            loss = loss.gather(dim, index).squeeze(dim)
-            loss = loss if alpha is None else loss * alpha[index.squeeze(dim)]
-            return _finish(loss, counted, reduction, inputs)
-        shares = torch.zeros_like(loss).scatter(dim, index, 1)
-    shares = (1 - label_smoothing) * shares + label_smoothing / classes
-    if alpha is not None:
-        shares = shares * alpha.reshape([-1] + [1] * (inputs.ndim - 1 - dim))
-    return _finish((shares * loss).sum(dim), counted, reduction, inputs)
+        watched = None
+    count = outer.numel() if counted is None else counted.sum()
+    smoothing = label_smoothing or None  # None: only the target's own class counts
+
+    def eagerly() -> Tensor:
+        each = _SoftmaxFocal(None if counted is None else ignore_index)
+        rows = inputs.to(dtype) if dim else inputs.to(dtype)[None]
+        labels = targets if dim else targets[None]
+        loss = each(rows, targets=labels, alpha=alpha, gamma=gamma, smoothing=smoothing)
+        return reduce(loss if dim else loss[0], reduction, count, inputs)
+
+    if fusable(impl, "softmax_focal_loss", (inputs,), {"alpha": alpha, "gamma": gamma}):
+        length = outer[1:].numel() if dim else 1
+        shape = (-1, classes, length) if length > 1 else (-1, classes)
+        letters = "NCL"[: len(shape)]
+        labels = targets.reshape(shape if watched else shape[:1] + shape[2:]).contiguous()
+        constants = {"targets": Operand(labels, letters if watched else letters.replace("C", ""))}
+        if alpha is not None:
+            constants["alpha"] = Operand(alpha.contiguous(), "C")
+        if smoothing is not None:
+            constants["smoothing"] = Operand(number(smoothing, dtype, inputs.device), "")
+        value = fused(
+            _SoftmaxFocal(ignore_index),
+            [Operand(inputs.reshape(shape).contiguous(), letters)],
+            constants,
+            again=eagerly,
+            arguments=(inputs,),
+            shape=outer,
+            dtype=result_dtype(reduction, inputs),
+            scale=mean_scale(reduction, count, inputs),
+            reduced=dim,
+            exponents={"gamma": gamma},
+            usual={"gamma": 2.0},
+            watched=watched,
+            check=check_bounds,
+            impl=impl,
+        )
+        if value is not None:
+            return value
+    if watched:
+        check_range("targets", targets)
+    return eagerly()
 
 
-def _finish(loss: Tensor, counted: Tensor | None, reduction: str, inputs: Tensor) -> Tensor:
-    if counted is None:
-        return reduce(loss, reduction, loss.numel(), inputs)
-    return reduce(loss.masked_fill(~counted, 0), reduction, counted.sum(), inputs)
+@dataclass(frozen=True)
+class _SoftmaxFocal:
+    """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
+
+    ignore_index: int | None
+
+    __name__ = "softmax_focal_loss"
+
+    def __call__(
+        self,
+        logits: Tensor,
+        *,
+        targets: Tensor,
+        gamma: float | Tensor,
+        alpha: Tensor | None = None,
+        smoothing: float | Tensor | None = None,
+    ) -> Tensor:
+        log_p = F.log_softmax(logits, 1)
+        p = log_p.exp()
+        if alpha is not None:
+            alpha = alpha.reshape(-1, *[1] * (logits.ndim - 2))
+        if targets.is_floating_point():
+            shares = targets.to(logits.dtype)
+        else:
+            classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+            own = targets.to(torch.int32).unsqueeze(1) == classes.reshape(-1, *[1] * (logits.ndim - 2))
+            shares = own.to(logits.dtype)
+        if smoothing is None and not targets.is_floating_point():
+            # -(1-p_t)^γ log p_t; 1-p_t as the sum of the others, which cancels nothing
+            loss = -power(p.masked_fill(own, 0).sum(1), gamma) * log_p.masked_fill(~own, 0).sum(1)
+            if alpha is not None:
+                loss = loss * torch.where(own, alpha, torch.zeros_like(alpha)).sum(1)
+        else:
+            if smoothing is not None:
+                shares = (1 - smoothing) * shares + smoothing / logits.shape[1]
+            if alpha is not None:
+                shares = shares * alpha
+            # 1-p cancels only for the one class above 1/2: there it is the sum of the others
+            top = p > 0.5
+            miss = torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
+            loss = -(shares * power(miss, gamma) * log_p).sum(1)
+        if self.ignore_index is None or targets.is_floating_point():
+            return loss
+        return loss.masked_fill(targets == self.ignore_index, 0)
 
 
 def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) -> None:
@@ -133,6 +199,7 @@ class SoftmaxFocalLoss(nn.Module):
         *,
         ignore_index: int = -100,
         label_smoothing: float = 0.0,
+        impl: str = "auto",
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
@@ -145,6 +212,7 @@ class SoftmaxFocalLoss(nn.Module):
             reduction=reduction,
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
+            impl=impl,
         )
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
