@@ -4,6 +4,7 @@ Each loss has the same colour, marker and line in every figure (Okabe and Ito's 
 readers). Where there is nothing to draw, the figure says so.
 """
 
+from detloss.plots.bench import bench_times
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
 from detloss.plots.style import save, styles
@@ -11,6 +12,7 @@ from detloss.plots.style import save, styles
 __all__ = [
     "ap_over_steps",
     "ap_per_seed",
+    "bench_times",
     "cost",
     "loss_share",
     "precision_recall",

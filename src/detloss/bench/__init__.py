@@ -1,0 +1,10 @@
+"""Speed and memory of the losses against their peers: `detloss bench`.
+
+`cases` says what is measured, `peers` beside what, `measure` how, `run` in which order, `table` what is said.
+"""
+
+from detloss.bench.cases import LOSSES, VARIANTS
+from detloss.bench.run import COLUMNS, BenchConfig, bench
+from detloss.bench.table import line, notes, tables
+
+__all__ = ["COLUMNS", "LOSSES", "VARIANTS", "BenchConfig", "bench", "line", "notes", "tables"]

@@ -1,0 +1,95 @@
+"""The rows of the benchmark as tables: ratios only, since seconds are those of one machine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def tables(rows: Rows) -> list[tuple[str, Table]]:
+    """For each loss, form of targets and dtype: how many times as fast as torchvision, or as eager.
+
+    Each with its title: a line a variant, a column a size. Peak memory, what is kept for backward (both in
+    units of the inputs' bytes) and the share of the limit are those of the variant's largest size.
+    """
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["loss"], row["targets"], row["dtype"]), []).append(row)
+    return [_table(*group, found) for group, found in groups.items()]
+
+
+def reference(rows: Rows) -> str:
+    """What the others are compared to: torchvision where it was measured, else eager."""
+    return "torchvision" if any(_measured(r) and r["variant"] == "torchvision" for r in rows) else "eager"
+
+
+def _table(loss: str, targets: str, dtype: str, rows: Rows) -> tuple[str, Table]:
+    base = reference(rows)
+    sizes = sorted({int(row["size"]) for row in rows})
+    what = {"dense": ", dense targets", "index": ", class indices"}.get(targets, "")
+    title = f"{loss}{what}, {dtype}: times as fast as {base}"
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table.add_column("variant", no_wrap=True)
+    for name in [short(size) for size in sizes] + ["peak", "kept", "limit"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    found = {(row["variant"], int(row["size"])): row for row in rows}
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        measured = [row for row in rows if row["variant"] == variant and _measured(row)]
+        if not measured:
+            continue
+        speeds = [_speed(found.get((base, size)), found.get((variant, size))) for size in sizes]
+        last = max(measured, key=lambda row: int(row["size"]))
+        share = f"{100 * float(last['limit_share']):.0f} %" if last["limit_share"] else ""
+        memory = [f"{float(last[column]):.2f}" for column in ("peak_units", "kept_units")]
+        table.add_row(variant, *speeds, *memory, share)
+    return title, table
+
+
+def _speed(base: Mapping[str, Any] | None, row: Mapping[str, Any] | None) -> str:
+    if base is None or row is None or not (_measured(base) and _measured(row)):
+        return "–"
+    ratio = float(base["median_s"]) / float(row["median_s"])
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.2g}"
+
+
+def _measured(row: Mapping[str, Any]) -> bool:
+    return row["median_s"] != ""
+
+
+def notes(rows: Rows) -> list[str]:
+    """A line for each reason why a variant has no number."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["note"]:
+            cell = f"{row['loss']} {row['targets']} {row['dtype']} {short(int(row['size']))}"
+            where.setdefault((row["variant"], row["note"]), []).append(cell)
+    return [
+        f"{variant}: {note} ({cells[0] if len(cells) == 1 else f'{len(cells)} times'})"
+        for (variant, note), cells in where.items()
+    ]
+
+
+def line(rows: Rows) -> str:
+    """One cell in a line: how many times as fast as its reference each variant is."""
+    base = reference(rows)
+    first = rows[0]
+    by_name = {row["variant"]: row for row in rows}
+    speeds = [
+        f"{name} {_speed(by_name.get(base), row)}×"
+        for name, row in by_name.items()
+        if _measured(row) and name != base
+    ]
+    where = f"{first['loss']} {first['targets']} {first['dtype']} {short(int(first['size']))}"
+    return f"{where}, as fast as {base}: {', '.join(speeds) or 'nothing measured'}"
+
+
+def short(size: int) -> str:
+    """A number of elements in a few letters: 1e6, 2.5e4, 960."""
+    return (
+        f"{size:.2e}".replace(".00e", "e").replace("0e", "e").replace("e+0", "e")
+        if size >= 1000
+        else str(size)
+    )
