@@ -205,7 +205,9 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, None, None, None, *_second(ctx, output_gradient)
         shared = torch._C._autograd._get_current_graph_task_keep_graph()
-        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(output_gradient)
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(
+            output_gradient
+        ) or torch._C._functorch.is_legacy_batchedtensor(output_gradient)
         if ctx.reduced is not None and output_gradient.ndim:
             output_gradient = output_gradient.unsqueeze(ctx.reduced)
         # A look at a number on the CPU is free and spares a pass over the gradient.
