@@ -154,7 +154,7 @@ class TestQuality:
         loss = quality_focal_loss(output.logits, soft)[assignment.labels != IGNORED]
         torch.testing.assert_close(terms.classification, loss.sum() / terms.positives)
 
-    @pytest.mark.parametrize("classification", ["quality_focal", "varifocal"])
+    @pytest.mark.parametrize("classification", ["quality_focal", "varifocal", "mal"])
     def test_it_is_a_constant(self, classification: str):
         _, output, _, _ = run(classification)
         terms, output, _, _ = run(classification)
@@ -163,7 +163,7 @@ class TestQuality:
 
     def test_who_takes_it(self):
         takers = [n for n in CLASSIFICATION_LOSSES if find_loss(n, CLASSIFICATION_LOSSES).takes_quality]
-        assert takers == ["quality_focal", "varifocal"]
+        assert takers == ["quality_focal", "varifocal", "mal"]
         assert find_loss("quality_focal,beta=1", CLASSIFICATION_LOSSES).takes_quality
 
 

@@ -26,6 +26,9 @@ CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "softmax_focal": losses.softmax_focal_loss,
     "quality_focal": losses.quality_focal_loss,
     "varifocal": losses.varifocal_loss,
+    "poly_focal": losses.poly_focal_loss,
+    "asymmetric": losses.asymmetric_loss,
+    "mal": losses.matchability_aware_loss,
 }
 """balanced_bce: alpha .75 is the best of the focal loss paper's Table 1a."""
 

@@ -29,6 +29,27 @@ def varifocal(x, y, alpha, gamma):
     return torch.where(y > 0, positive, negative)
 
 
+def poly_focal(x, t, gamma, epsilon):
+    p = 1 / (1 + torch.exp(-x))
+    p_t = p * t + (1 - p) * (1 - t)
+    return focal(x, t, gamma) + epsilon * (1 - p_t) ** (gamma + 1)
+
+
+def asymmetric(x, t, gamma_neg, gamma_pos, m):
+    p = 1 / (1 + torch.exp(-x))
+    p_m = torch.where(p > m, p - m, 0.0)
+    positive = (1 - p) ** gamma_pos * torch.log(p)
+    negative = p_m**gamma_neg * torch.log(1 - p_m)
+    return -t * positive - (1 - t) * negative
+
+
+def matchability_aware(x, q, gamma, positive):
+    p = 1 / (1 + torch.exp(-x))
+    at_positives = -(q**gamma) * torch.log(p) - (1 - q**gamma) * torch.log(1 - p)
+    at_negatives = -(p.detach() ** gamma) * torch.log(1 - p)
+    return torch.where(positive, at_positives, at_negatives)
+
+
 def softmax_focal(x, t, gamma, dim=1):
     """t: probabilities of the shape of x."""
     p = torch.exp(x) / torch.exp(x).sum(dim, keepdim=True)

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from detloss import losses
 from detloss.losses import (
+    AsymmetricLoss,
     BCEWithLogitsLoss,
     BoxIoULoss,
     CompleteBoxIoULoss,
@@ -16,6 +17,8 @@ from detloss.losses import (
     DistributionFocalLoss,
     EfficientBoxIoULoss,
     GeneralizedBoxIoULoss,
+    MatchabilityAwareLoss,
+    PolyFocalLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
     SoftmaxFocalLoss,
@@ -45,6 +48,21 @@ CASES = [
     ),
     (QualityFocalLoss, losses.quality_focal_loss, {"beta": 1.5, "alpha": 0.4}, (LOGITS, INDEX), PER_ROW),
     (VarifocalLoss, losses.varifocal_loss, {"alpha": 0.5, "gamma": 1.0}, (LOGITS, INDEX), PER_ROW),
+    (
+        PolyFocalLoss,
+        losses.poly_focal_loss,
+        {"alpha": CLASSES, "gamma": 1.0, "epsilon": 0.5},
+        (LOGITS, INDEX),
+        {"weight": ROWS},
+    ),
+    (
+        AsymmetricLoss,
+        losses.asymmetric_loss,
+        {"gamma_neg": 2.0, "gamma_pos": 0.0, "clip": CLASSES / 4},
+        (LOGITS, INDEX),
+        {"weight": ROWS},
+    ),
+    (MatchabilityAwareLoss, losses.matchability_aware_loss, {"gamma": 1.0}, (LOGITS, INDEX), PER_ROW),
     (
         SoftmaxFocalLoss,
         losses.softmax_focal_loss,
@@ -141,15 +159,20 @@ def test_exponents_are_checked_at_once():
         lambda: SigmoidFocalLoss(gamma=-1),
         lambda: VarifocalLoss(gamma=-1),
         lambda: SoftmaxFocalLoss(gamma=-1),
+        lambda: PolyFocalLoss(gamma=-1),
+        lambda: MatchabilityAwareLoss(gamma=-1),
     ):
         with pytest.raises(ValueError, match="gamma is -1"):
             build()
     with pytest.raises(ValueError, match="beta is -1"):
         QualityFocalLoss(beta=-1)
+    for name in ("gamma_neg", "gamma_pos"):
+        with pytest.raises(ValueError, match=f"{name} is -1"):
+            AsymmetricLoss(**{name: -1})
 
 
 def test_alpha_and_weights_are_checked_at_once():
-    for module in (BCEWithLogitsLoss, SigmoidFocalLoss, QualityFocalLoss):
+    for module in (BCEWithLogitsLoss, SigmoidFocalLoss, QualityFocalLoss, PolyFocalLoss):
         with pytest.raises(ValueError, match=r"alpha is 1\.5; it must be in \[0, 1\]"):
             module(alpha=1.5)
         with pytest.raises(ValueError, match=r"alpha holds values from 0\.5 to 1\.5"):

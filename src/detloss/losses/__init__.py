@@ -1,5 +1,6 @@
 """The losses: a pure function each, and a Module that is its thin face."""
 
+from detloss.losses.asymmetric import AsymmetricLoss, asymmetric_loss
 from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, binary_cross_entropy_with_logits
 from detloss.losses.distribution_focal import (
     DistributionFocalLoss,
@@ -19,11 +20,14 @@ from detloss.losses.iou import (
     efficient_box_iou_loss,
     generalized_box_iou_loss,
 )
+from detloss.losses.matchability_aware import MatchabilityAwareLoss, matchability_aware_loss
+from detloss.losses.poly_focal import PolyFocalLoss, poly_focal_loss
 from detloss.losses.quality_focal import QualityFocalLoss, quality_focal_loss
 from detloss.losses.softmax_focal import SoftmaxFocalLoss, softmax_focal_loss
 from detloss.losses.varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
+    "AsymmetricLoss",
     "BCEWithLogitsLoss",
     "BoxIoULoss",
     "CompleteBoxIoULoss",
@@ -31,10 +35,13 @@ __all__ = [
     "DistributionFocalLoss",
     "EfficientBoxIoULoss",
     "GeneralizedBoxIoULoss",
+    "MatchabilityAwareLoss",
+    "PolyFocalLoss",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
+    "asymmetric_loss",
     "binary_cross_entropy_with_logits",
     "box_iou_loss",
     "complete_box_iou_loss",
@@ -43,6 +50,8 @@ __all__ = [
     "distribution_integral",
     "efficient_box_iou_loss",
     "generalized_box_iou_loss",
+    "matchability_aware_loss",
+    "poly_focal_loss",
     "quality_focal_loss",
     "sigmoid_focal_loss",
     "softmax_focal_loss",

@@ -1,0 +1,80 @@
+"""Asymmetric loss: negatives are focused harder than positives, and easy ones are left out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detloss.losses.checks import check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
+from detloss.losses.module import keep, kept, shown
+
+
+@elementwise_loss(exponents=("gamma_neg", "gamma_pos"))
+def asymmetric_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma_neg: float | Tensor = 4.0,
+    gamma_pos: float | Tensor = 1.0,
+    clip: float | Tensor = 0.05,
+) -> Tensor:
+    """Asymmetric loss on logits, one sigmoid per class.
+
+    ASL = -t (1-p)^γ₊ log p - (1-t) p_m^γ₋ log(1-p_m),  p = σ(x),  p_m = max(p - m, 0).
+
+    Negatives with p ≤ m cost nothing and have no gradient. m = 0 and γ₊ = γ₋ = γ is focal loss without alpha
+    on labels 0 and 1, and with γ = 0 BCE on any. The loss of a negative ends at -(1-m)^γ₋ log m, so for m > 0
+    a hopelessly wrong one has no gradient either: m also leaves out what looks mislabelled.
+
+    Convention: names, order and defaults of the authors' code. The weights (1-p)^γ₊ and p_m^γ₋ carry
+    gradient, as there and in timm by default; both can detach them (`disable_torch_grad_focal_loss`), this
+    cannot. Soft labels mix the two terms as in the paper's first equation; the authors' code and timm give
+    both terms one weight, (1-p_t)^(γ₊ t + γ₋ (1-t)). No logarithm is clamped, where theirs end at -log 1e-8:
+    value and gradient are right at any logit. There is no alpha.
+
+    Hyperparameters:
+        gamma_neg: γ₋ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+        gamma_pos: γ₊ ≥ 0, likewise.
+        clip: the margin m, 0 ≤ m < 1, a number or a tensor that broadcasts to `inputs`; 0 is off.
+
+    Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification, arXiv:2009.14119.
+    """
+    right = F.logsigmoid(-logits)  # log(1-p)
+    floor = (clip if isinstance(clip, Tensor) else logits.new_full((), clip)).log()
+    # log(1-p + m) as the logarithm of a sum of exponentials: exact for m = 0, and where 1-p is no number
+    shifted = torch.maximum(right, floor) - F.logsigmoid((right - floor).abs())
+    negative = power((torch.sigmoid(logits) - clip).clamp(min=0), gamma_neg) * (-shifted).clamp(min=0)
+    positive = power(torch.sigmoid(-logits), gamma_pos) * -F.logsigmoid(logits)
+    return torch.lerp(negative, positive, targets)
+
+
+class AsymmetricLoss(nn.Module):
+    """`asymmetric_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(
+        self,
+        gamma_neg: float | Tensor = 4.0,
+        gamma_pos: float | Tensor = 1.0,
+        clip: float | Tensor = 0.05,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = -100,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_exponent("gamma_neg", gamma_neg)
+        check_exponent("gamma_pos", gamma_pos)
+        keep(
+            self,
+            gamma_neg=gamma_neg,
+            gamma_pos=gamma_pos,
+            clip=clip,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            impl=impl,
+        )
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+        return asymmetric_loss(inputs, targets, weight=weight, **kept(self))
+
+    extra_repr = shown

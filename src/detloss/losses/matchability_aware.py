@@ -1,0 +1,65 @@
+"""Matchability-aware loss: positives learn a power of their quality at full weight."""
+
+import torch
+from torch import Tensor, nn
+
+from detloss.losses.binary_cross_entropy import from_margin, margin
+from detloss.losses.checks import check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
+from detloss.losses.module import keep, kept, shown
+
+
+@elementwise_loss(exponents=("gamma",), quality=True)
+def matchability_aware_loss(
+    logits: Tensor,
+    targets: Tensor,
+    gamma: float | Tensor = 1.5,
+    *,
+    positive: Tensor,
+) -> Tensor:
+    """Matchability-aware loss (MAL) on logits: varifocal loss without its low weight on poor matches.
+
+    positives: MAL = -q^γ log p - (1-q^γ) log(1-p);   negatives: MAL = -p^γ log(1-p);   p = σ(x).
+
+    A positive of quality q learns p = q^γ and weighs 1 whatever q is, where varifocal loss weighs it by q. On
+    quality 1 positives have plain BCE; γ = 0 is BCE on the classes, whatever their quality.
+
+    Convention: the weight p^γ of the negatives carries no gradient, as in the authors' code (DEIM) and in
+    transformers; so the gradient is not that of the value, unlike in `varifocal_loss`. With class indices a
+    row's class is a positive also where its quality is 0: it weighs 1 and learns p = 0 (DEIM). In the dense
+    form a target of 0 is a negative. DEIM divides the sum by the number of boxes; its optional factor on the
+    negatives, off by default, is not here.
+
+    Hyperparameters:
+        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+
+    Source: Huang et al., DEIM: DETR with Improved Matching for Fast Convergence, arXiv:2412.04234, MAL.
+    """
+    base = torch.where(positive, targets, torch.sigmoid(logits).detach())
+    raised = power(base.clamp(0, 1), gamma)
+    cross_entropy = from_margin(*margin(logits, torch.where(positive, raised, 0.0)))
+    return torch.where(positive, 1.0, raised) * cross_entropy
+
+
+class MatchabilityAwareLoss(nn.Module):
+    """`matchability_aware_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(
+        self,
+        gamma: float | Tensor = 1.5,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = -100,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_exponent("gamma", gamma)
+        keep(self, gamma=gamma, reduction=reduction, ignore_index=ignore_index, impl=impl)
+
+    def forward(
+        self, inputs: Tensor, targets: Tensor, *, quality: Tensor | None = None, weight: Tensor | None = None
+    ) -> Tensor:
+        """The loss of logits `(..., C)` for soft labels, or for class indices with their quality."""
+        return matchability_aware_loss(inputs, targets, quality=quality, weight=weight, **kept(self))
+
+    extra_repr = shown

@@ -1,0 +1,75 @@
+"""Poly-1 focal loss: focal loss with another weight on the first term of its series."""
+
+from torch import Tensor, nn
+
+from detloss.losses.binary_cross_entropy import balance, from_margin, margin
+from detloss.losses.checks import check_alpha, check_exponent
+from detloss.losses.elementwise import elementwise_loss, power
+from detloss.losses.focal import miss
+from detloss.losses.module import keep, kept, shown
+
+
+@elementwise_loss(exponents=("gamma",), bool_targets=True)
+def poly_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None = 0.25,
+    gamma: float | Tensor = 2.0,
+    epsilon: float | Tensor = -1.0,
+) -> Tensor:
+    """Poly-1 focal loss on logits: the first term of focal loss's series weighs 1+ε instead of 1.
+
+    PFL = alpha_t ((1-p_t)^γ BCE(x, t) + ε (1-p_t)^(γ+1)),  p_t and alpha_t as in `sigmoid_focal_loss`.
+
+    On labels 0 and 1, (1-p_t)^γ BCE is the sum of (1-p_t)^(γ+j) / j over j ≥ 1. ε = 0 is focal loss; ε > 0
+    weighs nearly right answers more, ε < 0 less, and ε = -1 drops the first term. Below -1 the minimum is no
+    longer at p_t = 1.
+
+    Convention: alpha weighs both terms, as in nnDetection; polyloss-pytorch and its copies leave the second
+    without, where a negative ε then outweighs the first. The paper finds ε to depend on task and data, and
+    has no default; -1 is nnDetection's, copies of the paper's listing have 1. At ε = -1 the two terms nearly
+    cancel where p_t is near 1: the loss is then exact to float32's 1e-7 of the focal loss, not of itself.
+
+    Hyperparameters:
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
+        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+        epsilon: ε ≥ -1, a number or a tensor that broadcasts to `inputs`, such as one per class.
+
+    Source: Leng et al., PolyLoss, arXiv:2204.12511.
+    """
+    m, u = margin(logits, targets)
+    wrong = miss(m, u)
+    return balance(alpha, targets, power(wrong, gamma) * (from_margin(m, u) + epsilon * wrong))
+
+
+class PolyFocalLoss(nn.Module):
+    """`poly_focal_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(
+        self,
+        alpha: float | Tensor | None = 0.25,
+        gamma: float | Tensor = 2.0,
+        epsilon: float | Tensor = -1.0,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = -100,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_exponent("gamma", gamma)
+        check_alpha(alpha)
+        keep(
+            self,
+            alpha=alpha,
+            gamma=gamma,
+            epsilon=epsilon,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            impl=impl,
+        )
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+        return poly_focal_loss(inputs, targets, weight=weight, **kept(self))
+
+    extra_repr = shown
