@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
+from detloss.bench import BenchConfig
 from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
 from detloss.data import SceneConfig
 
@@ -94,6 +95,17 @@ class Scenes:
     """Only 64 training and 16 validation scenes."""
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Speed and memory of the losses, beside torchvision, torch and the usual snippets."""
+
+    bench: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute: focal loss, dense targets, three sizes."""
+
+
 def _parse(
     command: str, kind: type[T], arguments: Sequence[str], default: T | Any = tyro.MISSING_NONPROP
 ) -> T:
@@ -160,6 +172,15 @@ def parse_train(arguments: Sequence[str]) -> Train:
     if "--quick" in arguments:
         config = replace(config, recipe=_quick_recipe(config.recipe))
     return _parse("train", Train, arguments, Train(train=config))
+
+
+def parse_bench(arguments: Sequence[str]) -> Bench:
+    """`detloss bench`: as `parse_compare`."""
+    file = _value_of(arguments, "--config")
+    config = load_config(BenchConfig, Path(file)) if file else BenchConfig()
+    if "--quick" in arguments:
+        config = replace(config, losses=("focal",), sizes=(1e3, 1e5, 1e6), targets=("dense",), seconds=1.0)
+    return _parse("bench", Bench, arguments, Bench(bench=config))
 
 
 def parser(name: str, kind: type[T]) -> Callable[[Sequence[str]], T]:

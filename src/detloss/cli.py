@@ -1,4 +1,4 @@
-"""The command line: `detloss compare | train | evaluate | predict | scenes`."""
+"""The command line: `detloss compare | train | evaluate | predict | scenes | bench`."""
 
 import contextlib
 import io
@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from detloss.arguments import (
+    Bench,
     Compare,
     Evaluate,
     Predict,
     Scenes,
     Train,
     Usage,
+    parse_bench,
     parse_compare,
     parse_train,
     parser,
 )
+from detloss.bench import bench, line, notes, tables
 from detloss.compare import Comparison, check, compare, hold_out, open_data, open_split, prepare
 from detloss.config import Recipe, to_dict
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
@@ -97,6 +100,7 @@ def _overview() -> str:
         ("evaluate", Evaluate),
         ("predict", Predict),
         ("scenes", Scenes),
+        ("bench", Bench),
     ):
         lines.append(f"  detloss {name:<9} {(kind.__doc__ or '').splitlines()[0]}")
     return "\n".join(
@@ -254,10 +258,55 @@ def run_scenes(command: Scenes) -> Path:
     return out
 
 
+def run_bench(command: Bench) -> Path:
+    """Runs `detloss bench`; its folder is returned."""
+    from detloss import plots
+
+    config = command.bench
+    device = pick_device(config.device)
+    if command.out is not None and (command.out / "results.csv").exists():
+        raise ValueError(f"--out {command.out} holds results already, which are kept; give another folder")
+    out = new_folder("bench", command.out)
+    write_json(out / "config.json", to_dict(config))
+    write_json(out / "versions.json", versions(str(device)))
+    rows: list[dict[str, Any]] = []
+    bar = progress_bar()
+    bar.live.auto_refresh = False  # no thread draws while another measures
+    with bar:
+        task = bar.add_task("losses and sizes", total=len(config.cells), note="")
+
+        def tell(text: str) -> None:
+            bar.update(task, note=text, refresh=True)
+
+        try:
+            for done, found in enumerate(bench(config, device, out, tell), 1):
+                rows += found
+                bar.update(task, completed=done)
+                if not console.is_terminal:
+                    say(f"{100 * done / len(config.cells):3.0f} %: {line(found)}")
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; what was measured before is in {out / 'results.csv'}") from None
+    for title, table in tables(rows):
+        say(title)
+        console.print(table)
+        console.print()
+    say("peak, kept for backward: memory in units of the inputs; limit: share of it reached; largest size")
+    for note in notes(rows):
+        say(note)
+    one = rows[0]
+    say(f"{one['cpu']}, {one['threads']} threads, {one['simd']}; on {one['device']}, torch {one['torch']}")
+    plots.save(plots.bench_times(rows), out / "times")
+    failed = sum(row["note"].startswith("failed") for row in rows)
+    if failed:
+        raise JobFailed(f"{failed} of {len(rows)} measurements failed; {out / 'results.csv'} says why")
+    return out
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], Any], Callable[[Any], Path]]] = {
     "compare": (parse_compare, run_compare),
     "train": (parse_train, run_train),
     "evaluate": (parser("evaluate", Evaluate), run_evaluate),
     "predict": (parser("predict", Predict), run_predict),
     "scenes": (parser("scenes", Scenes), run_scenes),
+    "bench": (parse_bench, run_bench),
 }

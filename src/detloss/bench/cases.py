@@ -1,5 +1,6 @@
 """What is measured: for each loss its arguments at a size, its variants, and the bytes that must move."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from detloss.bench.measure import Work
 from detloss.bench.peers import ALPHA, GAMMA, VARIFOCAL_ALPHA, Missing
 from detloss.linear import linear_loss
 from detloss.losses import (
+    asymmetric_loss,
     binary_cross_entropy_with_logits,
     box_iou_loss,
     complete_box_iou_loss,
@@ -21,6 +23,8 @@ from detloss.losses import (
     distribution_focal_loss,
     efficient_box_iou_loss,
     generalized_box_iou_loss,
+    matchability_aware_loss,
+    poly_focal_loss,
     quality_focal_loss,
     sigmoid_focal_loss,
     softmax_focal_loss,
@@ -216,8 +220,8 @@ def _sigmoid(
     on_indices: Mapping[str, Callable[[], peers.Peer]] | None = None,
     **hyper: Any,
 ) -> Loss:
-    """An elementwise loss over 80 classes; quality focal and varifocal get each row's quality."""
-    with_quality = function in (quality_focal_loss, varifocal_loss)
+    """An elementwise loss over 80 classes; those that take the quality of a row get it."""
+    with_quality = "quality" in inspect.signature(function).parameters
 
     def ours(a: Arguments, impl: str) -> Tensor:
         quality = {"quality": a.quality} if a.quality is not None else {}
@@ -312,6 +316,9 @@ LOSSES: dict[str, Loss] = {
     "varifocal": _sigmoid(
         varifocal_loss, {"snippet": lambda: peers.varifocal_snippet}, alpha=VARIFOCAL_ALPHA, gamma=GAMMA
     ),
+    "poly_focal": _sigmoid(poly_focal_loss, {}),
+    "asymmetric": _sigmoid(asymmetric_loss, {}),
+    "mal": _sigmoid(matchability_aware_loss, {}),
     "bce": _sigmoid(binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
     "softmax_focal": _softmax_focal(),
     "distribution_focal": _distribution_focal(),
