@@ -19,6 +19,7 @@ from detloss.boxes import (
     generalized_box_iou,
     paired_box_iou,
 )
+from detloss.linear import LinearLoss, linear_loss
 from detloss.losses import (
     AsymmetricLoss,
     BCEWithLogitsLoss,
@@ -42,6 +43,7 @@ from detloss.losses import (
     distribution_focal_loss,
     distribution_integral,
     efficient_box_iou_loss,
+    elementwise_loss,
     generalized_box_iou_loss,
     matchability_aware_loss,
     poly_focal_loss,
@@ -62,6 +64,7 @@ __all__ = [
     "DistributionFocalLoss",
     "EfficientBoxIoULoss",
     "GeneralizedBoxIoULoss",
+    "LinearLoss",
     "MatchabilityAwareLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
@@ -81,8 +84,10 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_integral",
     "efficient_box_iou_loss",
+    "elementwise_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "linear_loss",
     "matchability_aware_loss",
     "paired_box_iou",
     "poly_focal_loss",

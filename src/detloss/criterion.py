@@ -72,7 +72,7 @@ def _unbound(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return function
 
 
-_NOT_SETTINGS = ("reduction", "ignore_index", "quality", "weight", "pos_weight")
+_NOT_SETTINGS = ("reduction", "ignore_index", "quality", "weight", "pos_weight", "impl")
 """Arguments that are tensors, or that training itself decides."""
 
 

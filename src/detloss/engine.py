@@ -96,10 +96,12 @@ def _intercepted(inputs: tuple[Tensor, ...]) -> bool:
 
 
 def fused(
+    name: str,
     formula: Callable[..., Tensor],
     inputs: Sequence[Operand],
     constants: Mapping[str, Operand],
     *,
+    fixed: Mapping[str, object],
     again: Callable[[], Tensor],
     arguments: tuple[Tensor, ...],
     shape: torch.Size,
@@ -112,13 +114,15 @@ def fused(
     check: Callable[[float, float], None] | None = None,
     impl: str = "auto",
 ) -> Tensor | None:
-    """`formula(*inputs, **constants, **exponents)` in one pass that also finds the gradients of `inputs`.
+    """`formula(*inputs, **constants, **exponents, **fixed)` in one pass, with the gradients of `inputs`.
 
     Args:
-        formula: hashable, a pure function of tensors, its `inputs` in float32 (float64); gives one loss per
-            element or per row. Equal formulas share their compiled pass.
+        name: what the loss is called in messages.
+        formula: a pure function of tensors, its `inputs` in float32 (float64); gives one loss per element or
+            per row.
         inputs: what gets a gradient, contiguous.
         constants: all other tensors.
+        fixed: arguments that are no tensors, hashable; for each choice of them another pass is compiled.
         again: the eager expression of the whole result, for second derivatives with respect to `arguments`.
         arguments: the caller's tensors that `inputs` are views of, in the same order.
         shape: of the loss where `scale` is None.
@@ -146,14 +150,15 @@ def fused(
     as_usual = bool(usual) and all(type(value) is not Tensor for value in exponents.values())
     as_usual = as_usual and first.device.type == "cpu" and exponents == usual
     if not as_usual:
-        for name, value in exponents.items():
-            constants[name] = _scalar(value, compute, first.device)
+        constants |= {key: _scalar(value, compute, first.device) for key, value in exponents.items()}
     if first.device.type != "cpu":
         watched = None
     form = _Form(
+        name,
         formula,
+        tuple(fixed.items()),
         tuple((dims, values.dtype, grad) for (values, dims), grad in zip(inputs, needed)),
-        tuple((name, dims, values.dtype, values.device) for name, (values, dims) in constants.items()),
+        tuple((key, dims, values.dtype, values.device) for key, (values, dims) in constants.items()),
         dtype,
         first.device,
         tuple(usual.items()) if as_usual else (),
@@ -255,7 +260,9 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
 class _Form(NamedTuple):
     """What a compiled pass depends on: all but sizes and numbers."""
 
+    name: str
     formula: Callable[..., Tensor]
+    fixed: tuple[tuple[str, object], ...]
     inputs: tuple[tuple[str, torch.dtype, bool], ...]
     constants: tuple[tuple[str, str, torch.dtype, torch.device], ...]
     dtype: torch.dtype
@@ -266,7 +273,7 @@ class _Form(NamedTuple):
 
 _passes: dict[_Form, Callable[..., Any]] = {}
 _compiled: set[str] = set()  # names of the formulas that have a pass
-_broken: dict[object, str] = {}  # device types without a compiler, formulas that cannot be compiled: why
+_broken: dict[object, str] = {}  # device types without a compiler, losses that cannot be compiled: why
 _lock = threading.Lock()
 
 
@@ -289,12 +296,12 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
     with _lock:
         if form in _passes:
             return _passes[form]
-        reason = _broken.get(form.device.type) or _broken.get(form.formula)
+        reason = _broken.get(form.device.type) or _broken.get(form[:3])
         if reason is None:
             try:
                 for sibling in _siblings(form, usual):
                     _passes[sibling] = _build(sibling)
-                _compiled.add(_name(form.formula))
+                _compiled.add(form.name)
             except Exception as error:
                 reason = _why(error, form)
                 if impl == "auto":
@@ -331,14 +338,10 @@ def _why(error: Exception, form: _Form) -> str:
             return _broken["cpu"]
         cause = cause.__cause__ or cause.__context__
     first_line = str(error).strip().split("\n")[0]
-    name = _name(form.formula)
-    reason = f"{name} could not be compiled on {form.device.type} ({type(error).__name__}: {first_line})"
-    _broken[form.formula] = reason
+    where = f"on {form.device.type}"
+    reason = f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})"
+    _broken[form[:3]] = reason
     return reason
-
-
-def _name(formula: Callable[..., Tensor]) -> str:
-    return getattr(formula, "__name__", repr(formula))
 
 
 SIZES = {"N": 8192, "C": 80, "L": 48}
@@ -358,14 +361,14 @@ def _build(form: _Form) -> Callable[..., Any]:
         inputs = [tensor.to(compute) for tensor in tensors[: len(form.inputs)]]
         tensor_of = dict(zip(names, tensors[len(inputs) :]))
         scale = tensor_of.pop("scale", None)
-        given = {**tensor_of, **dict(form.usual)}
+        given: dict[str, Any] = {**tensor_of, **dict(form.usual), **dict(form.fixed)}
 
         def loss_of(*changing: Tensor) -> Tensor:
-            values = dict(zip(wanted, changing))
-            return form.formula(*(values.get(index, value) for index, value in enumerate(inputs)), **given)
+            values = dict(enumerate(inputs)) | dict(zip(wanted, changing))
+            return form.formula(*values.values(), **given)
 
         if wanted:
-            loss, pull = torch.func.vjp(loss_of, *(inputs[index] for index in wanted))
+            loss, pull = torch.func.vjp(loss_of, *(inputs[index] for index in wanted))[:2]
             one = torch.ones_like(loss) if scale is None else torch.ones_like(loss) * scale
             gradients = [_keep(gradient, form.inputs[index][1]) for gradient, index in zip(pull(one), wanted)]
         else:
@@ -378,12 +381,11 @@ def _build(form: _Form) -> Callable[..., Any]:
         )
         return value.to(form.dtype), *extremes, *gradients
 
+    operands = [(dims, dtype, form.device) for dims, dtype, _ in form.inputs]
+    operands += [(dims, dtype, device) for _, dims, dtype, device in form.constants]
     examples = [
         torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
-        for dims, dtype, device in [
-            *((dims, dtype, form.device) for dims, dtype, _ in form.inputs),
-            *((dims, dtype, device) for _, dims, dtype, device in form.constants),
-        ]
+        for dims, dtype, device in operands
     ]
     with (
         warnings.catch_warnings(),
@@ -430,6 +432,15 @@ def _log_sigmoid_backward(gradient: Tensor, x: Tensor, buffer: Tensor) -> Tensor
     return gradient * _sigmoid(-x)
 
 
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    x = x * beta
+    return (x.clamp(min=0) + _log1p(torch.exp(-x.abs()))) / beta
+
+
+def _softplus_backward(gradient: Tensor, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    return gradient * _sigmoid(x * beta)
+
+
 def _even(graph: torch.fx.GraphModule) -> None:
     """|-x| is |x|: the exponential of a logit and of its negative is the same one."""
     for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.abs.default):
@@ -453,6 +464,8 @@ def _log1p(x: Tensor) -> Tensor:
 
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.sigmoid.default: _sigmoid,
+    torch.ops.aten.softplus.default: _softplus,
+    torch.ops.aten.softplus_backward.default: _softplus_backward,
     torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
     torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward,
 }

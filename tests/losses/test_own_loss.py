@@ -137,7 +137,7 @@ def test_alpha_is_a_number_one_per_class_or_off(logits):
 
 
 def test_the_largest_alpha_is_the_authors_choice(logits):
-    @elementwise_loss(largest_alpha=4.0)
+    @elementwise_loss(limits={"alpha": (0, 4)})
     def loss(logits, targets, alpha=2.0):
         return plain(logits, targets) * alpha
 
@@ -222,17 +222,40 @@ def test_strings_booleans_and_none_reach_the_formula(logits):
 @pytest.mark.parametrize(
     ("formula", "message"),
     [
-        (lambda logits, targets, tau: logits, "hyperparameter tau has no default"),
-        (lambda logits, targets, *, tau: logits, "hyperparameter tau has no default"),
-        (lambda logits, targets, **hyper: logits, "hyperparameter hyper has no default"),
-        (lambda logits, targets, weight=None: logits, "hyperparameter weight is every loss's own"),
-        (lambda logits, targets, reduction="none": logits, "hyperparameter reduction is every loss's own"),
-        (lambda logits, targets, impl=None: logits, "hyperparameter impl is every loss's own"),
+        (lambda logits, targets, tau: logits, "has a hyperparameter tau without a default"),
+        (lambda logits, targets, *, tau: logits, "has a hyperparameter tau without a default"),
+        (lambda logits, targets, **hyper: logits, r"takes \*hyper; hyperparameters have names"),
+        (lambda logits, targets, weight=None: logits, "hyperparameter weight, which every loss has"),
+        (lambda logits, targets, reduction="none": logits, "hyperparameter reduction, which every loss has"),
+        (lambda logits, targets, impl=None: logits, "hyperparameter impl, which every loss has"),
+        (lambda logits, targets, inputs=None: logits, "hyperparameter inputs, which every loss has"),
+        (lambda logits: logits, "has no logits and targets"),
     ],
 )
 def test_errors_about_the_formulas_signature(formula, message):
     with pytest.raises(ValueError, match=message):
         elementwise_loss(formula)
+
+
+@pytest.mark.parametrize("more", [{"exponents": ("beta",)}, {"limits": {"beta": (0, 1)}}])
+def test_errors_about_the_decorators_names(more):
+    with pytest.raises(ValueError, match="<lambda> has no hyperparameter beta"):
+        elementwise_loss(lambda logits, targets, tau=1.0: logits, **more)
+
+
+def test_a_formula_returns_one_value_an_element(logits):
+    summing = elementwise_loss(lambda logits, targets: logits.sum(-1))
+    with pytest.raises(ValueError, match=r"<lambda> returned shape .* for logits"):
+        summing(logits, INDEX)
+
+
+def test_limits_are_checked(logits):
+    clipped = elementwise_loss(lambda logits, targets, clip=0.1: logits - clip, limits={"clip": (0, 1)})
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=rf"clip is {wrong}; it must be in \[0, 1\]"):
+            clipped(logits, INDEX, wrong)
+    with pytest.raises(ValueError, match=r"clip holds values from -1 to 0.5; it must be in \[0, 1\]"):
+        clipped(logits, INDEX, torch.tensor([-1.0, 0.0, 0.5]))
 
 
 def test_errors_about_the_call_are_pythons_own(logits):

@@ -7,6 +7,7 @@ from detloss.losses.distribution_focal import (
     distribution_focal_loss,
     distribution_integral,
 )
+from detloss.losses.elementwise import elementwise_loss
 from detloss.losses.focal import SigmoidFocalLoss, sigmoid_focal_loss
 from detloss.losses.iou import (
     BoxIoULoss,
@@ -49,6 +50,7 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_integral",
     "efficient_box_iou_loss",
+    "elementwise_loss",
     "generalized_box_iou_loss",
     "matchability_aware_loss",
     "poly_focal_loss",

@@ -9,7 +9,7 @@ from detloss.losses.elementwise import elementwise_loss, power
 from detloss.losses.module import keep, kept, shown
 
 
-@elementwise_loss(exponents=("gamma_neg", "gamma_pos"))
+@elementwise_loss(exponents=("gamma_neg", "gamma_pos"), limits={"clip": (0, 1)})
 def asymmetric_loss(
     logits: Tensor,
     targets: Tensor,

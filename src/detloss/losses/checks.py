@@ -4,6 +4,8 @@ Values are looked at on the CPU only: elsewhere that would cost a synchronisatio
 on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no value is looked at.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,21 @@ def check_exponent(name: str, value: float | Tensor) -> None:
         value = value.item()
     if not value >= 0:
         raise ValueError(f"{name} is {value}; it must be at least 0")
+
+
+def check_limits(name: str, value: object, least: float, largest: float) -> None:
+    """ValueError where a hyperparameter, a number or a tensor, leaves its limits; None is off."""
+    if isinstance(value, Tensor) and _readable(value) and value.numel():
+        low, high = (bound.item() for bound in value.detach().aminmax())
+        found = f"holds values from {low:g} to {high:g}"
+    elif isinstance(value, (int, float)):
+        low = high = value
+        found = f"is {value}"
+    else:
+        return
+    if not (low >= least and high <= largest):
+        allowed = f"at least {least:g}" if largest == math.inf else f"in [{least:g}, {largest:g}]"
+        raise ValueError(f"{name} {found}; it must be {allowed}")
 
 
 def check_alpha(alpha: float | Tensor | None, upper: float = 1.0) -> None:

@@ -66,14 +66,16 @@ def distribution_focal_loss(
         loss = distribution_focal(inputs.to(dtype), targets=targets, weight=weight)
         return reduce(loss, reduction, loss.numel(), inputs)
 
-    if fusable(impl, distribution_focal.__name__, (inputs,), {"weight": weight}):
+    if fusable(impl, "distribution_focal_loss", (inputs,), {"weight": weight}):
         constants = {"targets": Operand(targets.reshape(-1).contiguous(), "N")}
         if weight is not None:
             constants["weight"] = Operand(weight.expand(targets.shape).reshape(-1).contiguous(), "N")
         value = fused(
+            "distribution_focal_loss",
             distribution_focal,
             [Operand(inputs.reshape(-1, inputs.shape[-1]).contiguous(), "NC")],
             constants,
+            fixed={},
             again=eagerly,
             arguments=(inputs,),
             shape=targets.shape,

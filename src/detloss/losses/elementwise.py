@@ -26,9 +26,9 @@ dense targets there.
 """
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ from detloss.losses.checks import (
     check_exponent,
     check_indices,
     check_labels,
+    check_limits,
     check_range,
     check_reduction,
     check_tensor,
@@ -75,7 +76,7 @@ def elementwise_loss(
     formula: Callable[..., Tensor] | None = None,
     *,
     exponents: tuple[str, ...] = (),
-    largest_alpha: float = 1.0,
+    limits: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     quality: bool = False,
     bool_targets: bool = False,
 ) -> Callable[..., Any]:
@@ -94,10 +95,13 @@ def elementwise_loss(
         formula: see above; its docstring becomes the loss's, with the shared arguments appended.
         exponents: names of hyperparameters that are at least 0, numbers or 0-dim tensors, and whose defaults
             get a compiled loop of their own: a constant power is several times faster than any.
-        largest_alpha: upper end of `alpha`, if the formula has one.
+        limits: the least and the largest value of hyperparameters; alpha is in [0, 1] unless said otherwise.
         quality: the loss has the argument `quality`, the soft label of a row's class.
         bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices:
             labels that are never soft save arithmetic.
+
+    Raises:
+        ValueError: a formula without that signature, or a name that is none of its hyperparameters.
 
     Example:
         >>> @elementwise_loss
@@ -110,16 +114,18 @@ def elementwise_loss(
         return partial(
             elementwise_loss,
             exponents=exponents,
-            largest_alpha=largest_alpha,
+            limits=limits,
             quality=quality,
             bool_targets=bool_targets,
         )
-    asked = dict(list(inspect.signature(formula).parameters.items())[2:])
+    asked = _hyperparameters(formula, (*exponents, *limits))
     wants_positive = asked.pop("positive", None) is not None
-    signature = _signature(formula, asked, quality)
+    signature = _signature(asked, quality)
     defaults = {name: parameter.default for name, parameter in list(signature.parameters.items())[2:]}
     positional = [name for name in defaults if signature.parameters[name].kind is _POSITIONAL]
     usual = {name: defaults[name] for name in exponents}
+    limits = dict(limits)
+    largest_alpha = limits.pop("alpha", (0.0, 1.0))[1]
 
     @wraps(formula)
     def loss(inputs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -137,6 +143,8 @@ def elementwise_loss(
         hyper = {name: given[name] for name in asked}
         for name in exponents:
             check_exponent(name, hyper[name])
+        for name, (least, largest) in limits.items():
+            check_limits(name, hyper[name], least, largest)
         if "alpha" in asked:
             hyper["alpha"] = align_alpha(hyper["alpha"], inputs, largest_alpha)
         for name, value in hyper.items():
@@ -147,25 +155,34 @@ def elementwise_loss(
             if not targets.is_floating_point() and weight.shape == inputs.shape[:-1]:
                 weight = weight.unsqueeze(-1)
             broadcastable("weight", weight, inputs.shape)
-        aligned = partial(_Aligned, formula, wants_positive, bool_targets and soft is None)
+        fixed: dict[str, Any] = {
+            "formula": formula,
+            "wants_positive": wants_positive,
+            "hard": bool_targets and soft is None,
+        }
 
         def eagerly() -> Tensor:
-            each = aligned(None if counted is None else given["ignore_index"])
-            value = each(inputs.to(dtype), targets, weight, soft, **hyper)
-            return reduce(value, reduction, _count(inputs, counted), inputs)
+            left_out = None if counted is None else given["ignore_index"]
+            each = _each(inputs.to(dtype), targets, weight, soft, ignore_index=left_out, **fixed, **hyper)
+            return reduce(each, reduction, _count(inputs, counted), inputs)
 
         if fusable(given["impl"], formula.__name__, (inputs,), {"weight": weight, **hyper}):
-            rest = {"weight": weight, "quality": soft, **hyper}
-            each = aligned(given["ignore_index"])
-            value = _in_one_pass(
-                each, inputs, targets, rest, counted, reduction, usual, given["impl"], eagerly
-            )
+            rest = {
+                "weight": weight,
+                "quality": soft,
+                "ignore_index": given["ignore_index"],
+                **fixed,
+                **hyper,
+            }
+            value = _in_one_pass(inputs, targets, rest, counted, reduction, usual, given["impl"], eagerly)
             if value is not None:
                 return value
         if targets.is_floating_point():
             check_range("targets", targets)
         return eagerly()
 
+    # torch.compile counts recompilations per code object: one for each loss
+    loss.__code__ = loss.__code__.replace(co_name=formula.__name__)  # type: ignore[attr-defined]
     loss.__signature__ = signature  # type: ignore[attr-defined]
     loss.__doc__ = (
         inspect.cleandoc(formula.__doc__ or "")
@@ -178,22 +195,33 @@ def elementwise_loss(
 _POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-def _signature(
-    formula: Callable[..., Tensor], asked: dict[str, inspect.Parameter], quality: bool
-) -> inspect.Signature:
-    """The loss's signature: the formula's hyperparameters, and what every loss has."""
+def _hyperparameters(formula: Callable[..., Tensor], named: Iterable[str]) -> dict[str, inspect.Parameter]:
+    """The formula's parameters after logits and targets; ValueError where it cannot be one."""
+    parameters = list(inspect.signature(formula).parameters.values())
+    asked = {parameter.name: parameter for parameter in parameters[2:]}
+    reason = None
+    if len(parameters) < 2 or any(parameter.kind is not _POSITIONAL for parameter in parameters[:2]):
+        reason = "has no logits and targets"
     for name, parameter in asked.items():
-        if parameter.default is inspect.Parameter.empty or name in _SHARED:
-            reason = (
-                "has no default" if parameter.default is inspect.Parameter.empty else "is every loss's own"
-            )
-            raise ValueError(
-                f"{formula.__name__}: hyperparameter {name} {reason}; a formula is "
-                "formula(logits, targets, hyper=default, ...)"
-            )
-    before = [p for p in asked.values() if p.kind is _POSITIONAL]
-    after = [p for p in asked.values() if p.kind is not _POSITIONAL]
-    shared = [p for name, p in _SHARED.items() if quality or name != "quality"]
+        if name in ("inputs", "targets", *_SHARED):
+            reason = f"has a hyperparameter {name}, which every loss has anyway"
+        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            reason = f"takes *{name}; hyperparameters have names"
+        elif parameter.default is parameter.empty and name != "positive":
+            reason = f"has a hyperparameter {name} without a default"
+    for name in named:
+        if name not in asked:
+            reason = f"has no hyperparameter {name}"
+    if reason:
+        raise ValueError(f"{formula.__name__} {reason}; a formula is f(logits, targets, hyper=default, ...)")
+    return asked
+
+
+def _signature(asked: dict[str, inspect.Parameter], quality: bool) -> inspect.Signature:
+    """The loss's signature: the formula's hyperparameters, and what every loss has."""
+    before = [parameter for parameter in asked.values() if parameter.kind is _POSITIONAL]
+    after = [parameter for parameter in asked.values() if parameter.kind is not _POSITIONAL]
+    shared = [parameter for name, parameter in _SHARED.items() if quality or name != "quality"]
     return inspect.Signature([*_TENSORS, *before, shared[0], *after, *shared[1:]], return_annotation=Tensor)
 
 
@@ -213,54 +241,52 @@ _TENSORS = list(inspect.signature(_shared).parameters.values())[:2]
 _SHARED = dict(list(inspect.signature(_shared).parameters.items())[2:])
 
 
-@dataclass(frozen=True)
-class _Aligned:
+def _each(
+    inputs: Tensor,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    quality: Tensor | None = None,
+    *,
+    formula: Callable[..., Tensor],
+    wants_positive: bool,
+    hard: bool,
+    ignore_index: int | None,
+    **hyper: object,
+) -> Tensor:
     """The loss of each element: the formula, given targets in either form, weighed and without ignored rows.
 
-    Hashable, so that equal ones share a compiled pass; `ignore_index` is None where no row is left out.
+    `hard`: class indices become booleans. `ignore_index` is None where no row is left out.
     """
-
-    formula: Callable[..., Tensor]
-    wants_positive: bool
-    bool_targets: bool
-    ignore_index: int | None
-    fixed: tuple[tuple[str, object], ...] = ()
-
-    @property
-    def __name__(self) -> str:
-        return self.formula.__name__
-
-    def __call__(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
-        quality: Tensor | None = None,
-        **hyper: object,
-    ) -> Tensor:
-        counted = positive = None
-        if targets.is_floating_point():
-            labels = targets.to(inputs.dtype)
-        else:
-            if self.ignore_index is not None:
-                counted = (targets != self.ignore_index).unsqueeze(-1)
-            # 32 bits: half the work of 64, and no class is beyond
-            classes = torch.arange(inputs.shape[-1], dtype=torch.int32, device=targets.device)
-            positive = targets.to(torch.int32).unsqueeze(-1) == classes
-            label = torch.ones((), dtype=inputs.dtype, device=inputs.device)
-            if quality is not None:
-                label = quality.to(inputs.dtype).unsqueeze(-1)
-            labels = positive if self.bool_targets else torch.where(positive, label, torch.zeros_like(label))
-        if self.wants_positive:
-            hyper["positive"] = labels > 0 if positive is None else positive
-        loss = self.formula(inputs, labels, **dict(self.fixed), **hyper)
-        if weight is not None:
-            loss = loss * weight.to(loss.dtype)
-        return loss if counted is None else loss.masked_fill(~counted, 0)
+    counted = positive = None
+    if targets.is_floating_point():
+        labels = targets.to(inputs.dtype)
+    else:
+        if ignore_index is not None:
+            counted = (targets != ignore_index).unsqueeze(-1)
+        # 32 bits: half the work of 64, and no class is beyond
+        classes = torch.arange(inputs.shape[-1], dtype=torch.int32, device=targets.device)
+        positive = labels = targets.to(torch.int32).unsqueeze(-1) == classes
+        if not hard:
+            label = (
+                torch.ones_like(inputs[..., :1])
+                if quality is None
+                else quality.to(inputs.dtype).unsqueeze(-1)
+            )
+            labels = torch.where(positive, label, torch.zeros_like(label))
+    if wants_positive:
+        hyper["positive"] = labels > 0 if positive is None else positive
+    loss = formula(inputs, labels, **hyper)
+    if loss.shape != inputs.shape:
+        raise ValueError(
+            f"{formula.__name__} returned shape {tuple(loss.shape)} for logits {tuple(inputs.shape)}; a "
+            "formula returns one value an element"
+        )
+    if weight is not None:
+        loss = loss * weight.to(loss.dtype)
+    return loss if counted is None else loss.masked_fill(~counted, 0)
 
 
 def _in_one_pass(
-    aligned: _Aligned,
     inputs: Tensor,
     targets: Tensor,
     given: dict[str, Any],
@@ -274,27 +300,26 @@ def _in_one_pass(
     classes = inputs.shape[-1] if inputs.ndim else 1
     last = "C" if classes > 1 else "1"
     dense = targets.is_floating_point()
-    flat = inputs.reshape(-1, classes).contiguous()
-    if dense:
-        constants = {"targets": Operand(targets.reshape(-1, classes).contiguous(), "N" + last)}
-    else:
-        constants = {"targets": Operand(targets.reshape(-1).contiguous(), "N")}
+    labels = targets.reshape(-1, classes) if dense else targets.reshape(-1)
+    constants = {"targets": Operand(labels.contiguous(), "N" + last if dense else "N")}
     fixed = {}
     for name, value in given.items():
-        if name in usual or (name in ("weight", "quality") and value is None):
+        if name in usual:
             continue
-        if name == "quality":
+        if name == "quality" and value is not None:
             constants[name] = Operand(value.reshape(-1).contiguous(), "N")
         elif isinstance(value, Tensor):
             constants[name] = _operand(value, inputs.shape, last)
-        elif type(value) in (int, float):
+        elif type(value) in (int, float) and name != "ignore_index":
             constants[name] = Operand(number(value, compute_dtype(inputs), inputs.device), "")
         else:
             fixed[name] = value
     return fused(
-        replace(aligned, fixed=tuple(fixed.items())),
-        [Operand(flat, "N" + last)],
+        given["formula"].__name__,
+        _each,
+        [Operand(inputs.reshape(-1, classes).contiguous(), "N" + last)],
         constants,
+        fixed=fixed,
         again=eagerly,
         arguments=(inputs,),
         shape=inputs.shape,
@@ -363,6 +388,8 @@ def power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """
     if isinstance(exponent, Tensor) or exponent % 1:
         base = base + torch.finfo(base.dtype).tiny ** 0.5
+        if not isinstance(exponent, Tensor) and exponent % 1 == 0.5:  # a root is much cheaper than a power
+            return base ** int(exponent) * base.sqrt()
     return base**exponent
 
 

@@ -1,7 +1,6 @@
 """Box losses: 1 - similarity of paired boxes; formulas and degenerate boxes are in `paired_box_iou`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -131,15 +130,12 @@ def _box_loss(
     shape = boxes1.shape[:-1]
     if weight is not None:
         broadcastable("weight", weight, shape)
-    pair_loss = _PairLoss(kind, fmt)
 
     def eagerly(columns: Sequence[Tensor]) -> Tensor:
-        loss = pair_loss(*columns, eps=eps, weight=weight)
+        loss = _pair_loss(*columns, kind=kind, fmt=fmt, eps=eps, weight=weight)
         return reduce(loss, reduction, loss.numel(), loss)
 
-    if boxes1.dtype == boxes2.dtype and fusable(
-        impl, pair_loss.__name__, (boxes1, boxes2), {"weight": weight}
-    ):
+    if boxes1.dtype == boxes2.dtype and fusable(impl, f"1 - {kind}", (boxes1, boxes2), {"weight": weight}):
         # a loop over boxes of four coordinates would not be vectorised, one over their columns is
         flat = [boxes.reshape(-1, 4) for boxes in (boxes1, boxes2)]
         columns = tuple(column.contiguous() for boxes in flat for column in boxes.unbind(-1))
@@ -148,9 +144,11 @@ def _box_loss(
         if weight is not None:
             constants["weight"] = Operand(weight.expand(shape).reshape(-1).contiguous(), "N")
         value = fused(
-            pair_loss,
+            f"1 - {kind}",
+            _pair_loss,
             [Operand(column, "N") for column in columns],
             constants,
+            fixed={"kind": kind, "fmt": fmt},
             again=lambda: eagerly([widened(column).view(shape) for column in columns]),
             arguments=columns,
             shape=shape,
@@ -163,20 +161,12 @@ def _box_loss(
     return eagerly([*widened(boxes1).unbind(-1), *widened(boxes2).unbind(-1)])
 
 
-@dataclass(frozen=True)
-class _PairLoss:
+def _pair_loss(
+    *columns: Tensor, kind: str, fmt: str, eps: float | Tensor, weight: Tensor | None = None
+) -> Tensor:
     """1 - similarity of boxes, given as eight columns, times a weight."""
-
-    kind: str
-    fmt: str
-
-    @property
-    def __name__(self) -> str:
-        return f"1 - {self.kind}"
-
-    def __call__(self, *columns: Tensor, eps: float | Tensor, weight: Tensor | None = None) -> Tensor:
-        loss = 1 - similarity(columns[:4], columns[4:], self.kind, self.fmt, eps, eps)
-        return loss if weight is None else loss * weight.to(loss.dtype)
+    loss = 1 - similarity(columns[:4], columns[4:], kind, fmt, eps, eps)
+    return loss if weight is None else loss * weight.to(loss.dtype)
 
 
 class _PairedBoxLoss(nn.Module):

@@ -1,7 +1,5 @@
 """Focal loss for one class out of several: softmax instead of sigmoids."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -95,10 +93,12 @@ def softmax_focal_loss(
     smoothing = label_smoothing or None  # None: only the target's own class counts
 
     def eagerly() -> Tensor:
-        each = _SoftmaxFocal(None if counted is None else ignore_index)
+        left_out = None if counted is None else ignore_index
         rows = inputs.to(dtype) if dim else inputs.to(dtype)[None]
         labels = targets if dim else targets[None]
-        loss = each(rows, targets=labels, alpha=alpha, gamma=gamma, smoothing=smoothing)
+        loss = softmax_focal(
+            rows, targets=labels, alpha=alpha, gamma=gamma, smoothing=smoothing, ignore_index=left_out
+        )
         return reduce(loss if dim else loss[0], reduction, count, inputs)
 
     if fusable(impl, "softmax_focal_loss", (inputs,), {"alpha": alpha, "gamma": gamma}):
@@ -112,9 +112,11 @@ def softmax_focal_loss(
         if smoothing is not None:
             constants["smoothing"] = Operand(number(smoothing, dtype, inputs.device), "")
         value = fused(
-            _SoftmaxFocal(ignore_index),
+            "softmax_focal_loss",
+            softmax_focal,
             [Operand(inputs.reshape(shape).contiguous(), letters)],
             constants,
+            fixed={"ignore_index": ignore_index},
             again=eagerly,
             arguments=(inputs,),
             shape=outer,
@@ -134,50 +136,43 @@ def softmax_focal_loss(
     return eagerly()
 
 
-@dataclass(frozen=True)
-class _SoftmaxFocal:
+def softmax_focal(
+    logits: Tensor,
+    *,
+    targets: Tensor,
+    gamma: float | Tensor,
+    alpha: Tensor | None = None,
+    smoothing: float | Tensor | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:
     """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
-
-    ignore_index: int | None
-
-    __name__ = "softmax_focal_loss"
-
-    def __call__(
-        self,
-        logits: Tensor,
-        *,
-        targets: Tensor,
-        gamma: float | Tensor,
-        alpha: Tensor | None = None,
-        smoothing: float | Tensor | None = None,
-    ) -> Tensor:
-        log_p = F.log_softmax(logits, 1)
-        p = log_p.exp()
+    log_p = F.log_softmax(logits, 1)
+    p = log_p.exp()
+    if alpha is not None:
+        alpha = alpha.reshape(-1, *[1] * (logits.ndim - 2))
+    if targets.is_floating_point():
+        shares = targets.to(logits.dtype)
+    else:
+        classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
+        own = targets.to(torch.int32).unsqueeze(1) == classes.reshape(-1, *[1] * (logits.ndim - 2))
+        shares = own.to(logits.dtype)
+    if smoothing is None and not targets.is_floating_point():
+        # -(1-p_t)^γ log p_t; 1-p_t as the sum of the others, which cancels nothing
+        loss = -power(p.masked_fill(own, 0).sum(1), gamma) * log_p.masked_fill(~own, 0).sum(1)
         if alpha is not None:
-            alpha = alpha.reshape(-1, *[1] * (logits.ndim - 2))
-        if targets.is_floating_point():
-            shares = targets.to(logits.dtype)
-        else:
-            classes = torch.arange(logits.shape[1], dtype=torch.int32, device=logits.device)
-            own = targets.to(torch.int32).unsqueeze(1) == classes.reshape(-1, *[1] * (logits.ndim - 2))
-            shares = own.to(logits.dtype)
-        if smoothing is None and not targets.is_floating_point():
-            # -(1-p_t)^γ log p_t; 1-p_t as the sum of the others, which cancels nothing
-            loss = -power(p.masked_fill(own, 0).sum(1), gamma) * log_p.masked_fill(~own, 0).sum(1)
-            if alpha is not None:
-                loss = loss * torch.where(own, alpha, torch.zeros_like(alpha)).sum(1)
-        else:
-            if smoothing is not None:
-                shares = (1 - smoothing) * shares + smoothing / logits.shape[1]
-            if alpha is not None:
-                shares = shares * alpha
-            # 1-p cancels only for the one class above 1/2: there it is the sum of the others
-            top = p > 0.5
-            miss = torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
-            loss = -(shares * power(miss, gamma) * log_p).sum(1)
-        if self.ignore_index is None or targets.is_floating_point():
-            return loss
-        return loss.masked_fill(targets == self.ignore_index, 0)
+            loss = loss * torch.where(own, alpha, torch.zeros_like(alpha)).sum(1)
+    else:
+        if smoothing is not None:
+            shares = (1 - smoothing) * shares + smoothing / logits.shape[1]
+        if alpha is not None:
+            shares = shares * alpha
+        # 1-p cancels only for the one class above 1/2: there it is the sum of the others
+        top = p > 0.5
+        miss = torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
+        loss = -(shares * power(miss, gamma) * log_p).sum(1)
+    if ignore_index is None or targets.is_floating_point():
+        return loss
+    return loss.masked_fill(targets == ignore_index, 0)
 
 
 def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) -> None:

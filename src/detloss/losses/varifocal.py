@@ -11,7 +11,7 @@ from detloss.losses.elementwise import elementwise_loss, power
 from detloss.losses.module import keep, kept, shown
 
 
-@elementwise_loss(exponents=("gamma",), largest_alpha=math.inf, quality=True, bool_targets=True)
+@elementwise_loss(exponents=("gamma",), limits={"alpha": (0, math.inf)}, quality=True, bool_targets=True)
 def varifocal_loss(
     logits: Tensor,
     targets: Tensor,
