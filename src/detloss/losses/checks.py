@@ -102,16 +102,11 @@ def check_range(name: str, values: Tensor) -> None:
     """ValueError, on the CPU only, where soft targets leave [0, 1] by more than rounding."""
     if _readable(values) and values.numel():
         low, high = values.detach().aminmax()
-        check_bounds(low.item(), high.item(), name)
-
-
-def check_bounds(low: float, high: float, name: str = "targets") -> None:
-    """ValueError where the smallest and largest soft target leave [0, 1] by more than rounding."""
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"{name} must lie in [0, 1], found values from {low:g} to {high:g}; "
-            "classes go in as integers, elements to leave out get weight 0"
-        )
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise ValueError(
+                f"{name} must lie in [0, 1], found values from {low.item():g} to {high.item():g}; "
+                "classes go in as integers, elements to leave out get weight 0"
+            )
 
 
 def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str) -> Tensor | None:

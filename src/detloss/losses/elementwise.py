@@ -38,7 +38,6 @@ from detloss.engine import Operand, fusable, fused, number
 from detloss.losses.checks import (
     align_alpha,
     broadcastable,
-    check_bounds,
     check_exponent,
     check_indices,
     check_labels,
@@ -327,8 +326,8 @@ def _in_one_pass(
         scale=mean_scale(reduction, _count(inputs, counted), inputs),
         exponents={name: given[name] for name in usual},
         usual=usual,
-        watched="targets" if dense else None,
-        check=check_bounds,
+        unit="targets" if dense else None,
+        check=lambda: check_range("targets", targets),
         impl=impl,
     )
 

@@ -2,11 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detloss.engine import Operand, fusable, fused, number
 from detloss.losses.checks import (
-    check_bounds,
     check_exponent,
     check_indices,
     check_labels,
@@ -80,15 +78,13 @@ def softmax_focal_loss(
             raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it holds one per class, ({classes},)")
         alpha = alpha.to(dtype)
     outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
-    counted = None
-    if targets.is_floating_point():
+    counted, soft = None, targets.is_floating_point()
+    if soft:
         _check_shape(targets, inputs.shape, "class probabilities", inputs)
-        watched = "targets"
     else:
         _check_shape(targets, outer, "class indices", inputs)
         targets = targets.long()
         counted = check_indices(targets, classes, ignore_index, f"classes 0..{classes - 1}")
-        watched = None
     count = outer.numel() if counted is None else counted.sum()
     smoothing = label_smoothing or None  # None: only the target's own class counts
 
@@ -105,8 +101,8 @@ def softmax_focal_loss(
         length = outer[1:].numel() if dim else 1
         shape = (-1, classes, length) if length > 1 else (-1, classes)
         letters = "NCL"[: len(shape)]
-        labels = targets.reshape(shape if watched else shape[:1] + shape[2:]).contiguous()
-        constants = {"targets": Operand(labels, letters if watched else letters.replace("C", ""))}
+        labels = targets.reshape(shape if soft else shape[:1] + shape[2:]).contiguous()
+        constants = {"targets": Operand(labels, letters if soft else letters.replace("C", ""))}
         if alpha is not None:
             constants["alpha"] = Operand(alpha.contiguous(), "C")
         if smoothing is not None:
@@ -125,13 +121,13 @@ def softmax_focal_loss(
             reduced=dim,
             exponents={"gamma": gamma},
             usual={"gamma": 2.0},
-            watched=watched,
-            check=check_bounds,
+            unit="targets" if soft else None,
+            check=lambda: check_range("targets", targets),
             impl=impl,
         )
         if value is not None:
             return value
-    if watched:
+    if soft:
         check_range("targets", targets)
     return eagerly()
 
@@ -146,8 +142,9 @@ def softmax_focal(
     ignore_index: int | None = None,
 ) -> Tensor:
     """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
-    log_p = F.log_softmax(logits, 1)
-    p = log_p.exp()
+    shifted = logits - logits.detach().amax(1, keepdim=True)
+    powers = shifted.exp()
+    total = powers.sum(1, keepdim=True)
     if alpha is not None:
         alpha = alpha.reshape(-1, *[1] * (logits.ndim - 2))
     if targets.is_floating_point():
@@ -158,7 +155,9 @@ def softmax_focal(
         shares = own.to(logits.dtype)
     if smoothing is None and not targets.is_floating_point():
         # -(1-p_t)^γ log p_t; 1-p_t as the sum of the others, which cancels nothing
-        loss = -power(p.masked_fill(own, 0).sum(1), gamma) * log_p.masked_fill(~own, 0).sum(1)
+        miss = powers.masked_fill(own, 0).sum(1) / total.squeeze(1)
+        log_p = shifted.masked_fill(~own, 0).sum(1) - total.squeeze(1).log()
+        loss = -power(miss, gamma) * log_p
         if alpha is not None:
             loss = loss * torch.where(own, alpha, torch.zeros_like(alpha)).sum(1)
     else:
@@ -167,6 +166,7 @@ def softmax_focal(
         if alpha is not None:
             shares = shares * alpha
         # 1-p cancels only for the one class above 1/2: there it is the sum of the others
+        p, log_p = powers / total, shifted - total.log()
         top = p > 0.5
         miss = torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
         loss = -(shares * power(miss, gamma) * log_p).sum(1)
