@@ -12,7 +12,7 @@ import math
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -30,7 +30,8 @@ from detloss.runs import write_csv
 from detloss.terminal import console, say
 
 HERE = Path(__file__).parent
-COLUMNS = ("what", "bar", "measured", "met", "note")
+COLUMNS = ("what", "memory", "bar", "measured", "met", "note")
+BOTH = ("focal", "boxes", "softmax", "linear")  # measured with new and with reused memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Bar:
     at_least: float | None = None
     at_most: float | None = None
     note: str = ""
+    memory: str = ""
 
     @property
     def bar(self) -> str:
@@ -66,6 +68,7 @@ class Setting:
     seconds: float
     rounds: int
     part: float = 1.0
+    new_memory: bool = False
 
     def arguments(
         self, loss: str, elements: float, targets: str = "dense", dtype: torch.dtype = torch.float32
@@ -78,7 +81,9 @@ class Setting:
         for one in works.values():
             for _ in range(4):
                 one.run()
-        times, failed = interleave(works, self.device, part * self.seconds, self.rounds)
+        times, failed = interleave(
+            works, self.device, part * self.seconds, self.rounds, new_memory=self.new_memory
+        )
         for error in failed.values():
             raise error
         return {name: median(found) for name, found in times.items()}
@@ -326,10 +331,12 @@ def main() -> None:
     setting = Setting(torch.device(given.device), seconds, rounds, part)
     found: list[Bar] = []
     for name in given.only:
+        kinds = ("new", "reused") if name in BOTH and setting.device.type == "cpu" else ("",)
         try:
-            for bar in GROUPS[name](setting):
-                say(f"{bar.what}: {bar.measured:.3g} ({bar.bar}) {bar.met}")
-                found.append(bar)
+            for kind in kinds:
+                for bar in GROUPS[name](replace(setting, new_memory=kind == "new")):
+                    say(f"{bar.what}: {bar.measured:.3g} ({bar.bar}) {bar.met} {kind}")
+                    found.append(replace(bar, memory=kind))
         except Exception as error:  # one bar that cannot be measured says why; the others go on
             found.append(Bar(name, math.nan, at_least=0, note=reason(error)))
             say(f"{name}: {reason(error)}")
@@ -339,9 +346,9 @@ def main() -> None:
     for row, bar in zip(rows, found):
         row["measured"] = "" if math.isnan(bar.measured) else f"{bar.measured:.4g}"
         row["bar"] = "" if math.isnan(bar.measured) else bar.bar
-    table = Table("what", "bar", "measured", "met")
+    table = Table("what", "memory", "bar", "measured", "met")
     for row in rows:
-        table.add_row(*(row[column] for column in COLUMNS[:4]))
+        table.add_row(*(row[column] for column in COLUMNS[:5]))
     console.print(table)
     if given.quick and given.out == HERE / "results" / "bars.csv":
         say("a trial: nothing is written without --out")

@@ -1,5 +1,6 @@
 """How long a call takes and how much memory it asks for; nothing here knows about losses."""
 
+import ctypes
 import gc
 import os
 import time
@@ -49,9 +50,11 @@ def _backward(result: Any) -> None:
         result.backward()
 
 
-def seconds(work: Work, device: torch.device) -> float:
-    """Wall time of one call; on a GPU until its queue is empty."""
+def seconds(work: Work, device: torch.device, new_memory: bool = False) -> float:
+    """Wall time of one call; on a GPU until its queue is empty. `new_memory`: see `return_memory`."""
     work.forget()
+    if new_memory:
+        return_memory()
     _wait(device)
     began = time.perf_counter()
     result = work.forward()
@@ -60,13 +63,32 @@ def seconds(work: Work, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
+def return_memory() -> bool:
+    """Gives free memory back to the system: what is allocated next costs page faults; False if it cannot.
+
+    On the CPU the same call takes up to four times as long with memory that is new to the process as with
+    memory that it freed a moment ago. Which of the two a training step finds depends on what else it did: a
+    comparison is fair where all variants find the same.
+    """
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # not glibc
+        return False
+    return True
+
+
 def interleave(
-    works: Mapping[str, Work], device: torch.device, budget: float, least: int, most: int = 1000
+    works: Mapping[str, Work],
+    device: torch.device,
+    budget: float,
+    least: int,
+    most: int = 1000,
+    new_memory: bool = False,
 ) -> tuple[dict[str, list[float]], dict[str, Exception]]:
     """Seconds of each, in rounds A, B, C, A, B, C, ... in which each has the same luck with the machine.
 
     As many rounds as fit into `budget` seconds, between `least` and `most`. Python's garbage collector waits.
-    What raises drops out, and is among the second value instead.
+    What raises drops out, and is among the second value instead. `new_memory`: see `return_memory`.
     """
     times: dict[str, list[float]] = {name: [] for name in works}
     failed: dict[str, Exception] = {}
@@ -80,7 +102,7 @@ def interleave(
                 break
             for name in list(times):
                 try:
-                    times[name].append(seconds(works[name], device))
+                    times[name].append(seconds(works[name], device, new_memory))
                 except Exception as error:
                     failed[name] = error
                     del times[name]
