@@ -244,7 +244,7 @@ def detection_loss(
     distribution_term = whole.new_zeros(())
     if detector.config.bins:
         sides = encode_distances(true, anchors) / strides[:, None]
-        sides_loss = losses.distribution_focal_loss(regression, sides)
+        sides_loss = losses.distribution_focal_loss(regression, sides, impl=_impl(sides))
         distribution_term = sides_loss.mean(-1).sum() / normalizer
     class_term = whole / normalizer
     total = class_term + box_weight * box_term + distribution_weight * distribution_term
@@ -254,11 +254,11 @@ def detection_loss(
 def _classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:
     """Elementwise loss of `(B, P, C)` logits: that shape, or `(B, P)` from a softmax."""
     if loss.softmax:
-        flat = loss.function(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        flat = loss.function(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, impl=_impl(labels))
         return flat.view_as(labels)
     more = {} if quality is None else {"quality": quality}
     if not loss.own:
-        return loss.function(logits, labels, ignore_index=IGNORED, **more)
+        return loss.function(logits, labels, ignore_index=IGNORED, impl=_impl(labels), **more)
     targets = labels
     if quality is None:
         targets = (labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)).to(logits.dtype)
@@ -269,14 +269,21 @@ def _classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None
 def _regress(loss: Loss, predicted: Tensor, true: Tensor) -> Tensor:
     """Loss of `(N, 4)` predicted boxes: `(N,)`."""
     if not loss.own:
-        return loss.function(predicted, true)
+        return loss.function(predicted, true, impl=_impl(true))
     return _call_own(loss, true.shape[:-1], predicted, true)
+
+
+def _impl(tensor: Tensor) -> str:
+    """Eager on a CPU: runs are too short to win back the seconds of compiling, and repeat to the bit."""
+    return "eager" if tensor.device.type == "cpu" else "auto"
 
 
 def _call_own(loss: Loss, shape: torch.Size, *inputs: Tensor, **more: Any) -> Tensor:
     """Calls the user's function, and checks that it answers with one value an element."""
-    if "reduction" in inspect.signature(loss.function).parameters:
-        more["reduction"] = "none"
+    takes = inspect.signature(loss.function).parameters
+    more |= {
+        name: value for name, value in (("reduction", "none"), ("impl", _impl(inputs[0]))) if name in takes
+    }
     value = loss.function(*inputs, **more)
     if not isinstance(value, Tensor) or value.shape != shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
