@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_CLIENTS ?= .venv-clients
 OUT ?= runs/demo
+BENCH ?=
 WHEEL ?= dist/wheel
 
-.PHONY: help demo test check slow clients wheel
+.PHONY: help demo test check slow clients bench wheel
 help:
 	@echo "make demo     compare losses on embedded data; about five minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
 	@echo "make check    format, lint, types"
 	@echo "make slow     the slow tests"
 	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
+	@echo "make bench    time and memory of the losses beside torchvision, there; BENCH=--quick for a first look"
 	@echo "make wheel    build a wheel and try it in an empty environment"
 
 demo: $(VENV)/installed
@@ -31,6 +33,9 @@ check: $(VENV)/installed-dev
 
 clients: $(VENV_CLIENTS)/installed
 	$(VENV_CLIENTS)/bin/python -m pytest -rs -m clients
+
+bench: $(VENV_CLIENTS)/installed
+	$(VENV_CLIENTS)/bin/detloss bench $(BENCH)
 
 # In its own folder, so that nothing of this checkout can stand in for what the wheel lacks.
 wheel: $(VENV)/installed-dev

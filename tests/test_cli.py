@@ -19,6 +19,7 @@ from detloss.cli import main
 from detloss.data import load, read_image
 from detloss.runs import read_csv, read_json
 
+COMMANDS = ("compare", "train", "evaluate", "predict", "scenes", "bench")
 SCENES = shlex.split("--scenes.size 32 --scenes.object-size 8 16 --scenes.train 8 --scenes.val 4")
 NETWORK = shlex.split(
     "--size 32 --batch 2 --evaluations 1 --detector.width 8 --detector.channels 8 --device cpu"
@@ -89,11 +90,11 @@ def test_overview_and_version():
     for arguments in ((), ("--help",), ("-h",)):
         done = detloss(*arguments)
         assert done.status == 0
-        assert all(f"detloss {c} " in done.out for c in ("compare", "train", "evaluate", "predict", "scenes"))
+        assert all(f"detloss {command} " in done.out for command in COMMANDS)
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", detloss("--version").out)
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "evaluate", "predict", "scenes"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command(command):
     done = detloss(command, "--help")
     assert done.status == 0

@@ -94,7 +94,8 @@ class TrainConfig:
 
     loss: str = "focal"
     """Classification loss:
-    bce balanced_bce focal softmax_focal quality_focal varifocal, or your own module:function.
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal,
+    or your own module:function.
     focal,gamma=1.5 sets a hyperparameter."""
     box_loss: str = "giou"
     """Box loss: iou giou diou ciou eiou, or your own module:function."""
@@ -120,7 +121,8 @@ class CompareConfig:
 
     losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
     """Classification losses, the first is the baseline:
-    bce balanced_bce focal softmax_focal quality_focal varifocal, or your own module:function.
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal,
+    or your own module:function.
     focal,gamma=1.5 sets a hyperparameter; focal+ciou names one pair, other names go with every box loss."""
     box_losses: tuple[str, ...] = ("giou",)
     """Box losses: iou giou diou ciou eiou, or your own module:function."""
