@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor
 from torch.func import grad, vmap
 from torch.testing import assert_close
@@ -184,12 +185,12 @@ def builds(monkeypatch):
 
 @pytest.mark.parametrize("targets", ["dense", "index"])
 def test_no_size_and_no_number_compiles_again(targets, builds):
-    def call(rows, classes, alpha, gamma):
+    def call(rows, classes, alpha, gamma, **more):
         x = logits(rows, classes).requires_grad_()
         index = torch.randint(0, classes + 1, (rows,))
         t = index if targets == "index" else (torch.rand(rows, classes) < 0.2).float()
-        value = sigmoid_focal_loss(x, t, alpha, gamma, "mean", impl="compile")
-        expected = sigmoid_focal_loss(x, t, alpha, gamma, "mean", impl="eager")
+        value = sigmoid_focal_loss(x, t, alpha, gamma, "mean", impl="compile", **more)
+        expected = sigmoid_focal_loss(x, t, alpha, gamma, "mean", impl="eager", **more)
         assert_close(value, expected, rtol=1e-5, atol=1e-7)
         assert_close(*(torch.autograd.grad(v, x)[0] for v in (value, expected)), rtol=1e-5, atol=1e-7)
 
@@ -197,7 +198,7 @@ def test_no_size_and_no_number_compiles_again(targets, builds):
     assert len(builds) == 2  # the default exponent and any other, together
     for step in range(30):
         gamma = torch.tensor(0.1 * step) if step % 3 == 0 else 2.0 if step % 3 == 1 else 0.5 + 0.2 * step
-        call(1 + 7 * step, 2 + step % 5, 0.02 * step, gamma)
+        call(1 + 7 * step, 2 + step % 5, 0.02 * step, gamma, ignore_index=-step)
     call(8192, 80, 0.5, 0)
     assert len(builds) == 2
 
@@ -360,6 +361,29 @@ def test_autocast_gives_float32():
         value = focal(x)
     assert value.dtype == torch.float32
     assert_close(value, eager_focal(x.float()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoints(reentrant, builds):
+    leaf = X.clone().requires_grad_()
+    value = torch.utils.checkpoint.checkpoint(
+        lambda x: sigmoid_focal_loss(x.exp(), HARD, reduction="sum", impl="compile"),
+        leaf,
+        use_reentrant=reentrant,
+    )
+    value.backward()
+    twin = X.clone().requires_grad_()
+    sigmoid_focal_loss(twin.exp(), HARD, reduction="sum", impl="eager").backward()
+    assert_close(leaf.grad, twin.grad)
+    assert builds
+
+
+def test_a_default_device_changes_nothing():
+    torch.set_default_device("cpu")
+    try:
+        assert "Fused" in focal(X.clone().requires_grad_()).grad_fn.name()
+    finally:
+        torch.set_default_device(None)
 
 
 def test_threads_share_a_pass():

@@ -3,7 +3,8 @@
 A loss is a function of tensors, written once. `impl="eager"` calls it and lets autograd do the rest: a dozen
 passes over memory and as many buffers kept. `impl="compile"` traces the function together with its gradient,
 compiles both into one loop (Inductor: C++ on a CPU, Triton on a GPU) and keeps nothing but the gradient for
-the backward pass. `impl="auto"` takes the fused pass from `AUTO_ELEMENTS` elements on.
+the backward pass (of boxes also their columns, which it is made of). `impl="auto"` takes the fused pass from
+`AUTO_ELEMENTS` elements on.
 
 One pass is compiled per function, dtypes, form of the arguments and reduction, never per size or
 hyperparameter: sizes are symbols, numbers are 0-dim tensors. Only exponents have a second loop, for the
@@ -15,11 +16,13 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils import _device
 
 IMPLS = ("auto", "eager", "compile")
 
@@ -91,7 +94,7 @@ def _intercepted(inputs: tuple[Tensor, ...]) -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or torch._C._len_torch_function_stack() > (_device.CURRENT_DEVICE is not None)  # a default device
     )
 
 
@@ -300,8 +303,10 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
         reason = _broken.get(form.device.type) or _broken.get(form[:3])
         if reason is None:
             try:
-                for sibling in _siblings(form, usual):
-                    _passes[sibling] = _build(sibling)
+                # A thread of its own: none of the caller's modes (autocast, inference, hooks) are there.
+                with ThreadPoolExecutor(1) as thread:
+                    for sibling in _siblings(form, usual):
+                        _passes[sibling] = thread.submit(_build, sibling).result()
                 _compiled.add(form.name)
             except Exception as error:
                 reason = _why(error, form)
@@ -386,12 +391,7 @@ def _build(form: _Form) -> Callable[..., Any]:
         torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
         for dims, dtype, device in operands
     ]
-    with (
-        warnings.catch_warnings(),
-        torch.autocast(form.device.type, enabled=False),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its own code
         graph = make_fx(joint, tracing_mode="symbolic", decomposition_table=DECOMPOSITIONS)(*examples)
         _even(graph)

@@ -249,7 +249,7 @@ def _each(
     formula: Callable[..., Tensor],
     wants_positive: bool,
     hard: bool,
-    ignore_index: int | None,
+    ignore_index: int | Tensor | None,
     **hyper: object,
 ) -> Tensor:
     """The loss of each element: the formula, given targets in either form, weighed and without ignored rows.
@@ -309,8 +309,9 @@ def _in_one_pass(
             constants[name] = Operand(value.reshape(-1).contiguous(), "N")
         elif isinstance(value, Tensor):
             constants[name] = _operand(value, inputs.shape, last)
-        elif type(value) in (int, float) and name != "ignore_index":
-            constants[name] = Operand(number(value, compute_dtype(inputs), inputs.device), "")
+        elif type(value) in (int, float):
+            dtype = torch.int64 if name == "ignore_index" else compute_dtype(inputs)
+            constants[name] = Operand(number(value, dtype, inputs.device), "")
         else:
             fixed[name] = value
     return fused(

@@ -103,6 +103,8 @@ def softmax_focal_loss(
         letters = "NCL"[: len(shape)]
         labels = targets.reshape(shape if soft else shape[:1] + shape[2:]).contiguous()
         constants = {"targets": Operand(labels, letters if soft else letters.replace("C", ""))}
+        if not soft:
+            constants["ignore_index"] = Operand(number(ignore_index, torch.int64, inputs.device), "")
         if alpha is not None:
             constants["alpha"] = Operand(alpha.contiguous(), "C")
         if smoothing is not None:
@@ -112,7 +114,7 @@ def softmax_focal_loss(
             softmax_focal,
             [Operand(inputs.reshape(shape).contiguous(), letters)],
             constants,
-            fixed={"ignore_index": ignore_index},
+            fixed={},
             again=eagerly,
             arguments=(inputs,),
             shape=outer,
@@ -139,7 +141,7 @@ def softmax_focal(
     gamma: float | Tensor,
     alpha: Tensor | None = None,
     smoothing: float | Tensor | None = None,
-    ignore_index: int | None = None,
+    ignore_index: int | Tensor | None = None,
 ) -> Tensor:
     """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
     shifted = logits - logits.detach().amax(1, keepdim=True)
