@@ -1,11 +1,13 @@
 """The fused pass: equal to the eager formula, compiled once, right under every use of autograd."""
 
+import math
 import subprocess
 import sys
 import textwrap
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -291,6 +293,55 @@ def test_second_derivative_of_what_was_changed_in_place_is_an_error():
         shifted.add_(1)
     with pytest.raises(RuntimeError, match="changed in place"):
         torch.autograd.grad(value, x, create_graph=True)
+
+
+@pytest.mark.parametrize("name", ["targets", "weight", "gamma"])
+def test_second_derivative_after_a_constant_was_changed_in_place_is_an_error(name):
+    constants = {"targets": HARD.clone(), "weight": torch.ones(CLASSES), "gamma": torch.tensor(2.0)}
+    x = X.clone().requires_grad_()
+    value = sigmoid_focal_loss(x, **constants, reduction="sum", impl="compile")
+    constants[name].fill_(1)
+    torch.autograd.grad(value, x, retain_graph=True)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        torch.autograd.grad(value, x, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    "read", [lambda x: math.log(x.shape[-1]), lambda x: 2.0 if x.shape[-1] > 30 else 1.0]
+)
+def test_a_formula_that_reads_a_size_is_not_compiled(read):
+    loss = elementwise_loss(lambda logits, targets: (logits - targets) / read(logits))
+    x = logits(400, 100)
+    with pytest.warns(UserWarning, match="depends on the number of rows or classes.*runs eagerly"):
+        value = loss(x, torch.zeros(400, 100), reduction="sum")
+    assert_close(value, loss(x, torch.zeros(400, 100), reduction="sum", impl="eager"))
+
+
+def test_under_anomaly_detection(builds):
+    with pytest.warns(UserWarning, match="Anomaly Detection"), torch.autograd.detect_anomaly():
+        value_and_gradient(varifocal_loss, X, (SOFT,), {}, torch.float32, impl="compile")
+    assert builds
+
+
+def test_numbers_of_numpy_are_numbers(builds):
+    for alpha in (0.1, 0.2, 0.3):
+        focal(X, alpha=np.float64(alpha), gamma=np.float32(2 + alpha), reduction="sum")
+    assert len(builds) == 2
+
+
+def test_what_a_pass_cannot_take_runs_eagerly():
+    loss = elementwise_loss(lambda logits, targets, scales=(1.0, 2.0): logits * scales[1] - targets)
+    assert_close(loss(X, HARD, [1.0, 3.0]), X * 3 - HARD)
+    big = torch.ones(400, 100)
+    assert_close(loss(big, big, [1.0, 3.0]), big * 2)
+    with pytest.raises(ValueError, match=r"scales is \[1.0, 3.0\]; a compiled pass takes numbers"):
+        loss(X, HARD, [1.0, 3.0], impl="compile")
+
+
+def test_a_failure_elsewhere_leaves_the_cpu_alone():
+    with pytest.raises(ValueError, match=r'impl="compile" is for CPU and CUDA tensors, not meta'):
+        focal(X.to("meta"), targets=HARD.to("meta"))
+    assert "Fused" in focal(X.clone().requires_grad_()).grad_fn.name()
 
 
 def test_batched_output_gradients():

@@ -13,9 +13,10 @@ more than all the rest of the loss.
 """
 
 import math
+import os
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -60,13 +61,17 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
     if impl == "auto" and _small(inputs) and name not in _compiled:
         return False
     first = inputs[0]
+    if first.device.type not in AUTO_ELEMENTS:
+        if impl == "compile":
+            raise ValueError(f'impl="compile" is for CPU and CUDA tensors, not {first.device}; pass "auto"')
+        return False
     if first.dtype not in _DTYPES or not first.numel() or _intercepted(inputs):
         return False
     if (
         first.device.type == "cuda" and first.numel() >= 2**31
     ):  # Triton indexes what was compiled with 32 bits
         return False
-    if impl == "auto" and first.device.type in _broken:
+    if impl == "auto" and first.device.type in _broken and not _passes:
         return False
     for name, values in constants.items():
         if isinstance(values, Tensor) and values.requires_grad and torch.is_grad_enabled():
@@ -107,6 +112,7 @@ def fused(
     fixed: Mapping[str, object],
     again: Callable[[], Tensor],
     arguments: tuple[Tensor, ...],
+    others: Iterable[object],
     shape: torch.Size,
     dtype: torch.dtype,
     scale: float | Tensor | None,
@@ -128,6 +134,7 @@ def fused(
         fixed: arguments that are no tensors, hashable; for each choice of them another pass is compiled.
         again: the eager expression of the whole result, for second derivatives with respect to `arguments`.
         arguments: the caller's tensors that `inputs` are views of, in the same order.
+        others: what else `again` depends on; may hold tensors.
         shape: of the loss where `scale` is None.
         dtype: of the result.
         scale: None for the loss of each element, a number for their sum times this number.
@@ -175,7 +182,7 @@ def fused(
         run = _compile(form, usual, impl)
         if run is None:
             return None
-    tensors = [operand.values.detach() for operand in (*inputs, *constants.values())]
+    tensors = [operand.values.detach().resolve_neg() for operand in (*inputs, *constants.values())]
 
     def once() -> tuple[Tensor, ...]:
         value, *rest = run(*tensors)
@@ -185,7 +192,8 @@ def fused(
 
     if not any(needed):
         return once()[0]
-    return _Fused.apply(once, again, needed, reduced, *arguments)
+    watched = (*arguments, *(value for value in others if isinstance(value, Tensor)))
+    return _Fused.apply(once, again, watched, needed, reduced, *arguments)
 
 
 class _Fused(torch.autograd.Function):
@@ -197,12 +205,18 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, once: Callable, again: Callable, needed: tuple, reduced: int | None, *arguments: Tensor
+        ctx: Any,
+        once: Callable,
+        again: Callable,
+        watched: tuple[Tensor, ...],
+        needed: tuple[bool, ...],
+        reduced: int | None,
+        *arguments: Tensor,
     ) -> Tensor:
         value, *gradients = once()
         ctx.save_for_backward(*gradients)
         ctx.again, ctx.arguments, ctx.reduced = again, arguments, reduced
-        ctx.versions = tuple(argument._version for argument in arguments)
+        ctx.versions = [(tensor, tensor._version) for tensor in watched if not tensor.is_inference()]
         ctx.kept = [
             (argument.shape, argument.dtype) if need else None for argument, need in zip(arguments, needed)
         ]
@@ -212,7 +226,7 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor | None, ...]:
         gradients = iter(ctx.saved_tensors)
         if torch.is_grad_enabled():
-            return None, None, None, None, *_second(ctx, output_gradient)
+            return None, None, None, None, None, *_second(ctx, output_gradient)
         shared = torch._C._autograd._get_current_graph_task_keep_graph()
         wrapped = torch._C._functorch.is_functorch_wrapped_tensor(
             output_gradient
@@ -242,13 +256,13 @@ class _Fused(torch.autograd.Function):
                 gradient = gradient.mul_(output_gradient)
             results.append(gradient.to(dtype))
         if not shared:
-            ctx.again = ctx.arguments = None
-        return None, None, None, None, *results
+            ctx.again = ctx.arguments = ctx.versions = None
+        return None, None, None, None, None, *results
 
 
 def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
     """The gradients as functions of the arguments, for derivatives of derivatives."""
-    if any(argument._version != version for argument, version in zip(ctx.arguments, ctx.versions)):
+    if any(tensor._version != version for tensor, version in ctx.versions):
         raise RuntimeError(
             "an argument of the loss was changed in place since: its second derivative cannot be taken; "
             "pass a clone to the loss"
@@ -279,6 +293,22 @@ _passes: dict[_Form, Callable[..., Any]] = {}
 _compiled: set[str] = set()  # names of the formulas that have a pass
 _broken: dict[object, str] = {}  # device types without a compiler, losses that cannot be compiled: why
 _lock = threading.Lock()
+# Compiles in a thread of its own, where none of the caller's modes are (autocast, inference, hooks); always
+# the same one, or torch 2.11 crashes.
+_worker = ThreadPoolExecutor(1)
+
+
+def _after_fork() -> None:
+    """A lock and a thread of the parent's may never come back; and what it compiled, its child cannot."""
+    global _lock, _worker
+    _lock, _worker = threading.Lock(), ThreadPoolExecutor(1)
+    if _passes:
+        reason = "this process was forked after its parent had compiled; start it with spawn or forkserver"
+        _broken.update({device: reason for device in AUTO_ELEMENTS})
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _scalar(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Operand:
@@ -300,13 +330,11 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
     with _lock:
         if form in _passes:
             return _passes[form]
-        reason = _broken.get(form.device.type) or _broken.get(form[:3])
+        reason = _broken.get(form.device.type) or _broken.get(_kind(form))
         if reason is None:
             try:
-                # A thread of its own: none of the caller's modes (autocast, inference, hooks) are there.
-                with ThreadPoolExecutor(1) as thread:
-                    for sibling in _siblings(form, usual):
-                        _passes[sibling] = thread.submit(_build, sibling).result()
+                for sibling in _siblings(form, usual):
+                    _passes[sibling] = _worker.submit(_build, sibling).result()
                 _compiled.add(form.name)
             except Exception as error:
                 reason = _why(error, form)
@@ -317,6 +345,11 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
     if impl == "auto":
         return None
     raise RuntimeError(f'{reason}; or pass impl="eager"')
+
+
+def _kind(form: _Form) -> object:
+    """What decides whether a pass can be compiled at all, and is said once."""
+    return form.formula, form.fixed, form.inputs, form.device
 
 
 def _siblings(form: _Form, usual: Mapping[str, float]) -> list[_Form]:
@@ -346,7 +379,7 @@ def _why(error: Exception, form: _Form) -> str:
     first_line = str(error).strip().split("\n")[0]
     where = f"on {form.device.type}"
     reason = f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})"
-    _broken[form[:3]] = reason
+    _broken[_kind(form)] = reason
     return reason
 
 
@@ -391,14 +424,23 @@ def _build(form: _Form) -> Callable[..., Any]:
         torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
         for dims, dtype, device in operands
     ]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(False):
         warnings.simplefilter("ignore")  # torch's own, about its own code
         graph = make_fx(joint, tracing_mode="symbolic", decomposition_table=DECOMPOSITIONS)(*examples)
         _even(graph)
+        _check_sizes(graph)
         placeholders = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
         return standalone_compile(
             graph, placeholders, dynamic_shapes="from_graph", options={"config_patches": OPTIONS}
         )
+
+
+def _check_sizes(graph: torch.fx.GraphModule) -> None:
+    """ValueError where a formula has read a size: the pass would keep the one it was traced with."""
+    first = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
+    sizes = first.fake_mode.shape_env
+    if sizes.guards or sizes.replacements:
+        raise ValueError("it depends on the number of rows or classes")
 
 
 OPTIONS = {

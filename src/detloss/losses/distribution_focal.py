@@ -78,6 +78,7 @@ def distribution_focal_loss(
             fixed={},
             again=eagerly,
             arguments=(inputs,),
+            others=(targets, weight),
             shape=targets.shape,
             dtype=result_dtype(reduction, inputs),
             scale=mean_scale(reduction, targets.numel(), inputs),

@@ -26,6 +26,7 @@ dense targets there.
 """
 
 import inspect
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
 from types import MappingProxyType
@@ -117,6 +118,8 @@ def elementwise_loss(
             quality=quality,
             bool_targets=bool_targets,
         )
+    if not inspect.isfunction(formula):
+        raise ValueError(f"{formula!r} is no function; write the formula with def")
     asked = _hyperparameters(formula, (*exponents, *limits))
     wants_positive = asked.pop("positive", None) is not None
     signature = _signature(asked, quality)
@@ -309,11 +312,18 @@ def _in_one_pass(
             constants[name] = Operand(value.reshape(-1).contiguous(), "N")
         elif isinstance(value, Tensor):
             constants[name] = _operand(value, inputs.shape, last)
-        elif type(value) in (int, float):
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
             dtype = torch.int64 if name == "ignore_index" else compute_dtype(inputs)
-            constants[name] = Operand(number(value, dtype, inputs.device), "")
-        else:
+            constants[name] = Operand(number(float(value), dtype, inputs.device), "")
+        elif value is None or isinstance(value, (bool, str)) or callable(value):
             fixed[name] = value
+        elif impl == "compile":
+            raise ValueError(
+                f"{name} is {value!r}; a compiled pass takes numbers, tensors, strings, booleans and None: "
+                'pass impl="eager"'
+            )
+        else:
+            return None
     return fused(
         given["formula"].__name__,
         _each,
@@ -322,6 +332,7 @@ def _in_one_pass(
         fixed=fixed,
         again=eagerly,
         arguments=(inputs,),
+        others=(targets, *given.values()),
         shape=inputs.shape,
         dtype=result_dtype(reduction, inputs),
         scale=mean_scale(reduction, _count(inputs, counted), inputs),

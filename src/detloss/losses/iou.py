@@ -151,6 +151,7 @@ def _box_loss(
             fixed={"kind": kind, "fmt": fmt},
             again=lambda: eagerly([widened(column).view(shape) for column in columns]),
             arguments=columns,
+            others=(weight,),
             shape=shape,
             dtype=dtype,
             scale=mean_scale(reduction, shape.numel(), boxes1),

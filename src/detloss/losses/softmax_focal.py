@@ -117,6 +117,7 @@ def softmax_focal_loss(
             fixed={},
             again=eagerly,
             arguments=(inputs,),
+            others=(targets, alpha, gamma),
             shape=outer,
             dtype=result_dtype(reduction, inputs),
             scale=mean_scale(reduction, count, inputs),
