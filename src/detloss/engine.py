@@ -184,8 +184,10 @@ def fused(
             return None
     tensors = [operand.values.detach().resolve_neg() for operand in (*inputs, *constants.values())]
 
+    serial = first.device.type == "cpu" and _small(arguments)
+
     def once() -> tuple[Tensor, ...]:
-        value, *rest = run(*tensors)
+        value, *rest = _alone(run, tensors) if serial else run(*tensors)
         if unit and check and not rest.pop(0) <= 0.5 + 1e-3:
             check()
         return (value.view(shape) if scale is None else value), *rest
@@ -194,6 +196,16 @@ def fused(
         return once()[0]
     watched = (*arguments, *(value for value in others if isinstance(value, Tensor)))
     return _Fused.apply(once, again, watched, needed, reduced, *arguments)
+
+
+def _alone(run: Callable[..., Any], tensors: list[Tensor]) -> Any:
+    """Run a small pass in this thread: waking the others takes longer, and they then spin for a while."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return run(*tensors)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Fused(torch.autograd.Function):
