@@ -173,13 +173,13 @@ def test_finite_and_exact_at_saturated_logits(loss, scale, exponent):
 def builds(monkeypatch):
     """How many passes are compiled, from an empty memory on."""
     built = []
-    original = engine._build
+    original = engine.build
 
     def counting(form):
         built.append(form)
         return original(form)
 
-    monkeypatch.setattr(engine, "_build", counting)
+    monkeypatch.setattr(engine, "build", counting)
     monkeypatch.setattr(engine, "_passes", {})
     monkeypatch.setattr(engine, "_compiled", set())
     return built

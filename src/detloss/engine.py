@@ -25,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils import _device
 
+from detloss.passes import Form, build
+
 IMPLS = ("auto", "eager", "compile")
 
 AUTO_ELEMENTS = {"cpu": 2**15, "cuda": 2**15}
@@ -164,7 +166,7 @@ def fused(
         constants |= {key: _scalar(value, compute, first.device) for key, value in exponents.items()}
     if first.device.type != "cpu":
         unit = None
-    form = _Form(
+    form = Form(
         name,
         formula,
         tuple(fixed.items()),
@@ -287,21 +289,7 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
     return [None if kept is None else next(found) for kept in ctx.kept]
 
 
-class _Form(NamedTuple):
-    """What a compiled pass depends on: all but sizes and numbers."""
-
-    name: str
-    formula: Callable[..., Tensor]
-    fixed: tuple[tuple[str, object], ...]
-    inputs: tuple[tuple[str, torch.dtype, bool], ...]
-    constants: tuple[tuple[str, str, torch.dtype, torch.device], ...]
-    dtype: torch.dtype
-    device: torch.device
-    usual: tuple[tuple[str, float], ...]
-    unit: str | None
-
-
-_passes: dict[_Form, Callable[..., Any]] = {}
+_passes: dict[Form, Callable[..., Any]] = {}
 _compiled: set[str] = set()  # names of the formulas that have a pass
 _broken: dict[object, str] = {}  # device types without a compiler, losses that cannot be compiled: why
 _lock = threading.Lock()
@@ -337,7 +325,7 @@ def number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     )  # filled there: a copy to a GPU would synchronise
 
 
-def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[..., Any] | None:
+def _compile(form: Form, usual: Mapping[str, float], impl: str) -> Callable[..., Any] | None:
     """The pass for a form, and the one for its other exponents, so that no later call has to wait."""
     with _lock:
         if form in _passes:
@@ -346,7 +334,7 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
         if reason is None:
             try:
                 for sibling in _siblings(form, usual):
-                    _passes[sibling] = _worker.submit(_build, sibling).result()
+                    _passes[sibling] = _worker.submit(build, sibling).result()
                 _compiled.add(form.name)
             except Exception as error:
                 reason = _why(error, form)
@@ -359,12 +347,12 @@ def _compile(form: _Form, usual: Mapping[str, float], impl: str) -> Callable[...
     raise RuntimeError(f'{reason}; or pass impl="eager"')
 
 
-def _kind(form: _Form) -> object:
+def _kind(form: Form) -> object:
     """What decides whether a pass can be compiled at all, and is said once."""
     return form.formula, form.fixed, form.inputs, form.device
 
 
-def _siblings(form: _Form, usual: Mapping[str, float]) -> list[_Form]:
+def _siblings(form: Form, usual: Mapping[str, float]) -> list[Form]:
     if not usual or form.device.type != "cpu":
         return [form]
     compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
@@ -376,7 +364,7 @@ def _siblings(form: _Form, usual: Mapping[str, float]) -> list[_Form]:
     ]
 
 
-def _why(error: Exception, form: _Form) -> str:
+def _why(error: Exception, form: Form) -> str:
     from torch._inductor.exc import InvalidCxxCompiler
 
     cause: BaseException | None = error
@@ -393,132 +381,3 @@ def _why(error: Exception, form: _Form) -> str:
     reason = f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})"
     _broken[_kind(form)] = reason
     return reason
-
-
-SIZES = {"N": 8192, "C": 80, "L": 48}
-"""Sizes that stand for any other while a pass is traced; equal ones would be taken for the same size."""
-
-
-def _build(form: _Form) -> Callable[..., Any]:
-    from torch._inductor import standalone_compile
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    names = [name for name, *_ in form.constants]
-    wanted = [index for index, (*_, needed) in enumerate(form.inputs) if needed]
-    compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
-
-    def joint(*tensors: Tensor) -> tuple[Tensor, ...]:
-        """The value, how far from 1/2 the constant in [0, 1] goes, the gradients."""
-        inputs = [tensor.to(compute) for tensor in tensors[: len(form.inputs)]]
-        tensor_of = dict(zip(names, tensors[len(inputs) :]))
-        scale = tensor_of.pop("scale", None)
-        given: dict[str, Any] = {**tensor_of, **dict(form.usual), **dict(form.fixed)}
-
-        def loss_of(*changing: Tensor) -> Tensor:
-            values = dict(enumerate(inputs)) | dict(zip(wanted, changing))
-            return form.formula(*values.values(), **given)
-
-        if wanted:
-            loss, pull = torch.func.vjp(loss_of, *(inputs[index] for index in wanted))[:2]
-            one = torch.ones_like(loss) if scale is None else torch.ones_like(loss) * scale
-            gradients = [_keep(gradient, form.inputs[index][1]) for gradient, index in zip(pull(one), wanted)]
-        else:
-            loss, gradients = loss_of(), []
-        # float32 loses digits in sums of millions; on a GPU they are summed as a tree
-        wide = torch.float64 if form.device.type == "cpu" else compute
-        value = loss if scale is None else loss.sum(dtype=wide) * scale
-        far = [] if form.unit is None else [(tensor_of[form.unit].to(compute) - 0.5).abs().amax()]
-        return value.to(form.dtype), *far, *gradients
-
-    operands = [(dims, dtype, form.device) for dims, dtype, _ in form.inputs]
-    operands += [(dims, dtype, device) for _, dims, dtype, device in form.constants]
-    examples = [
-        torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
-        for dims, dtype, device in operands
-    ]
-    with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(False):
-        warnings.simplefilter("ignore")  # torch's own, about its own code
-        graph = make_fx(joint, tracing_mode="symbolic", decomposition_table=DECOMPOSITIONS)(*examples)
-        _even(graph)
-        _check_sizes(graph)
-        placeholders = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-        return standalone_compile(
-            graph, placeholders, dynamic_shapes="from_graph", options={"config_patches": OPTIONS}
-        )
-
-
-def _check_sizes(graph: torch.fx.GraphModule) -> None:
-    """ValueError where a formula has read a size: the pass would keep the one it was traced with."""
-    first = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
-    sizes = first.fake_mode.shape_env
-    if sizes.guards or sizes.replacements:
-        raise ValueError("it depends on the number of rows or classes")
-
-
-OPTIONS = {
-    "cpp.enable_floating_point_contract_flag": "fast",  # one rounding for a product and a sum
-    "cpp.dynamic_threads": True,  # else memory for as many threads as there were when it was compiled
-}
-
-
-def _keep(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """The gradient as kept: fp16 has no room for what loss scaling would still lift."""
-    return gradient if dtype == torch.float16 else gradient.to(dtype)
-
-
-# Inductor's own sigmoid, log-sigmoid and their derivatives take four exponentials and a slow logarithm. These
-# share one exponential, e^-|x|, which is found once in a pass.
-
-
-def _sigmoid(x: Tensor) -> Tensor:
-    small = torch.exp(-x.abs())
-    inverse = 1 / (1 + small)
-    return torch.where(x >= 0, inverse, small * inverse)
-
-
-def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
-    small = torch.exp(-x.abs())
-    return x.clamp(max=0) - _log1p(small), small
-
-
-def _log_sigmoid_backward(gradient: Tensor, x: Tensor, buffer: Tensor) -> Tensor:
-    return gradient * _sigmoid(-x)
-
-
-def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    x = x * beta
-    return (x.clamp(min=0) + _log1p(torch.exp(-x.abs()))) / beta
-
-
-def _softplus_backward(gradient: Tensor, x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    return gradient * _sigmoid(x * beta)
-
-
-def _even(graph: torch.fx.GraphModule) -> None:
-    """|-x| is |x|: the exponential of a logit and of its negative is the same one."""
-    for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.abs.default):
-        inner = node.args[0]
-        if inner.target is torch.ops.aten.neg.default:
-            node.args = inner.args
-    graph.recompile()
-
-
-def _log1p(x: Tensor) -> Tensor:
-    """log(1+x) for x in [0, 1]: 2 artanh(x / (2+x)), in float32 to two units in the last place."""
-    if x.dtype == torch.float64:
-        return torch.log1p(x)
-    ratio = x / (2 + x)
-    square = ratio * ratio
-    series = torch.full_like(x, 0.23239050535068312)
-    for coefficient in (0.2170331500852329, 0.2859258341443817, 0.3999970135629409, 0.6666666733761366):
-        series = series * square + coefficient
-    return 2 * ratio + ratio * square * series
-
-
-DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
-    torch.ops.aten.sigmoid.default: _sigmoid,
-    torch.ops.aten.softplus.default: _softplus,
-    torch.ops.aten.softplus_backward.default: _softplus_backward,
-    torch.ops.aten.log_sigmoid_forward.default: _log_sigmoid,
-    torch.ops.aten.log_sigmoid_backward.default: _log_sigmoid_backward,
-}
