@@ -129,7 +129,7 @@ def test_never_above_bce_and_falling_with_gamma(x, t, gamma, more):
     loss = sigmoid_focal_loss(x, t, None, gamma)
     assert 0 <= loss <= bce * (1 + 1e-6)
     assert sigmoid_focal_loss(x, t, None, gamma + more) <= loss * (1 + 1e-5)
-    p = torch.sigmoid(x.double())
+    p, t = torch.sigmoid(x.double()), t.double()
     p_t = p * t + (1 - p) * (1 - t)
     # the ratio to BCE is the modulating factor
     assert_close(loss.double(), bce.double() * (1 - p_t) ** gamma, rtol=1e-4, atol=1e-9)
