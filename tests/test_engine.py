@@ -173,7 +173,8 @@ def test_finite_and_exact_at_saturated_logits(loss, scale, exponent):
     plain = value_and_gradient(loss, x, (t,), options, torch.float32, impl="eager")
     for one, other in zip(ours, plain):
         assert one.isfinite().all()
-        assert_close(one, other, rtol=3e-6, atol=1e-12)
+        assert_close(one[:2], other[:2], rtol=3e-6, atol=1e-12)
+        assert_close(one[2], other[2], rtol=3e-6, atol=1e-7)  # a soft label's gradient cancels at p = t
 
 
 # Compiled once
