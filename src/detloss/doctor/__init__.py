@@ -1,0 +1,5 @@
+"""What anybody's loss is, and what is wrong with it."""
+
+from detloss.doctor.findings import CODES, Diagnosis, Finding
+
+__all__ = ["CODES", "Diagnosis", "Finding"]
