@@ -26,8 +26,8 @@ from detloss.bench.cases import LOSSES, Arguments, work
 from detloss.bench.measure import Memory, Work, copy_rate, interleave, kept_by_hooks, memory
 from detloss.bench.peers import ALPHA, Missing
 from detloss.bench.run import environment, reason
+from detloss.cli.terminal import console, say
 from detloss.runs import write_csv
-from detloss.terminal import console, say
 
 HERE = Path(__file__).parent
 COLUMNS = ("what", "memory", "bar", "measured", "met", "note")

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
+from commands import detloss, refused
 from detloss import plots, sigmoid_focal_loss
-from detloss.arguments import parse_bench
 from detloss.bench import COLUMNS, LOSSES, BenchConfig, bench, line, notes, peers, tables
 from detloss.bench.cases import variants, work
 from detloss.bench.measure import (
@@ -29,8 +29,8 @@ from detloss.bench.measure import (
 )
 from detloss.bench.run import Cell, measure, reason
 from detloss.bench.table import short
+from detloss.cli.bench import parse as parse_bench
 from detloss.runs import read_csv, read_json
-from test_cli import detloss, refused
 
 CPU = torch.device("cpu")
 N = 4096
@@ -472,10 +472,10 @@ def test_command(here, no_torchvision):
 
 
 def test_quick_and_what_else_is_said():
-    quick = parse_bench(["--quick", "--variants", "eager"]).bench
+    quick = parse_bench(["--quick", "--variants", "eager"]).settings
     assert (quick.losses, quick.variants, max(quick.sizes)) == (("focal",), ("eager",), 1e6)
-    assert parse_bench(["--quick", "--losses", "ciou"]).bench.losses == ("ciou",)
-    assert parse_bench(["--sizes", "1e3", "2e5"]).bench.sizes == (1000, 200_000)
+    assert parse_bench(["--quick", "--losses", "ciou"]).settings.losses == ("ciou",)
+    assert parse_bench(["--sizes", "1e3", "2e5"]).settings.sizes == (1000, 200_000)
 
 
 @pytest.mark.parametrize(

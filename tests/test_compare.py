@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from commands import TINY, Done, detloss, refused
 from detloss import compare as module
 from detloss.compare import (
     SWEEP_SEED,
@@ -27,7 +28,6 @@ from detloss.data.batches import Letterboxed
 from detloss.detector import DetectorConfig
 from detloss.runs import read_csv, read_json, write_json
 from detloss.train import Training
-from test_cli import TINY, Done, detloss, refused
 
 HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"
 PAIRS = (("bce", "giou"), ("focal,gamma=1.5", "ciou"))

@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
+from detloss.cli.compare import ap_by_loss, comparison_table
 from detloss.compare import Comparison
 from detloss.config import CompareConfig
-from detloss.terminal import ap_by_loss, comparison_table
 
 
 def shown(state: Comparison) -> list[str]:

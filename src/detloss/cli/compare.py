@@ -1,74 +1,94 @@
-"""What the commands show while they work: progress with time left, the live table of a comparison."""
+"""`detloss compare`: which loss?"""
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
 
+import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
-from detloss.compare import Comparison, Pair
-from detloss.evaluate import Evaluation
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.data import open_splits
+from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
+from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.config import CompareConfig
+from detloss.parallel import JobFailed
+from detloss.runs import new_folder, write_json
 from detloss.statistics import (
     NO_DIFFERENCE,
     NO_SEED,
     NO_VERDICT,
     Standing,
+    answer,
     by_loss,
     mean_interval,
     points,
     standings,
 )
 
-console = Console(highlight=False)
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which classification loss, which box loss? Same data, seeds and batches, each loss tuned on its own."""
+
+    settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute: two seeds, few steps, no verdict worth trusting."""
 
 
-def say(text: str) -> None:
-    """A line of plain text, whole on a plain stream."""
-    console.print(text, soft_wrap=not console.is_terminal, markup=False)
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss compare`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
+    config = given(CompareConfig, arguments)
+    if "--quick" in arguments:
+        recipe = quick_recipe(config.recipe)
+        config = replace(config, recipe=recipe, seeds=min(config.seeds, 2), lrs=config.lrs[:2], rungs=(0.5,))
+        config = replace(config, box_weights=config.box_weights[:1])
+    return read("compare", Arguments, arguments, Arguments(config))
 
 
-def progress_bar() -> Progress:
-    """Description, bar, count, time gone and time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss compare`; its folder is returned."""
+    from detloss.report import save_samples, write_report
+
+    config = arguments.settings
+    check(config)
+    training, validation = open_splits(config.recipe)
+    if len(config.candidates) > 1:
+        hold_out(training, config.held_out)
+    out = new_folder("compare", arguments.out)
+    data = prepare(config, out, training, validation)
+    save_samples(out, validation)
+    say(
+        f"{data['negatives_per_positive']:.0f} negatives per positive location, "
+        f"{data['negatives_per_positive_logits']:.0f} per positive logit "
+        f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
-
-
-@contextmanager
-def counting(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar driven by calls with (done, total); it appears with the first of them."""
-    with progress_bar() as bar:
-        task = None
-
-        def update(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = bar.add_task(description, total=total, note="")
-            bar.update(task, completed=done)
-
-        yield update
+    state = Comparison(config, out)
+    with interruptible(out), CompareDisplay(state) as display:
+        for state in compare(config, out):
+            display.show(state)
+    if state.diverged:
+        write_json(out / "diverged.json", state.diverged)
+        if not state.results:
+            raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
+    console.print(comparison_table(state))
+    with counting("drawing the report") as progress:
+        write_report(out, progress)
+    say(answer(ap_by_loss(state)))
+    if state.diverged:
+        raise JobFailed(
+            f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
+        )
+    say(f"report: {out / 'report.html'}")
+    return out
 
 
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
@@ -119,30 +139,6 @@ def _against(standing: Standing) -> str:
     short = {NO_DIFFERENCE: "no diff.", NO_VERDICT: "one seed", NO_SEED: "no seed shared"}
     word = short.get(standing.verdict or "", standing.verdict)
     return f"{points(standing.difference, standing.difference_half_width, sign=True)} {word}"
-
-
-def print_evaluation(evaluation: Evaluation) -> None:
-    """The numbers of an evaluation, a line each."""
-    calibration = evaluation.calibration
-    lines: list[tuple[str, Any]] = [
-        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
-        (
-            "AP of small, medium, large objects (COCO)",
-            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
-        ),
-        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
-    ]
-    for text, values in lines:
-        say(f"{text}: {', '.join(points(v) for v in values)}")
-    for one in evaluation.size_bins:
-        say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
-    for name, value in evaluation.per_class.items():
-        say(f"  AP of {name}: {points(value)}")
-    say(
-        f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
-        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
-    )
-    say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")
 
 
 class CompareDisplay:

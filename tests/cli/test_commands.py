@@ -1,87 +1,20 @@
 """The commands as a user types them: what they print, leave on disk and answer to mistakes."""
 
-import io
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from detloss.cli import main
+from commands import NETWORK, SCENES, TINY, detloss, refused
+from detloss.cli import COMMANDS
 from detloss.data import load, read_image
 from detloss.runs import read_csv, read_json
-
-COMMANDS = ("compare", "train", "evaluate", "predict", "scenes", "bench")
-SCENES = shlex.split("--scenes.size 32 --scenes.object-size 8 16 --scenes.train 8 --scenes.val 4")
-NETWORK = shlex.split(
-    "--size 32 --batch 2 --evaluations 1 --detector.width 8 --detector.channels 8 --device cpu"
-)
-TINY = [*SCENES, *NETWORK, "--steps", "3"]
-
-
-@dataclass
-class Done:
-    """What a command came to."""
-
-    status: object
-    out: str
-    err: str
-
-    @property
-    def folder(self) -> Path:
-        """The last line of output."""
-        return Path(self.out.splitlines()[-1])
-
-
-def detloss(*arguments: object) -> Done:
-    out, err = io.StringIO(), io.StringIO()
-    status: object = 0
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code or 0
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def refused(done: Done, message: str) -> None:
-    """Exit status 2 and one clear line."""
-    assert done.status == 2, done.out
-    assert done.err.count("\n") == 1, done.err
-    assert re.fullmatch(f"detloss.*{message}.*\n", done.err), done.err
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A finished run of three steps."""
-    out = tmp_path_factory.mktemp("trained") / "run"
-    done = detloss("train", "--out", out, "--loss", "focal,gamma=1.5", *TINY)
-    assert done.status == 0, done.err
-    assert done.folder == out
-    return out
-
-
-@pytest.fixture
-def voc(here) -> Path:
-    """The scenes as a user's own VOC folder."""
-    assert detloss("scenes", "--out", "voc", "--format", "voc", *SCENES).status == 0
-    return here / "voc"
-
 
 # What it says of itself
 
@@ -255,7 +188,8 @@ def test_interrupted(monkeypatch):
     def interrupt(command):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detloss.cli.COMMANDS", {"evaluate": (lambda arguments: None, interrupt)})
+    monkeypatch.setattr("detloss.cli.evaluate.run", interrupt)
+    monkeypatch.setattr("detloss.cli.evaluate.parse", lambda arguments: None)
     done = detloss("evaluate")
     assert (done.status, done.err) == (130, "interrupted\n")
 
@@ -265,7 +199,7 @@ def test_interrupted_training_says_how_to_go_on(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("detloss.cli.train", interrupt)
+    monkeypatch.setattr("detloss.cli.train.train", interrupt)
     done = detloss("train", *TINY)
     assert done.status == 130
     assert "--out runs/train-001 continues" in done.err
@@ -276,7 +210,7 @@ def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
         raise OSError(28, "No space left on device", "last.pt")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("detloss.cli.train", full)
+    monkeypatch.setattr("detloss.cli.train.train", full)
     done = detloss("train", *TINY)
     assert done.status == 1
     assert done.err == ("detloss train: last.pt: No space left on device; what was finished before is kept\n")

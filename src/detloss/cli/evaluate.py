@@ -1,0 +1,91 @@
+"""`detloss evaluate`: AP, calibration and score-IoU correlation of a trained detector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from detloss.cli.arguments import Out, read
+from detloss.cli.terminal import counting, say
+from detloss.compare import open_split
+from detloss.config import to_dict
+from detloss.data.batches import Letterboxed
+from detloss.evaluate import Evaluation, to_coco_results
+from detloss.runs import new_folder, write_json
+from detloss.statistics import points
+from detloss.train import evaluate_on, load_detector, pick_device
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Evaluate a trained detector: AP by COCO's rules, size and class, calibration, score-IoU correlation."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of `detloss train`, or a run of a comparison."""
+    data: str | None = None
+    """Another data set than the one of the run."""
+    split: str | None = None
+    """Another split than the run's validation split."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    out: Out = None
+    quick: bool = False
+    """Only the first 64 images."""
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss evaluate`."""
+    return read("evaluate", Arguments, arguments)
+
+
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss evaluate`; its folder is returned."""
+    from detloss import plots
+
+    if arguments.out is not None and arguments.out.resolve() == arguments.run.resolve():
+        raise ValueError(f"--out {arguments.out} is the run itself, whose results are kept; give another")
+    device = pick_device(arguments.device)
+    detector, config, names = load_detector(arguments.run, device)
+    recipe = replace(config.recipe, data=arguments.data or config.recipe.data)
+    recipe = replace(recipe, val_split=arguments.split or recipe.val_split)
+    dataset = open_split(recipe, recipe.val_split, names)
+    if arguments.quick:
+        dataset = dataset.select(range(min(64, len(dataset))))
+    data = Letterboxed(dataset, recipe.size)
+    with counting("evaluating") as progress:
+        evaluation, detections = evaluate_on(detector, data, recipe, device, progress)
+    out = new_folder("evaluate", arguments.out)
+    ids = [dataset.annotation(i).id for i in range(len(dataset))]
+    write_json(out / "config.json", to_dict(replace(config, recipe=recipe)))
+    write_json(out / "detections.json", to_coco_results(detections, ids))
+    write_json(out / "metrics.json", evaluation.to_dict())
+    for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):
+        plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
+    print_evaluation(evaluation)
+    return out
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The numbers of an evaluation, a line each."""
+    calibration = evaluation.calibration
+    lines: list[tuple[str, Any]] = [
+        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
+        (
+            "AP of small, medium, large objects (COCO)",
+            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
+        ),
+        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
+    ]
+    for text, values in lines:
+        say(f"{text}: {', '.join(points(v) for v in values)}")
+    for one in evaluation.size_bins:
+        say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
+    for name, value in evaluation.per_class.items():
+        say(f"  AP of {name}: {points(value)}")
+    say(
+        f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
+        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
+    )
+    say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")

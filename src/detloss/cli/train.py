@@ -1,0 +1,70 @@
+"""`detloss train`: one detector, one pair of losses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.data import open_splits
+from detloss.cli.terminal import interruptible, progress_bar, say
+from detloss.config import TrainConfig
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.data.batches import Letterboxed
+from detloss.evaluate import Evaluation
+from detloss.runs import new_folder, read_columns, versions, write_json
+from detloss.statistics import points
+from detloss.train import pick_device, train
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train one detector with one pair of losses."""
+
+    settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute."""
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss train`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
+    config = given(TrainConfig, arguments)
+    if "--quick" in arguments:
+        config = replace(config, recipe=quick_recipe(config.recipe))
+    return read("train", Arguments, arguments, Arguments(config))
+
+
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss train`; its folder is returned."""
+    from detloss import plots
+
+    config = arguments.settings
+    recipe = config.recipe
+    find_loss(config.loss, CLASSIFICATION_LOSSES)
+    find_loss(config.box_loss, BOX_LOSSES)
+    device = pick_device(recipe.device)
+    training, validation = open_splits(recipe)
+    out = new_folder("train", arguments.out)
+    write_json(out / "versions.json", versions(str(device)))
+    with interruptible(out), progress_bar() as bar:
+        task = bar.add_task("training", total=recipe.steps, note="")
+
+        def on_step(row: dict[str, float]) -> None:
+            bar.update(
+                task, completed=row["step"], note=f"loss {row['loss']:.3f}, {row['positives']} positives"
+            )
+
+        def on_evaluation(step: int, evaluation: Evaluation) -> None:
+            say(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
+
+        size = recipe.size
+        result = train(
+            config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
+        )
+    plots.save(plots.training_curves(read_columns(out / "log.csv")), out / "curves")
+    say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
+    return out
