@@ -46,6 +46,9 @@ RESULT_COLUMNS = (
     "lr",
     "box_weight",
     "steps",
+    "signed_gap",
+    "dece",
+    "laece",
 )
 SWEEP_COLUMNS = (
     "classification_loss",
@@ -388,7 +391,7 @@ def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
         "box_loss": job.pair[1],
         "seed": job.config.seed,
         **{name: metrics[name] for name in RESULT_COLUMNS if name in metrics},
-        "ece": calibration["ece"],
+        **{name: calibration[name] for name in ("ece", "signed_gap", "dece", "laece")},
         "ece_threshold": calibration["threshold"],
         "ece_recall": calibration["recall"],
         "lr": job.config.lr,

@@ -141,7 +141,8 @@ def evaluate_on(
     """The evaluation of a detector on a data set, and the detections it rests on."""
     detections = predict(detector, data, recipe, device, progress)
     truths = [data.dataset.annotation(i) for i in range(len(data))]
-    return evaluate(detections, truths, data.dataset.names), detections
+    sizes = [data.dataset.size(i) for i in range(len(data))]
+    return evaluate(detections, truths, data.dataset.names, sizes=sizes), detections
 
 
 class Training:

@@ -3,18 +3,30 @@
 Arrays in, a dataclass out; no drawing, nothing printed. AP comes from faster-coco-eval and is pycocotools'.
 """
 
-from detloss.evaluate.calibration import Calibration, rank_correlation
+from detloss.evaluate.calibration import (
+    Calibration,
+    ClassCalibration,
+    detection_calibration_error,
+    expected_calibration_error,
+    localisation_aware_error,
+    rank_correlation,
+)
 from detloss.evaluate.detections import Detections, Truth, from_coco_results, to_coco_results
-from detloss.evaluate.evaluation import Evaluation, SizeBin, evaluate
+from detloss.evaluate.evaluation import Evaluation, SizeBin, evaluate, evaluate_at
 
 __all__ = [
     "Calibration",
+    "ClassCalibration",
     "Detections",
     "Evaluation",
     "SizeBin",
     "Truth",
+    "detection_calibration_error",
     "evaluate",
+    "evaluate_at",
+    "expected_calibration_error",
     "from_coco_results",
+    "localisation_aware_error",
     "rank_correlation",
     "to_coco_results",
 ]

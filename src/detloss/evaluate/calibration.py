@@ -12,7 +12,32 @@ from faster_coco_eval.core import mask as coco_mask
 from detloss.evaluate.detections import Detections, Truth, xywh
 
 BINS = 10
+LAECE_BINS = 25
+DECE_BINS = (5, 5, 5, 5, 5)
+DECE_LEAST = 8
 MATCH_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class ClassCalibration:
+    """The numbers of ``Calibration`` over the detections and objects of one class.
+
+    Attributes:
+        name: of the class.
+        objects, detections, recall, ap, ece, signed_gap: as in ``Calibration``.
+        laece: the class's term of the mean, nan without detections.
+        score_iou_correlation: as in ``Evaluation``.
+    """
+
+    name: str
+    objects: int
+    detections: int
+    recall: float
+    ap: float
+    ece: float
+    signed_gap: float
+    laece: float
+    score_iou_correlation: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,12 +45,18 @@ class Calibration:
     """How far scores are from being probabilities.
 
     A detection is right when it is matched to an object of its class at IoU ≥ 0.5, one to one, higher scores
-    first. Those with a score ≥ ``threshold`` count, except where they fall on an ignored object.
-    ``ece = Σ_b count_b / detections · |accuracy_b - confidence_b|`` over ten bins of score of equal width
-    (Guo et al. 2017, eq. 3). Few detections can look calibrated, hence the recall and the AP beside it.
+    first. Those with a score ≥ ``threshold`` count, except where they fall on an ignored object. Few
+    detections can look calibrated, hence the recall and the AP beside the errors; and few detections look
+    uncalibrated by chance alone, hence the errors by chance. All are fractions of 1, nan without detections.
 
     Attributes:
-        ece: expected calibration error, a fraction of 1; nan without detections.
+        ece: expected calibration error, ``expected_calibration_error``.
+        ece_by_chance: about what ``ece`` would be on as many detections if every score were right.
+        signed_gap: mean score - share of right detections; above 0 over-confident, below under-confident.
+        dece: detection-ECE, ``detection_calibration_error``; nan also without the sizes of the images.
+        dece_by_chance: as ``ece_by_chance``.
+        dece_detections: how many detections are in the cells that ``dece`` is over.
+        laece: localisation-aware ECE, ``localisation_aware_error``.
         threshold: the lowest score that counts.
         detections: how many detections count.
         recall: objects found by those detections / objects; nan without objects.
@@ -33,10 +64,18 @@ class Calibration:
         edges: (11,) bounds of the bins of score, [low, high), the last one closed.
         confidence: (10,) mean score in each bin, nan where it is empty.
         accuracy: (10,) share of right detections in each bin, nan where it is empty.
+        precision_iou: (10,) that share × the mean IoU of the right ones, nan where the bin is empty.
         count: (10,) detections in each bin.
+        per_class: the same class by class.
     """
 
     ece: float
+    ece_by_chance: float
+    signed_gap: float
+    dece: float
+    dece_by_chance: float
+    dece_detections: int
+    laece: float
     threshold: float
     detections: int
     recall: float
@@ -44,39 +83,160 @@ class Calibration:
     edges: np.ndarray
     confidence: np.ndarray
     accuracy: np.ndarray
+    precision_iou: np.ndarray
     count: np.ndarray
+    per_class: tuple[ClassCalibration, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """The n detections that count, all images together.
+
+    Attributes:
+        scores: (n,).
+        ious: (n,) with the object that a detection is matched to; 0 is a mistake, else ≥ 0.5.
+        labels: (n,).
+        places: (n, 4) centre x, centre y, width, height as fractions of the image; nan without its size.
+    """
+
+    scores: np.ndarray
+    ious: np.ndarray
+    labels: np.ndarray
+    places: np.ndarray
 
 
 def match(
-    detections: Sequence[Detections], truths: Sequence[Truth], threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score (n,) and IoU (n,) of each detection that counts; IoU 0 is a mistake, else ≥ 0.5."""
-    pairs = [_match_image(found, truth, threshold) for found, truth in zip(detections, truths)]
-    scores, ious = np.concatenate([np.zeros((2, 0)), *pairs], axis=1)
-    return scores, ious
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    threshold: float,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Matches:
+    """Matches the detections of each image; ``sizes``: (height, width) of each."""
+    scores, ious, labels, places = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
+    for i, (found, truth) in enumerate(zip(detections, truths)):
+        rows, overlap = _match_image(found, truth, threshold)
+        height, width = (math.nan, math.nan) if sizes is None else sizes[i]
+        box = xywh(found.boxes[rows])
+        box[:, :2] += box[:, 2:] / 2
+        scores.append(found.scores[rows].astype(np.float64))
+        ious.append(overlap)
+        labels.append(found.labels[rows])
+        places.append(box / (width, height, width, height))
+    return Matches(*(np.concatenate(parts) for parts in (scores, ious, labels, places)))
 
 
-def calibrate(scores: np.ndarray, ious: np.ndarray, objects: int, ap: float, threshold: float) -> Calibration:
-    """The calibration of what ``match`` returned."""
-    right = ious > 0
-    edges = np.linspace(0.0, 1.0, BINS + 1)
-    bins = np.searchsorted(edges[1:-1], scores, side="right")
+def calibrate(
+    matches: Matches,
+    objects: np.ndarray,
+    names: Sequence[str],
+    ap: float,
+    class_ap: Sequence[float],
+    threshold: float,
+) -> Calibration:
+    """The calibration of what ``match`` returned; ``objects``: (C,) how many there are of each class."""
+    scores, ious = matches.scores, matches.ious
+    right = (ious > 0).astype(np.float64)
+    bins = equal_bins(scores, BINS)
     count = np.bincount(bins, minlength=BINS)
     filled = np.where(count > 0, count, np.nan)
-    confidence = np.bincount(bins, weights=scores, minlength=BINS) / filled
-    accuracy = np.bincount(bins, weights=right, minlength=BINS) / filled
-    gap = float(np.nansum(count * np.abs(accuracy - confidence)))
+    confidence, accuracy, precision_iou = (
+        np.bincount(bins, weights=values, minlength=BINS) / filled for values in (scores, right, ious)
+    )
+    dece, dece_by_chance, dece_detections = detection_calibration_error(scores, right, matches.places)
     return Calibration(
-        ece=gap / len(scores) if len(scores) else math.nan,
+        ece=expected_calibration_error(scores, right),
+        ece_by_chance=_cells_error(scores, right, bins)[1],
+        signed_gap=_average(scores - right),
+        dece=dece,
+        dece_by_chance=dece_by_chance,
+        dece_detections=dece_detections,
+        laece=localisation_aware_error(scores, ious, matches.labels),
         threshold=threshold,
         detections=len(scores),
-        recall=float(right.sum()) / objects if objects else math.nan,
+        recall=_share(right, int(objects.sum())),
         ap=ap,
-        edges=edges,
+        edges=np.linspace(0.0, 1.0, BINS + 1),
         confidence=confidence,
         accuracy=accuracy,
+        precision_iou=precision_iou,
         count=count,
+        per_class=tuple(
+            _of_class(name, scores[own], ious[own], int(objects[label]), class_ap[label])
+            for label, name in enumerate(names)
+            for own in [matches.labels == label]
+        ),
     )
+
+
+def expected_calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
+    """ECE = Σ_b n_b / n · |share right in b - mean score in b| over bins of score of equal width.
+
+    Guo et al. 2017 (1706.04599), equation 3. The bins are [low, high), the last one closed.
+
+    Args:
+        scores: (n,) in [0, 1].
+        right: (n,) 1 for a right detection, 0 for a mistake.
+        bins: how many.
+
+    Returns:
+        A fraction of 1; nan for n = 0.
+    """
+    return _cells_error(scores, right, equal_bins(scores, bins))[0]
+
+
+def detection_calibration_error(
+    scores: np.ndarray,
+    right: np.ndarray,
+    places: np.ndarray,
+    bins: Sequence[int] = DECE_BINS,
+    least: int = DECE_LEAST,
+) -> tuple[float, float, int]:
+    """D-ECE: as ECE, with the cells of a grid over score, place and size of the box in place of bins of score.
+
+    ``Σ_k n_k / n · |share right in cell k - mean score in cell k|``, so that scores too high at the border and
+    too low in the middle, or so for small and large boxes, do not cancel. Küppers et al. 2020 (2004.13546).
+    A cell with fewer than ``least`` detections is left out, of n also; it would add chance more than error.
+    (The authors' package leaves such a cell in n with an error of 0.) One bin for each of the four, with
+    ``least=1``, is plain ECE.
+
+    Args:
+        scores: (n,) in [0, 1].
+        right: (n,) 1 for a right detection, 0 for a mistake.
+        places: (n, 4) centre x, centre y, width, height as fractions of the image, clipped to [0, 1] here.
+        bins: of equal width, for the score and for each of the four.
+        least: the fewest detections that a cell needs.
+
+    Returns:
+        D-ECE, about what it would be by chance if every score were right, and how many detections are in the
+        cells that count; nan, nan, 0 where there are none or ``places`` is not known.
+    """
+    if np.isnan(places).any():
+        return math.nan, math.nan, 0
+    grid = [equal_bins(values, n) for values, n in zip((scores, *np.clip(places, 0, 1).T), bins, strict=True)]
+    return _cells_error(scores, right, np.ravel_multi_index(grid, tuple(bins)), least)
+
+
+def localisation_aware_error(
+    scores: np.ndarray, ious: np.ndarray, labels: np.ndarray, bins: int = LAECE_BINS
+) -> float:
+    """LaECE: the score should be the IoU that a detection reaches, 0 for a mistake.
+
+    For each class ``Σ_b n_b / n · |mean score in b - precision in b · mean IoU of the right ones in b|``,
+    then the mean over the classes with detections. Oksuz et al., CVPR 2023 (2307.00934), whose
+    detections are right from IoU 0.1 on; here it is 0.5 as everywhere.
+
+    Args:
+        scores: (n,) in [0, 1].
+        ious: (n,) IoU of a right detection with its object, 0 for a mistake.
+        labels: (n,) class of each.
+        bins: of score, of equal width.
+
+    Returns:
+        A fraction of 1; nan for n = 0.
+    """
+    # precision · mean IoU of the right ones is the sum of their IoUs over all in the bin
+    each = [expected_calibration_error(scores[own], ious[own], bins) for own in _by_class(labels)]
+    return _average(np.array(each))
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -86,9 +246,58 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     """
     if len(a) < 2:
         return math.nan
-    x, y = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
+    x, y = _ranks(a), _ranks(b)
+    x, y = x - x.mean(), y - y.mean()
     spread = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / spread if spread > 0 else math.nan
+
+
+def equal_bins(values: np.ndarray, bins: int) -> np.ndarray:
+    """Index of each value of [0, 1] among bins of equal width, [low, high), the last one closed."""
+    return np.searchsorted(np.linspace(0.0, 1.0, bins + 1)[1:-1], values, side="right")
+
+
+def _of_class(name: str, scores: np.ndarray, ious: np.ndarray, objects: int, ap: float) -> ClassCalibration:
+    right = ious > 0
+    return ClassCalibration(
+        name=name,
+        objects=objects,
+        detections=len(scores),
+        recall=_share(right, objects),
+        ap=ap,
+        ece=expected_calibration_error(scores, right),
+        signed_gap=_average(scores - right),
+        laece=expected_calibration_error(scores, ious, LAECE_BINS),
+        score_iou_correlation=rank_correlation(scores[right], ious[right]),
+    )
+
+
+def _cells_error(
+    scores: np.ndarray, outcome: np.ndarray, cells: np.ndarray, least: int = 1
+) -> tuple[float, float, int]:
+    """Σ_k |Σ_i∈k (score_i - outcome_i)| / n over the cells of at least ``least``; by chance; n."""
+    _, cells, count = np.unique(cells, return_inverse=True, return_counts=True)
+    kept = count >= least
+    n = int(count[kept].sum())
+    if not n:
+        return math.nan, math.nan, 0
+    gap = np.bincount(cells, weights=scores - outcome)[kept]
+    # Were every score right, a cell's sum would be about normal with this variance: E|x| = σ √(2/π).
+    variance = np.bincount(cells, weights=scores * (1 - scores))[kept]
+    chance = math.sqrt(2 / math.pi) * float(np.sqrt(variance).sum())
+    return float(np.abs(gap).sum()) / n, chance / n, n
+
+
+def _by_class(labels: np.ndarray) -> list[np.ndarray]:
+    return [labels == label for label in np.unique(labels)]
+
+
+def _average(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _share(right: np.ndarray, objects: int) -> float:
+    return float(right.sum()) / objects if objects else math.nan
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -97,13 +306,14 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks[inverse]
 
 
-def _match_image(found: Detections, truth: Truth, threshold: float) -> np.ndarray:
-    """(2, n), score and IoU. COCO's matching: by falling score, each to the free object of most overlap."""
+def _match_image(found: Detections, truth: Truth, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that count and their IoU. COCO's matching: by falling score, each to the free object of most
+    overlap."""
     order = np.argsort(-found.scores, kind="stable")
     order = order[found.scores[order] >= threshold]
-    scores, ious = found.scores[order].astype(np.float64), np.zeros(len(order))
+    ious = np.zeros(len(order))
     if not len(order) or not len(truth.labels):
-        return np.stack([scores, ious])
+        return order, ious
     overlap = coco_mask.iou(xywh(found.boxes[order]), xywh(truth.boxes), truth.ignored.astype(int).tolist())
     overlap[found.labels[order, None] != truth.labels] = 0.0
     on_ignored = (overlap[:, truth.ignored] >= MATCH_IOU).any(axis=1)
@@ -113,4 +323,5 @@ def _match_image(found: Detections, truth: Truth, threshold: float) -> np.ndarra
         if overlap[row, best] >= MATCH_IOU:
             ious[row] = overlap[row, best]
             overlap[:, best] = 0.0
-    return np.stack([scores, ious])[:, (ious > 0) | ~on_ignored]
+    counts = (ious > 0) | ~on_ignored
+    return order[counts], ious[counts]

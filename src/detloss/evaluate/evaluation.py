@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detloss.evaluate.calibration import Calibration, calibrate, match, rank_correlation
+from detloss.evaluate.calibration import (
+    Calibration,
+    ClassCalibration,
+    calibrate,
+    match,
+    rank_correlation,
+)
 from detloss.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
 
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
@@ -81,7 +87,7 @@ class Evaluation:
         """The inverse of ``to_dict``; keys that are not of an ``Evaluation`` are left out.
 
         Raises:
-            ValueError: a key is missing.
+            ValueError: a key is missing, as it is where an older version wrote it.
         """
         values = _from_json(cls, content)
         values["per_class"] = {name: _number(ap) for name, ap in content["per_class"].items()}
@@ -89,7 +95,11 @@ class Evaluation:
             SizeBin(**_from_json(SizeBin, b) | {"high": math.inf if b["high"] is None else b["high"]})
             for b in content["size_bins"]
         )
-        values["calibration"] = Calibration(**_from_json(Calibration, content["calibration"]))
+        calibration = _from_json(Calibration, content["calibration"])
+        calibration["per_class"] = tuple(
+            ClassCalibration(**_from_json(ClassCalibration, one)) for one in calibration["per_class"]
+        )
+        values["calibration"] = Calibration(**calibration)
         return cls(**values)
 
 
@@ -100,6 +110,7 @@ def evaluate(
     *,
     score_threshold: float = 0.05,
     size_edges: Sequence[float] = SIZE_EDGES,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Evaluation:
     """Compare detections with the truth, image by image.
 
@@ -115,6 +126,7 @@ def evaluate(
         score_threshold: the lowest score that counts for the calibration and the score-IoU correlation. AP
             takes every detection.
         size_edges: increasing bounds of the own size bins, in pixels of √area.
+        sizes: (height, width) of each image in pixels, for the detection-ECE; without them it is nan.
 
     Raises:
         ValueError: lengths, shapes, labels, scores or boxes that cannot be; the image is named.
@@ -125,6 +137,13 @@ def evaluate(
         )
     if len(size_edges) < 2 or size_edges[0] < 0 or any(low >= high for low, high in pairwise(size_edges)):
         raise ValueError(f"size_edges: expected two or more increasing numbers ≥ 0, got {tuple(size_edges)}")
+    if sizes is not None and len(sizes) != len(truths):
+        raise ValueError(f"sizes: {len(sizes)} images, but truths has {len(truths)}; give one for each")
+    for size, truth in zip(sizes or (), truths):
+        if min(size) <= 0:
+            raise ValueError(
+                f"sizes: expected (height, width) above 0, got {tuple(size)} (image {truth.id!r})"
+            )
     for found, truth in zip(detections, truths):
         check(found, truth, len(names))
 
@@ -137,8 +156,12 @@ def evaluate(
     by_area = [_mean(precision[..., i]) for i in range(precision.shape[-1])]
     at50 = precision[0, :, :, 0]
     at50 = at50[:, at50[0] >= 0]
-    scores, ious = match(detections, truths, score_threshold)
+    per_class = [_mean(precision[:, :, i, 0]) for i in range(len(names))]
+    matches = match(detections, truths, score_threshold, sizes)
+    scores, ious = matches.scores, matches.ious
     right = np.flatnonzero(ious)
+    labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels[~truth.ignored] for truth in truths)])
+    objects_of = np.bincount(labels, minlength=len(names))
     drawn = right[np.linspace(0, max(len(right) - 1, 0), min(len(right), _DRAWN_PAIRS)).astype(np.int64)]
     return Evaluation(
         images=len(truths),
@@ -156,19 +179,49 @@ def evaluate(
         ar_small=_mean(recall[:, :, 1, 2]),
         ar_medium=_mean(recall[:, :, 2, 2]),
         ar_large=_mean(recall[:, :, 3, 2]),
-        per_class={name: _mean(precision[:, :, i, 0]) for i, name in enumerate(names)},
+        per_class=dict(zip(names, per_class)),
         size_bins=tuple(
             SizeBin(float(low), float(high), count, ap)
             for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
             if count
         ),
-        calibration=calibrate(scores, ious, objects, by_area[0], score_threshold),
+        calibration=calibrate(matches, objects_of, names, by_area[0], per_class, score_threshold),
         score_iou_correlation=rank_correlation(scores[right], ious[right]),
         recall_grid=np.linspace(0.0, 1.0, 101),
         precision=at50.mean(axis=1) if at50.size else np.full(101, np.nan),
         scores=scores[drawn],
         ious=ious[drawn],
     )
+
+
+def evaluate_at(
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    names: Sequence[str],
+    thresholds: Sequence[float],
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> list[Evaluation]:
+    """For each threshold the evaluation of the detections with a score of at least that, AP too.
+
+    It shows what a low calibration error costs: few detections can look calibrated. Arguments and errors are
+    those of ``evaluate``.
+    """
+    return [
+        evaluate(
+            [_at_least(found, threshold) for found in detections],
+            truths,
+            names,
+            score_threshold=threshold,
+            sizes=sizes,
+        )
+        for threshold in thresholds
+    ]
+
+
+def _at_least(found: Detections, threshold: float) -> Detections:
+    kept = found.scores >= threshold
+    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
 
 
 def _coco(
@@ -225,7 +278,7 @@ def _from_json(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a dataclass: None → nan, lists of numbers → arrays, the rest as it is."""
     kinds = {f.name: f.type for f in fields(cls)}
     if missing := sorted(set(kinds) - set(content)):
-        raise ValueError(f"{cls.__name__}: {missing} missing")
+        raise ValueError(f"{cls.__name__}: {missing} missing; if an older version wrote it, evaluate again")
     values = {name: content[name] for name in kinds}
     for name, kind in kinds.items():
         if kind == "float":
