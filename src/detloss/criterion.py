@@ -116,7 +116,7 @@ def _try(loss: Loss, boxes: bool) -> None:
             logits = torch.linspace(-2, 2, 12).view(1, 4, 3).requires_grad_()
             classes = 2 if loss.softmax else 3
             labels = torch.tensor([[0, 1, classes, IGNORED]])
-            value = _classify(loss, logits, labels, torch.full((1, 4), 0.5) if loss.takes_quality else None)
+            value = classify(loss, logits, labels, torch.full((1, 4), 0.5) if loss.takes_quality else None)
         if not value.requires_grad:
             raise ValueError("its value has no gradient")
     except Exception as error:
@@ -232,7 +232,7 @@ def detection_loss(
     if classification.takes_quality:
         quality = torch.ones_like(labels, dtype=torch.float32)
         quality[positives] = paired_box_iou(predicted.detach(), true).clamp(0, 1)
-    loss = _classify(classification, logits, labels, quality)
+    loss = classify(classification, logits, labels, quality)
     if classification.softmax:
         from_positives = loss[positives].sum()
     else:
@@ -251,7 +251,7 @@ def detection_loss(
     return Terms(total, class_term, box_term, distribution_term, count, normalizer, share)
 
 
-def _classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:
+def classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:
     """Elementwise loss of `(B, P, C)` logits: that shape, or `(B, P)` from a softmax."""
     if loss.softmax:
         flat = loss.function(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, impl=_impl(labels))

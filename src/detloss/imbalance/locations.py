@@ -1,36 +1,87 @@
-"""What imbalance is in a data set: how many locations must find nothing for one that must find an object."""
+"""Which locations must find an object, which must find nothing, and which objects no location must find."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from detloss.assign import IGNORED
+from detloss.assign import IGNORED, max_iou
 from detloss.data.batches import Letterboxed, collate
 from detloss.detector import Detector, DetectorConfig
 
+_AT_ONCE = 2**24
+"""Overlaps of objects with locations held at a time."""
+
 
 @dataclass(frozen=True)
-class LocationCounts:
-    """Positives and negatives of a data set, summed over the images looked at.
+class LevelCounts:
+    """The locations of one level of the pyramid.
 
     Attributes:
-        images: how many were looked at.
-        classes: logits of a location.
+        stride: pixels a cell.
         locations: of one image.
-        positives, negatives, ignored: locations over all images.
-        objects: over all images.
-        objects_without_positive: those that no location is asked to find.
+        positives, negatives, ignored: over all images looked at.
     """
 
-    images: int
-    classes: int
+    stride: int
     locations: int
     positives: int
     negatives: int
     ignored: int
-    objects: int
-    objects_without_positive: int
+
+
+@dataclass(frozen=True, eq=False)
+class LocationCounts:
+    """Positives and negatives of a data set, over the images looked at.
+
+    Attributes:
+        images: how many were looked at.
+        classes: logits of a location.
+        levels: the finest first.
+        sizes: `(N,)` √area of each object that counts, in pixels of the square.
+        object_positives: `(N,)` locations that must find it; 0: the detector is never told of it.
+    """
+
+    images: int
+    classes: int
+    levels: tuple[LevelCounts, ...]
+    sizes: np.ndarray
+    object_positives: np.ndarray
+
+    @property
+    def locations(self) -> int:
+        """Of one image."""
+        return sum(level.locations for level in self.levels)
+
+    @property
+    def positives(self) -> int:
+        """Locations that must find an object, over all images."""
+        return sum(level.positives for level in self.levels)
+
+    @property
+    def negatives(self) -> int:
+        """Locations that must find nothing, over all images."""
+        return sum(level.negatives for level in self.levels)
+
+    @property
+    def ignored(self) -> int:
+        """Locations that do not count, over all images."""
+        return sum(level.ignored for level in self.levels)
+
+    @property
+    def objects(self) -> int:
+        """Those that count, over all images."""
+        return len(self.sizes)
+
+    @property
+    def objects_without_positive(self) -> int:
+        """Objects that no location must find."""
+        return int((self.object_positives == 0).sum())
+
+    @property
+    def logits(self) -> int:
+        """Sigmoid logits that count, over all images."""
+        return (self.positives + self.negatives) * self.classes
 
     @property
     def negatives_per_positive(self) -> float:
@@ -40,29 +91,48 @@ class LocationCounts:
     @property
     def negatives_per_positive_logits(self) -> float:
         """By sigmoid logit: the other classes of a positive location are negatives too."""
-        logits = (self.positives + self.negatives) * self.classes
-        return (logits - self.positives) / max(1, self.positives)
+        return (self.logits - self.positives) / max(1, self.positives)
 
 
-def count_locations(config: DetectorConfig, data: Letterboxed, images: int = 512) -> LocationCounts:
-    """Assigns the locations of at most `images` images, drawn with a fixed seed, to their objects."""
+def count_locations(
+    config: DetectorConfig, data: Letterboxed, images: int = 512, rescue: bool = True
+) -> LocationCounts:
+    """Assigns the locations of at most `images` images, drawn with a fixed seed, to their objects.
+
+    Args:
+        config: strides, anchors and the kind of assignment.
+        data: images fitted into the square that the detector sees.
+        images: most images looked at.
+        rescue: False leaves out, of max-IoU assignment, the anchors given to objects that no anchor overlaps
+            by .5 (see `max_iou`); it does nothing to an anchor-free detector.
+    """
     classes = len(data.dataset.names)
     detector = Detector(config, classes)
     grid = detector.grid(data.size, data.size)
+    levels = len(grid.level_sizes)
+    level = torch.repeat_interleave(torch.arange(levels), torch.tensor(grid.level_sizes))
     chosen = np.random.default_rng(0).permutation(len(data))[:images]
-    positives = negatives = ignored = objects = lost = 0
-    for start in range(0, len(chosen), 32):
-        batch = collate([data[int(i)] for i in chosen[start : start + 32]])
+    most = max((len(data.dataset.annotation(int(i)).boxes) for i in chosen), default=0)
+    at_once = max(1, min(32, _AT_ONCE // (len(grid.anchors) * max(1, most))))
+    counts = torch.zeros(3, levels, dtype=torch.int64)
+    sizes, found = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for start in range(0, len(chosen), at_once):
+        batch = collate([data[int(i)] for i in chosen[start : start + at_once]])
         boxes, labels = torch.from_numpy(batch.boxes), torch.from_numpy(batch.labels)
-        assignment = detector.assign(grid, boxes, labels)
-        positives += int(assignment.positives.sum())
-        ignored += int((assignment.labels == IGNORED).sum())
-        negatives += int((assignment.labels == classes).sum())
+        if rescue or config.kind != "retinanet":
+            assignment = detector.assign(grid, boxes, labels)
+        else:
+            assignment = max_iou(grid.anchors, boxes, labels, classes, rescue=False)
+        kinds = (assignment.positives, assignment.labels == classes, assignment.labels == IGNORED)
+        for kind, where in enumerate(kinds):
+            counts[kind] += torch.bincount(level.expand_as(where)[where], minlength=levels)
         for i in range(len(labels)):
-            found = assignment.boxes[i][assignment.positives[i]]
-            mine = boxes[i][labels[i] >= 0]
-            objects += len(mine)
-            lost += sum(not (found == box).all(-1).any() for box in mine)
-    return LocationCounts(
-        len(chosen), classes, len(grid.anchors), positives, negatives, ignored, objects, lost
-    )
+            mine = labels[i] >= 0
+            taken = assignment.positives[i]
+            same = (assignment.boxes[i][taken][:, None] == boxes[i][mine]).all(-1)
+            same &= assignment.labels[i][taken][:, None] == labels[i][mine]
+            found.append(same.sum(0).numpy())
+            sizes.append((boxes[i][mine][:, 2:] - boxes[i][mine][:, :2]).double().prod(1).sqrt().numpy())
+    rows = zip(config.strides, grid.level_sizes, *counts.tolist())
+    per_level = tuple(LevelCounts(*row) for row in rows)
+    return LocationCounts(len(chosen), classes, per_level, np.concatenate(sizes), np.concatenate(found))

@@ -1,0 +1,65 @@
+"""What imbalance is in a data set and for a model: tables, no drawing.
+
+From data and the detector's configuration: `count_objects`, `count_locations`, `count_sizes`. From a trained
+detector's logits: `QuadrantSums`, `LossBins` (Figure 4 of the focal loss paper), `example`. From both:
+`recommend`. `measure_data` and `measure_model` do it all for `detloss inspect`.
+"""
+
+from detloss.imbalance.examples import Example, example
+from detloss.imbalance.figure4 import (
+    GAMMAS,
+    HARDEST,
+    HardestShare,
+    LossBins,
+    LossCurve,
+    hardest_shares,
+)
+from detloss.imbalance.inspection import (
+    DataTables,
+    InspectConfig,
+    ModelTables,
+    elementwise_losses,
+    measure_data,
+    measure_model,
+)
+from detloss.imbalance.locations import LevelCounts, LocationCounts, count_locations
+from detloss.imbalance.logits import Labelled, labelled_logits, softmax_margins
+from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
+from detloss.imbalance.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims
+from detloss.imbalance.recommend import Alternative, Recommendation, count_alternatives, recommend
+
+__all__ = [
+    "GAMMAS",
+    "HARDEST",
+    "QUADRANTS",
+    "Alternative",
+    "Claim",
+    "DataTables",
+    "Example",
+    "HardestShare",
+    "InspectConfig",
+    "Labelled",
+    "LevelCounts",
+    "LocationCounts",
+    "LossBins",
+    "LossCurve",
+    "ModelTables",
+    "ObjectCounts",
+    "Quadrant",
+    "QuadrantSums",
+    "Recommendation",
+    "SizeCount",
+    "check_claims",
+    "count_alternatives",
+    "count_locations",
+    "count_objects",
+    "count_sizes",
+    "elementwise_losses",
+    "example",
+    "hardest_shares",
+    "labelled_logits",
+    "measure_data",
+    "measure_model",
+    "recommend",
+    "softmax_margins",
+]

@@ -1,0 +1,114 @@
+"""Figure 4 of the focal loss paper: which part of the logits makes which part of the loss.
+
+Its protocol (1708.02002, section 5.1): one converged model, p of many positives and negatives over random
+images; the focal loss of these same p for several gamma, each set's losses normalised to sum 1, sorted and
+cumulated. Nothing is trained again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from detloss.imbalance.logits import Labelled
+from detloss.losses import sigmoid_focal_loss
+
+GAMMAS = (0.0, 0.5, 1.0, 2.0)
+HARDEST = (0.01, 0.05, 0.1, 0.2)
+_LIMIT, _PER_LOGIT = 64, 32
+"""Bins of p_t's logit: 1/32 wide, and all beyond ±64 in the outermost."""
+
+
+@dataclass(frozen=True, eq=False)
+class LossCurve:
+    """The cumulated focal loss of the positives or the negatives, the hardest first.
+
+    Attributes:
+        label: "positive" or "negative".
+        gamma: of the focal loss; alpha is off, since a constant factor does not change a share.
+        part: `(K + 1,)` part of the logits so far, from 0 to 1.
+        share: `(K + 1,)` their share of the loss, from 0 to 1; both empty where there are no logits.
+        logits: how many there are.
+        total: the loss of all of them.
+    """
+
+    label: str
+    gamma: float
+    part: np.ndarray
+    share: np.ndarray
+    logits: int
+    total: float
+
+    def hardest(self, part: float) -> float:
+        """The share of the loss that the hardest `part` of the logits makes; nan where there are none."""
+        return float(np.interp(part, self.part, self.share)) if len(self.part) else float("nan")
+
+
+class LossBins:
+    """Counts and focal losses of all logits by p_t, in memory that does not grow with their number.
+
+    The loss falls as p_t rises, so that a sort by loss is a sort by the logit of p_t, and bins of it are
+    cumulated in place of single logits. A curve is exact at every edge of a bin. A logit's loss differs from
+    that at the edge of its bin by at most a factor exp((1 + gamma) / 32), so little is lost in between.
+
+    Args:
+        gammas: of the focal loss.
+    """
+
+    def __init__(self, gammas: Sequence[float] = GAMMAS) -> None:
+        self.gammas = tuple(gammas)
+        bins = 2 * _LIMIT * _PER_LOGIT
+        self.counts = torch.zeros(2, bins, dtype=torch.int64)
+        self.sums = torch.zeros(len(self.gammas), 2, bins, dtype=torch.float64)
+
+    def add(self, piece: Labelled) -> None:
+        """Counts one piece of logits."""
+        bins = self.counts.shape[1]
+        bin = ((piece.margin + _LIMIT) * _PER_LOGIT).long().clamp(0, bins - 1)
+        which = torch.where(piece.positive, bin, bin + bins).flatten()
+        self.counts += torch.bincount(which, minlength=2 * bins).view(2, bins).cpu()
+        margins = piece.margin.double()
+        ones = torch.ones_like(margins)
+        for i, gamma in enumerate(self.gammas):
+            loss = sigmoid_focal_loss(margins, ones, None, gamma, impl="eager").flatten()
+            self.sums[i] += torch.bincount(which, loss, minlength=2 * bins).view(2, bins).cpu()
+
+    def curves(self) -> list[LossCurve]:
+        """One curve a label and gamma."""
+        curves = []
+        for i, label in enumerate(("positive", "negative")):
+            filled = self.counts[i].numpy() > 0
+            counts = self.counts[i].numpy()[filled]
+            for gamma, sums in zip(self.gammas, self.sums[:, i].numpy()):
+                losses = sums[filled]
+                total = float(losses.sum())
+                part, share = np.zeros(0), np.zeros(0)
+                if len(counts) and total > 0:
+                    part = np.concatenate([[0.0], counts.cumsum() / counts.sum()])
+                    share = np.concatenate([[0.0], losses.cumsum() / total])
+                    part[-1] = share[-1] = 1.0
+                curves.append(LossCurve(label, gamma, part, share, int(counts.sum()), total))
+        return curves
+
+
+@dataclass(frozen=True)
+class HardestShare:
+    """A row of Figure 4 as a table.
+
+    Attributes:
+        label: "positive" or "negative".
+        gamma: of the focal loss.
+        hardest: part of the logits, those of highest loss.
+        share: of the loss that they make.
+    """
+
+    label: str
+    gamma: float
+    hardest: float
+    share: float
+
+
+def hardest_shares(curves: Sequence[LossCurve], parts: Sequence[float] = HARDEST) -> list[HardestShare]:
+    """The share of the loss that the hardest logits make, for each curve and part."""
+    return [HardestShare(c.label, c.gamma, part, c.hardest(part)) for c in curves for part in parts]

@@ -1,0 +1,103 @@
+"""What lies in a data set: objects by image, class and size."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from detloss.data import Dataset, summary
+
+SIZE_EDGES = (0, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectCounts:
+    """Objects of a data set; ignored ones are counted apart.
+
+    Attributes:
+        images: all of them.
+        empty: images without an object.
+        objects: to be found.
+        ignored: VOC "difficult", COCO "iscrowd".
+        per_class: class name → objects.
+        per_image: `(most + 1,)` entry k: images with k objects.
+        sizes: `(objects,)` √area in pixels of the square that the images are fitted into.
+    """
+
+    images: int
+    empty: int
+    objects: int
+    ignored: int
+    per_class: dict[str, int]
+    per_image: np.ndarray
+    sizes: np.ndarray
+
+
+def count_objects(dataset: Dataset, size: int) -> ObjectCounts:
+    """The objects of every image, none of which is decoded.
+
+    Args:
+        dataset: in its own pixels.
+        size: side of the square that the detector sees.
+    """
+    per_image, sizes = [0] * len(dataset), [np.zeros(0)]
+    for i in range(len(dataset)):
+        boxes, _, ignored, _ = dataset.annotation(i)
+        sides = (boxes[~ignored, 2:] - boxes[~ignored, :2]).astype(np.float64)
+        sizes.append(np.sqrt(sides.prod(1)) * size / max(dataset.size(i)))
+        per_image[i] = len(sides)
+    counts = summary(dataset)
+    return ObjectCounts(
+        counts["images"],
+        counts["empty"],
+        counts["objects"],
+        counts["ignored"],
+        counts["per_class"],
+        np.bincount(per_image, minlength=1),
+        np.concatenate(sizes),
+    )
+
+
+@dataclass(frozen=True)
+class SizeCount:
+    """Objects of one range of sizes.
+
+    Attributes:
+        low, high: √area in pixels, low included, high not.
+        objects: of the whole split.
+        measured: those in the images whose locations were assigned.
+        without_positive: of these, objects that no location must find.
+        positives: locations that must find one of these objects.
+    """
+
+    low: float
+    high: float
+    objects: int
+    measured: int
+    without_positive: int
+    positives: int
+
+
+def count_sizes(
+    sizes: np.ndarray, measured: np.ndarray, positives: Sequence[int] | np.ndarray
+) -> list[SizeCount]:
+    """Objects by size, from the smallest range that has one to the largest.
+
+    Args:
+        sizes: √area of each object of the split.
+        measured: √area of each object whose locations were assigned.
+        positives: as many, the locations that must find it.
+    """
+    edges = np.array([*SIZE_EDGES, np.inf])
+    positives = np.asarray(positives)
+    rows = []
+    for low, high in itertools.pairwise(edges):
+        here = (measured >= low) & (measured < high)
+        objects = int(((sizes >= low) & (sizes < high)).sum())
+        lost = int((positives[here] == 0).sum())
+        rows.append(
+            SizeCount(float(low), float(high), objects, int(here.sum()), lost, int(positives[here].sum()))
+        )
+    filled = [i for i, row in enumerate(rows) if row.objects or row.measured]
+    return rows[filled[0] : filled[-1] + 1] if filled else []

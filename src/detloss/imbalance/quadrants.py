@@ -1,0 +1,140 @@
+"""Easy and hard, positive and negative: how many logits are which, and who makes loss and gradient."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detloss.criterion import Loss, classify
+from detloss.imbalance.logits import Labelled
+
+QUADRANTS = (
+    ("negative", "easy"),
+    ("negative", "hard"),
+    ("positive", "hard"),
+    ("positive", "easy"),
+)
+"""In the order in which their counts are said to fall."""
+
+
+@dataclass(frozen=True)
+class Quadrant:
+    """One loss over one quarter of the logits.
+
+    Attributes:
+        loss: its name.
+        label: "positive" or "negative".
+        hardness: "easy" where p_t reaches the threshold, else "hard".
+        count: logits.
+        count_share: of all logits that count.
+        loss_sum: over these logits.
+        loss_share: of the whole loss.
+        gradient_sum: Σ |∂L/∂x| over these logits.
+        gradient_share: of that sum over all logits.
+    """
+
+    loss: str
+    label: str
+    hardness: str
+    count: int
+    count_share: float
+    loss_sum: float
+    loss_share: float
+    gradient_sum: float
+    gradient_share: float
+
+
+class QuadrantSums:
+    """Sums of loss and gradient norm by quadrant, built up piece by piece in float64.
+
+    Args:
+        losses: classification losses from `find_loss`, none a softmax.
+        easy: p_t from which a logit is easy, in (0, 1).
+    """
+
+    def __init__(self, losses: Sequence[Loss], easy: float = 0.5) -> None:
+        self.losses = tuple(losses)
+        self.margin = math.log(easy / (1 - easy))
+        self.counts = torch.zeros(4, dtype=torch.int64)
+        self.sums = torch.zeros(len(self.losses), 2, 4, dtype=torch.float64)
+
+    def add(self, piece: Labelled) -> None:
+        """Counts one piece of logits."""
+        hard = piece.margin < self.margin
+        # 0..3 in the order of QUADRANTS.
+        which = torch.where(piece.positive, 3 - hard.long(), hard.long()).flatten()
+        self.counts += torch.bincount(which, minlength=4).cpu()
+        for i, loss in enumerate(self.losses):
+            value, gradient = value_and_gradient(loss, piece)
+            for j, what in enumerate((value, gradient.abs())):
+                weights = what.flatten().double()
+                self.sums[i, j] += torch.bincount(which, weights, minlength=4).cpu()
+
+    def table(self) -> list[Quadrant]:
+        """Four rows a loss, in the order of `QUADRANTS`; shares of nothing are 0."""
+        counts = self.counts.tolist()
+        rows = []
+        for loss, sums in zip(self.losses, self.sums.tolist()):
+            totals = [sum(counts) or 1, *(sum(one) or 1.0 for one in sums)]
+            for i, (label, hardness) in enumerate(QUADRANTS):
+                values = (counts[i], sums[0][i], sums[1][i])
+                pairs = [x for value, total in zip(values, totals) for x in (value, value / total)]
+                rows.append(Quadrant(loss.name, label, hardness, *pairs))
+        return rows
+
+
+def value_and_gradient(loss: Loss, piece: Labelled) -> tuple[Tensor, Tensor]:
+    """A loss of each logit and its derivative by it, both `(N, C)`; nothing is divided by positives."""
+    logits = piece.logits.detach().requires_grad_()
+    quality = piece.quality[None] if loss.takes_quality else None
+    value = classify(loss, logits[None], piece.labels[None], quality)[0]
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return value.detach(), gradient
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is said of imbalance, and whether it is so here.
+
+    Attributes:
+        text: the claim.
+        holds: whether the numbers bear it out.
+        evidence: these numbers, in words.
+    """
+
+    text: str
+    holds: bool
+    evidence: str
+
+
+def check_claims(table: Sequence[Quadrant]) -> list[Claim]:
+    """The usual claims about imbalance, against the quadrants of the first loss of a table.
+
+    "Easy negatives ≫ hard negatives ≈ hard positives > easy positives" by count (≫: at least ten times, ≈:
+    within a factor of two), and that easy negatives make most of loss and gradient.
+    """
+    first = {(row.label, row.hardness): row for row in table[:4]}
+    a, b, d, c = (first[quadrant] for quadrant in QUADRANTS)
+    ratio = max(b.count, d.count) / max(1, min(b.count, d.count))
+    return [
+        Claim(
+            "easy negatives ≫ hard negatives",
+            a.count >= 10 * b.count and a.count > 0,
+            f"{a.count} and {b.count}",
+        ),
+        Claim("hard negatives ≈ hard positives", ratio <= 2, f"{b.count} and {d.count}"),
+        Claim("hard positives > easy positives", d.count > c.count, f"{d.count} and {c.count}"),
+        Claim(
+            "hard negatives outnumber all positives",
+            b.count > c.count + d.count,
+            f"{b.count} and {c.count + d.count}",
+        ),
+        Claim(f"easy negatives make most of {a.loss}", a.loss_share > 0.5, f"{a.loss_share:.1%} of it"),
+        Claim(
+            f"easy negatives make most of the gradient of {a.loss}",
+            a.gradient_share > 0.5,
+            f"{a.gradient_share:.1%} of it",
+        ),
+    ]
