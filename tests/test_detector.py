@@ -13,6 +13,7 @@ from detloss.boxes import box_convert
 from detloss.detector import (
     Detector,
     DetectorConfig,
+    Output,
     decode_distances,
     decode_offsets,
     encode_distances,
@@ -168,7 +169,7 @@ class _Copies(nn.Module):
 
 class TestGrid:
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("strides", [(4,), (4, 8, 16), (4, 8, 16, 32)])
+    @pytest.mark.parametrize("strides", [(4,), (4, 8, 16), (8, 16), (4, 8, 16, 32)])
     @pytest.mark.parametrize("size", [(33, 47), (17, 65), (64, 16)])
     def test_one_location_an_output(self, kind: str, strides: tuple[int, ...], size: tuple[int, int]):
         detector = Detector(tiny(kind, strides=strides), 3).eval()
@@ -188,7 +189,7 @@ class TestGrid:
         detector.box_head = detector.class_head = _Copies(detector.anchors_per_cell)
         grid = detector.grid(40, 24)
         output = detector(torch.zeros(1, 3, 40, 24))
-        for rows in output:
+        for rows in (output.logits, output.regression):
             x, y, stride, anchor = rows[0].unbind(-1)
             torch.testing.assert_close(torch.stack([x, y], 1), centres(grid.anchors))
             torch.testing.assert_close(stride, grid.strides)
@@ -251,7 +252,7 @@ class TestInitialWeights:
         torch.manual_seed(0)
         detector = Detector(tiny(kind, prior=prior), 7, softmax=softmax).train(training)
         with torch.no_grad():
-            scores = detector.scores(detector(torch.rand(2, 3, 64, 64)).logits)
+            scores = detector.scores(detector(torch.rand(2, 3, 64, 64)))
         assert scores.shape[-1] == 7
         foreground = scores.sum(-1) if softmax else scores
         assert foreground.mean().item() == pytest.approx(prior, rel=0.1)
@@ -286,11 +287,13 @@ class TestInitialWeights:
 
 class TestScores:
     def test_sigmoid(self):
-        scores = Detector(tiny(), 2).scores(torch.tensor([0.0, math.log(3)]))
+        scores = Detector(tiny(), 2).scores(Output(torch.tensor([0.0, math.log(3)]), torch.zeros(4)))
         assert scores.tolist() == pytest.approx([0.5, 0.75])
 
     def test_softmax_leaves_the_background_out(self):
-        scores = Detector(tiny(), 2, softmax=True).scores(torch.tensor([0.0, math.log(2), math.log(5)]))
+        scores = Detector(tiny(), 2, softmax=True).scores(
+            Output(torch.tensor([0.0, math.log(2), math.log(5)]), torch.zeros(4))
+        )
         assert scores.tolist() == pytest.approx([1 / 8, 2 / 8])
 
 
@@ -305,7 +308,17 @@ def test_every_weight_gets_a_gradient():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": (8, 16)}, "strides is (8, 16)"),
+        ({"strides": (8, 32)}, "strides is (8, 32)"),
+        ({"strides": (2, 4)}, "strides is (2, 4)"),
+        ({"strides": (12, 24)}, "strides is (12, 24)"),
+        ({"strides": (8, 16), "kind": "yolov2"}, "strides is (8, 16); yolov2 has one"),
+        ({"kind": "ssd"}, "kind is 'ssd'"),
+        ({"backbone": "vgg"}, "backbone is 'vgg'"),
+        ({"weights": "a.pt"}, "weights is 'a.pt'; only backbone resnet50"),
+        ({"anchors": ((4.0, 4.0),)}, "anchors needs kind yolov2"),
+        ({"anchors": ((4.0, 0.0),)}, "anchors is ((4.0, 0.0),)"),
+        ({"anchor_count": 0}, "anchor_count is 0"),
+        ({"bins": 8, "kind": "yolov2", "strides": (8,)}, "bins needs kind anchor_free"),
         ({"strides": ()}, "strides is ()"),
         ({"prior": 0.0}, "prior is 0.0"),
         ({"prior": 1.0}, "prior is 1.0"),

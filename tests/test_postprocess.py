@@ -184,7 +184,7 @@ class TestDetect:
     def test_half_precision_output(self):
         detector = Detector(CONFIG, 2)
         one = output(detector, {(0, 1): 0.5})
-        half = Output(*(x.bfloat16() for x in one))
+        half = Output(one.logits.bfloat16(), one.regression.bfloat16())
         (found,) = detect(detector, detector.grid(16, 16), half, (16, 16), limits())
         assert found.boxes.tolist() == [[0, 0, 10, 10]]
 

@@ -1,6 +1,6 @@
-"""Which locations must find which object: max-IoU (RetinaNet) and ATSS assignment.
+"""Which locations must find which object: max-IoU (RetinaNet), ATSS and centre-cell (YOLOv2) assignment.
 
-Both take a whole batch at once. The objects of an image are padded to the largest count in the batch:
+All take a whole batch at once. The objects of an image are padded to the largest count in the batch:
 `boxes` is `(B, M, 4)` in pixels, `labels` is `(B, M)` with a class index, `NO_OBJECT` for padding, or
 `IGNORED` for a region that is neither to be found nor a mistake when found (VOC "difficult", COCO crowd).
 """
@@ -116,6 +116,43 @@ def atss(
     best, match = torch.where(chosen, iou, -1.0).max(dim=1)
     taken = best > 0
     return _assignment(match, taken, torch.zeros_like(taken), anchors, boxes, labels, num_classes)
+
+
+def centre_cell(
+    anchors: Tensor,
+    strides: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    ignore: float = 0.6,
+) -> Assignment:
+    """YOLOv2's assignment (1612.08242, section 2): the best shape in the cell that holds the centre.
+
+    Shapes are compared by IoU as if anchor and object shared a centre. Where two objects want one anchor, the
+    better shape has it. Other anchors that overlap an object by more than `ignore` are neither positive nor
+    background; darknet asks that of the predicted box, this of the anchor, which does not move in training.
+
+    Args:
+        anchors: `(P, 4)` xyxy in pixels, centred in their cells.
+        strides: `(P,)` side of the cells.
+        boxes: `(B, M, 4)` objects.
+        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
+        num_classes: number of classes; this index means background in the result.
+        ignore: IoU above which an anchor that is not positive is ignored.
+    """
+    boxes, labels = _at_least_one(boxes, labels)
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    offset = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2 - centres
+    low, high = -strides / 2, strides / 2
+    inside = ((offset >= low[:, None]) & (offset < high[:, None])).all(-1) & (labels >= 0)[..., None]
+    size, anchor = boxes[..., None, 2:] - boxes[..., None, :2], anchors[:, 2:] - anchors[:, :2]
+    shared = torch.minimum(size, anchor).prod(-1)
+    shape = torch.where(inside, shared / (size.prod(-1) + anchor.prod(-1) - shared), -1.0)
+    wanted = torch.zeros_like(inside).scatter_(2, shape.argmax(dim=2, keepdim=True), True) & inside
+    best, match = torch.where(wanted, shape, -1.0).max(dim=1)
+    taken = best > 0
+    unclear = (_iou(boxes, labels, anchors).amax(dim=1) > ignore) & ~taken
+    return _assignment(match, taken, unclear, anchors, boxes, labels, num_classes)
 
 
 def _at_least_one(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

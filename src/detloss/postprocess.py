@@ -32,11 +32,12 @@ class Limits:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
+@torch.no_grad()
 def detect(
     detector: Detector, grid: Grid, output: Output, size: tuple[int, int], limits: Limits
 ) -> list[Detections]:
     """Detections of each image of a batch, best score first; boxes are clipped to `size` (height, width)."""
-    scores = detector.scores(output.logits.detach())
+    scores = detector.scores(output)
     batch, _, classes = scores.shape
     results = []
     for i in range(batch):
@@ -51,7 +52,7 @@ def detect(
         index = torch.cat(kept)
         location, label = index // classes, index % classes
         boxes = detector.decode(
-            output.regression.detach()[i, location], grid.anchors[location], grid.strides[location]
+            output.regression[i, location], grid.anchors[location], grid.strides[location]
         )
         limit = boxes.new_tensor([size[1], size[0], size[1], size[0]])
         boxes = torch.minimum(boxes.clamp(min=0), limit)
