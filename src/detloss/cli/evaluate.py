@@ -63,6 +63,7 @@ def run(arguments: Arguments) -> Path:
     write_json(out / "metrics.json", evaluation.to_dict())
     for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):
         plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
+    plots.save(plots.reliability({config.loss: [evaluation]}, localised=True), out / "reliability_iou")
     print_evaluation(evaluation)
     return out
 
@@ -82,10 +83,21 @@ def print_evaluation(evaluation: Evaluation) -> None:
         say(f"{text}: {', '.join(points(v) for v in values)}")
     for one in evaluation.size_bins:
         say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
-    for name, value in evaluation.per_class.items():
-        say(f"  AP of {name}: {points(value)}")
+    for one_class in calibration.per_class:
+        say(
+            f"  AP of {one_class.name}: {points(one_class.ap)} ({one_class.objects} objects); ECE "
+            f"{points(one_class.ece)}, gap {points(one_class.signed_gap, sign=True)}, LaECE "
+            f"{points(one_class.laece)} of {one_class.detections} detections, which find "
+            f"{points(one_class.recall)} %; score-IoU rank correlation {one_class.score_iou_correlation:.2f}"
+        )
     say(
         f"ECE {points(calibration.ece)} of {calibration.detections} detections with a score of at least "
-        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects"
+        f"{calibration.threshold:g}, which find {points(calibration.recall)} % of the objects "
+        f"(by chance alone {points(calibration.ece_by_chance)})"
+    )
+    say(
+        f"mean score - share right {points(calibration.signed_gap, sign=True)} (above 0 over-confident), "
+        f"LaECE {points(calibration.laece)}, D-ECE {points(calibration.dece)} over "
+        f"{calibration.dece_detections} of them (by chance alone {points(calibration.dece_by_chance)})"
     )
     say(f"score-IoU rank correlation {evaluation.score_iou_correlation:.2f}")

@@ -115,6 +115,15 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     return Dataset(names, annotations, ImageFiles(paths, sizes), notes + check.notes())
 
 
+def results_ids(path: str | Path, split: str) -> tuple[dict[Any, str], dict[int, str]]:
+    """What the numbers of a COCO results file mean: image id → `Sample.id`, category id → class name."""
+    files = annotation_files(Path(path))
+    table = _parse(files[choose_split(split, files, str(path))[0]])
+    ids = _ids([image["file_name"] for image in table["images"]])
+    images = {image["id"]: id for image, id in zip(table["images"], ids)}
+    return images, {category["id"]: category["name"] for category in table["categories"]}
+
+
 def _parse(file: Path) -> dict[str, Any]:
     """The file's tables, with every field that is read below there and of its type."""
     try:

@@ -191,10 +191,11 @@ def detection_calibration_error(
     bins: Sequence[int] = DECE_BINS,
     least: int = DECE_LEAST,
 ) -> tuple[float, float, int]:
-    """D-ECE: as ECE, with the cells of a grid over score, place and size of the box in place of bins of score.
+    """D-ECE: as ECE, over the cells of a grid of score, place and size of the box in place of bins of score.
 
-    ``Σ_k n_k / n · |share right in cell k - mean score in cell k|``, so that scores too high at the border and
-    too low in the middle, or so for small and large boxes, do not cancel. Küppers et al. 2020 (2004.13546).
+    ``Σ_k n_k / n · |share right in cell k - mean score in cell k|``, so that scores too high at the border
+    and too low in the middle, or so for small and large boxes, do not cancel. Küppers et al. 2020
+    (2004.13546).
     A cell with fewer than ``least`` detections is left out, of n also; it would add chance more than error.
     (The authors' package leaves such a cell in n with an error of 0.) One bin for each of the four, with
     ``least=1``, is plain ECE.

@@ -33,8 +33,13 @@ def precision_recall(evaluations: Evaluations) -> Figure:
 
 
 @drawing
-def reliability(evaluations: Evaluations) -> Figure:
-    """For each loss, the share of right detections in each bin of score, all seeds together; counts below."""
+def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
+    """For each loss, the share of right detections in each bin of score, all seeds together; counts below.
+
+    ``localised``: that share × the mean IoU of the right ones, which is what LaECE holds the score against
+    (there class by class and in finer bins).
+    """
+    field, label = ("precision_iou", "share right × IoU") if localised else ("accuracy", "share right")
     rows = math.ceil(len(evaluations) / 2) or 1
     figure = Figure(figsize=(WIDTH, 2.9 * rows))
     grid = figure.add_gridspec(2 * rows, 2, height_ratios=[3.2, 1] * rows)
@@ -43,7 +48,7 @@ def reliability(evaluations: Evaluations) -> Figure:
         below = figure.add_subplot(grid[2 * (i // 2) + 1, i % 2], sharex=top)
         calibrations = [e.calibration for e in evaluations[name]]
         count = np.sum([c.count for c in calibrations], axis=0, dtype=float)
-        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share right")
+        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel=label)
         top.tick_params(labelbottom=False)
         below.set(xlabel="score", ylabel="count")
         if not count.sum():
@@ -58,7 +63,7 @@ def reliability(evaluations: Evaluations) -> Figure:
         right, score = (
             np.sum([np.nan_to_num(getattr(c, what)) * c.count for c in calibrations], axis=0)[filled]
             / count[filled]
-            for what in ("accuracy", "confidence")
+            for what in (field, "confidence")
         )
         left, width = edges[:-1], np.diff(edges)
         top.bar(
@@ -66,8 +71,8 @@ def reliability(evaluations: Evaluations) -> Figure:
         )
         top.plot(score, right, style.marker, color=INK, markersize=4)
         top.vlines(score, np.minimum(score, right), np.maximum(score, right), color=INK, linewidth=1.2)
-        ece, _ = mean_interval([c.ece for c in calibrations])
-        top.set_title(f"{name}: ECE {100 * ece:.1f} %")
+        error, _ = mean_interval([c.laece if localised else c.ece for c in calibrations])
+        top.set_title(f"{name}: {'LaECE' if localised else 'ECE'} {100 * error:.1f} %")
         below.bar(
             left,
             np.maximum(count, 0.5),

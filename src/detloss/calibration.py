@@ -1,0 +1,331 @@
+"""Calibration of finished runs side by side: which losses score too high, on what, and at what threshold.
+
+Nothing is trained or predicted here: a run's detections.json is compared with the truth once more.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from detloss.compare import open_split
+from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.data import Dataset, find_format
+from detloss.data.coco import results_ids
+from detloss.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
+from detloss.runs import read_json
+from detloss.statistics import mean_interval, points, short_names
+
+NUMBERS = (
+    "threshold",
+    "detections",
+    "recall",
+    "ap",
+    "ece",
+    "signed_gap",
+    "dece",
+    "laece",
+    "score_iou_correlation",
+    "ece_by_chance",
+    "dece_by_chance",
+    "dece_detections",
+)
+CLASS_NUMBERS = (
+    "objects",
+    "detections",
+    "recall",
+    "ap",
+    "ece",
+    "signed_gap",
+    "laece",
+    "score_iou_correlation",
+)
+
+
+def _short_training() -> CompareConfig:
+    return CompareConfig(losses=("bce", "focal", "quality_focal"), seeds=1, lr=0.01, box_weight=2.0)
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Whose calibration is measured, and where."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Run folders of `detloss train` or `evaluate`, folders of `detloss compare` (all their runs), or COCO
+    results files (.json; --data and --val-split say of what). Without any, --losses are trained first."""
+    thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
+    """Lowest scores that count, increasing; the first is that of the tables by loss and class and of the
+    reliability diagrams."""
+    training: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=_short_training)
+
+    def __post_init__(self) -> None:
+        if not self.thresholds or not all(0 <= low <= 1 for low in self.thresholds):
+            raise ValueError(f"thresholds is {_words(self.thresholds)}; give at least one, each from 0 to 1")
+        if list(self.thresholds) != sorted(set(self.thresholds)):
+            raise ValueError(f"thresholds is {_words(self.thresholds)}; they must increase")
+        recipe = self.training.recipe
+        plain = replace(_short_training(), recipe=Recipe(data=recipe.data, val_split=recipe.val_split))
+        if self.runs and self.training != plain:
+            raise ValueError(
+                f"{self.runs[0]} is trained already: --losses and all that says how to train is for a call "
+                "without RUN; leave one of both out"
+            )
+        if self.runs and not any(run.endswith(".json") for run in self.runs) and recipe.data != "embedded":
+            raise ValueError(
+                f"data is {recipe.data!r}, but {self.runs[0]} has its own; `detloss evaluate RUN --data` "
+                "evaluates a run on other data, and the folder it writes can be given here"
+            )
+
+
+def _words(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values) or "empty"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run and its evaluations.
+
+    Attributes:
+        loss: its name in tables and pictures.
+        seed: of the run; None where that is not known.
+        evaluation: of all detections, calibration from the first threshold on.
+        at: for each threshold, of the detections with a score of at least that alone, AP too.
+    """
+
+    loss: str
+    seed: int | None
+    evaluation: Evaluation
+    at: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where detections lie: a run folder with its configuration, or a file of COCO results."""
+
+    path: Path
+    config: TrainConfig | None = None
+
+
+def measure(
+    config: CalibrationConfig, runs: Sequence[str | Path], progress: Callable[[int, int], Any]
+) -> list[Measured]:
+    """Evaluates the detections of all runs, losses in the order of their first run.
+
+    Args:
+        config: thresholds, and the data of results files.
+        runs: as ``config.runs``.
+        progress: called with (done, total).
+
+    Raises:
+        ValueError: a path that holds no results, a run given twice, or results that do not fit their data.
+    """
+    sources = [source for run in runs for source in _find(Path(run))]
+    names = _names(sources)
+    opened: dict[Any, Dataset] = {}
+    measured = []
+    for done, source in enumerate(sources, 1):
+        dataset, found = _read(source, config.training.recipe, opened)
+        truths = [dataset.annotation(i) for i in range(len(dataset))]
+        sizes = [dataset.size(i) for i in range(len(dataset))]
+        first = config.thresholds[0]
+        try:
+            whole = evaluate(found, truths, dataset.names, score_threshold=first, sizes=sizes)
+            at = evaluate_at(found, truths, dataset.names, config.thresholds, sizes=sizes)
+        except ValueError as error:
+            raise ValueError(f"{source.path}: {error}") from None
+        seed = source.config.seed if source.config else None
+        measured.append(Measured(names[source.path], seed, whole, tuple(at)))
+        progress(done, len(sources))
+    order = list(dict.fromkeys(one.loss for one in measured))
+    return sorted(measured, key=lambda one: order.index(one.loss))
+
+
+def _find(path: Path) -> list[_Source]:
+    """The finished runs of a path."""
+    if path.suffix == ".json":
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        return [_Source(path)]
+    if (path / "results.csv").is_file() and (path / "runs").is_dir():
+        pairs = load_config(CompareConfig, path).pairs
+        found = [source for file in path.glob("runs/*/seed-*/metrics.json") for source in _find(file.parent)]
+        if not found:
+            raise ValueError(f"{path} is a comparison without a finished run")
+        return sorted(found, key=lambda one: (pairs.index(_pair(one)), one.config.seed if one.config else 0))
+    missing = [
+        name for name in ("config.json", "detections.json", "metrics.json") if not (path / name).is_file()
+    ]
+    if missing:
+        raise ValueError(
+            f"{path} is no finished run: it has no {' and no '.join(missing)}. Give a folder of "
+            "`detloss train`, `evaluate` or `compare`, or a COCO results file (.json) with --data"
+        )
+    return [_Source(path, load_config(TrainConfig, path))]
+
+
+def _pair(source: _Source) -> tuple[str, str]:
+    assert source.config is not None
+    return source.config.loss, source.config.box_loss
+
+
+def _names(sources: Sequence[_Source]) -> dict[Path, str]:
+    """A name for each run: runs that differ in nothing but the seed share one."""
+    groups: dict[Any, list[_Source]] = {}
+    for source in sources:
+        key = replace(source.config, seed=0) if source.config else source.path.resolve()
+        groups.setdefault(key, []).append(source)
+    for group in groups.values():
+        seen: dict[Any, Path] = {}
+        for source in group:
+            seed = source.config.seed if source.config else None
+            if seed in seen:
+                raise ValueError(f"{seen[seed]} and {source.path} are the same run; give each once")
+            seen[seed] = source.path
+    short = short_names([_pair(source) for source in sources if source.config])
+    chosen = [
+        short[_pair(group[0])] if group[0].config else _stem(group[0].path) for group in groups.values()
+    ]
+    return {
+        source.path: name if chosen.count(name) == 1 else f"{name} ({group[0].path})"
+        for name, group in zip(chosen, groups.values())
+        for source in group
+    }
+
+
+def _stem(file: Path) -> str:
+    return file.resolve().parent.name if file.stem == "detections" else file.stem
+
+
+def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[Dataset, list[Detections]]:
+    """The images that were evaluated, and what was found in each."""
+    metrics: Mapping[str, Any] = {}
+    names = None
+    if source.config:
+        recipe, metrics = source.config.recipe, read_json(source.path / "metrics.json")
+        names = tuple(metrics["per_class"])
+    elif recipe.data != "embedded" and find_format(Path(recipe.data)) == "voc":
+        # VOC has no list of classes; labels are in the order of the training split's.
+        names = open_split(recipe, recipe.train_split).names
+    key = (recipe.data, recipe.val_split, recipe.scenes, names)
+    if key not in opened:
+        opened[key] = open_split(recipe, recipe.val_split, names)
+    dataset = opened[key]
+    images = metrics.get("images", len(dataset))
+    if images > len(dataset):
+        raise ValueError(
+            f"{source.path} was evaluated on {images} images, but {recipe.data} has {len(dataset)} now"
+        )
+    dataset = dataset.select(range(images))  # `detloss evaluate --quick` takes the first ones
+    file = source.path / "detections.json" if source.config else source.path
+    results = _checked(file)
+    ids = [dataset.annotation(i).id for i in range(len(dataset))]
+    if not source.config and not {r["image_id"] for r in results} <= set(ids):
+        results = _translated(file, results, recipe, dataset)
+    try:
+        return dataset, from_coco_results(results, ids, range(len(dataset.names)))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}") from None
+
+
+def _checked(file: Path) -> list[dict[str, Any]]:
+    """A list of COCO results, every field there and of its type."""
+    try:
+        results = read_json(file)
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from None
+    kinds: dict[str, Any] = {"image_id": (int, str), "category_id": int, "bbox": list, "score": (int, float)}
+    if not isinstance(results, list):
+        raise ValueError(f"{file} is no list of COCO results, which have {', '.join(kinds)}")
+    for i, result in enumerate(results):
+        for name, kind in kinds.items():
+            if not isinstance(result, dict) or not isinstance(result.get(name), kind):
+                raise ValueError(f"{file}: results[{i}] has no {name!r} of COCO's results")
+        box = result["bbox"]
+        if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+            raise ValueError(f"{file}: results[{i}].bbox is {box}, must be [x, y, width, height]")
+    return results
+
+
+def _translated(
+    file: Path, results: list[dict[str, Any]], recipe: Recipe, dataset: Dataset
+) -> list[dict[str, Any]]:
+    """Results in a COCO data set's own numbers → ids and labels of the samples."""
+    if recipe.data == "embedded" or find_format(Path(recipe.data)) != "coco":
+        strange = {r["image_id"] for r in results} - {dataset.annotation(i).id for i in range(len(dataset))}
+        raise ValueError(
+            f"{file}: image_id {min(strange, key=str)!r} is no image of {recipe.data}, split "
+            f"{recipe.val_split!r}; --data and --val-split say what the results are of"
+        )
+    images, categories = results_ids(recipe.data, recipe.val_split)
+    labels = {number: dataset.class_map[name] for number, name in categories.items()}
+    for what, known in (("image_id", images), ("category_id", labels)):
+        for i, result in enumerate(results):
+            if result[what] not in known:
+                raise ValueError(f"{file}: results[{i}].{what} {result[what]!r} is not in {recipe.data}")
+    return [r | {"image_id": images[r["image_id"]], "category_id": labels[r["category_id"]]} for r in results]
+
+
+def loss_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row a run, at the first threshold; AP is of all detections."""
+    return [{"loss": one.loss, "seed": one.seed, **_numbers(one.evaluation)} for one in measured]
+
+
+def threshold_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row a run and threshold; AP is of the detections that are left."""
+    return [
+        {"loss": one.loss, "seed": one.seed, **_numbers(evaluation)}
+        for one in measured
+        for evaluation in one.at
+    ]
+
+
+def class_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row a run and class, at the first threshold."""
+    return [
+        {"loss": one.loss, "seed": one.seed, "class": c.name, **{n: getattr(c, n) for n in CLASS_NUMBERS}}
+        for one in measured
+        for c in one.evaluation.calibration.per_class
+    ]
+
+
+def _numbers(evaluation: Evaluation) -> dict[str, Any]:
+    correlation = evaluation.score_iou_correlation
+    return {
+        name: correlation if name == "score_iou_correlation" else getattr(evaluation.calibration, name)
+        for name in NUMBERS
+    }
+
+
+def grouped(
+    rows: Sequence[Mapping[str, Any]], by: Sequence[str]
+) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """Rows by their values in some columns: the seeds of each group."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    return groups
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float]:
+    """Mean and half of its 95 % interval (`mean_interval`), over the seeds with a value."""
+    return mean_interval([row[column] for row in rows if not math.isnan(row[column])])
+
+
+def verdict(loss: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the signed gap of a loss says, in a sentence."""
+    gap, width = over_seeds(rows, "signed_gap")
+    if math.isnan(gap):
+        return f"{loss}: no detections, so nothing can be said"
+    word = "over-confident" if gap > 0 else "under-confident"
+    if math.isnan(width):
+        word += ", one seed"
+    elif abs(gap) <= width:
+        word = "within the spread over seeds"
+    side = "above" if gap > 0 else "below"
+    return (
+        f"{loss}: the mean score is {points(abs(gap), width)} points {side} the share of right detections "
+        f"({word})"
+    )

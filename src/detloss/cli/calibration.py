@@ -1,0 +1,191 @@
+"""`detloss calibration`: which losses score too high?"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from detloss.calibration import (
+    CLASS_NUMBERS,
+    NUMBERS,
+    CalibrationConfig,
+    Measured,
+    class_rows,
+    grouped,
+    loss_rows,
+    measure,
+    over_seeds,
+    threshold_rows,
+    verdict,
+)
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.compare import CompareDisplay
+from detloss.cli.data import open_splits
+from detloss.cli.terminal import console, counting, interruptible, say
+from detloss.compare import Comparison, check, compare, hold_out, prepare
+from detloss.config import load_config, to_dict
+from detloss.parallel import JobFailed
+from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.statistics import points
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Does a score mean a probability? ECE, D-ECE, LaECE and score against IoU, by loss, class, threshold."""
+
+    settings: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = field(default_factory=CalibrationConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute: few images, few steps. For runs that are trained already it changes
+    nothing."""
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss calibration`: defaults, changed by --config, by --quick, by the other arguments."""
+    config = given(CalibrationConfig, arguments)
+    parsed = read("calibration", Arguments, arguments, Arguments(config))
+    if not parsed.quick or parsed.settings.runs:
+        return parsed
+    training = replace(config.training, recipe=quick_recipe(config.training.recipe))
+    return read("calibration", Arguments, arguments, Arguments(replace(config, training=training)))
+
+
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss calibration`; its folder is returned."""
+    from detloss import plots
+
+    config = arguments.settings
+    if arguments.out is not None and (arguments.out / "config.json").exists():
+        _refuse_another(arguments.out, config)
+    if config.runs:
+        measured = _measure(config, config.runs)
+        out = new_folder("calibration", arguments.out)
+    else:
+        out = _trained(config, arguments.out)
+        measured = _measure(config, [out / "comparison"])
+    write_json(out / "config.json", to_dict(config))
+    write_json(out / "versions.json", versions("cpu"))
+    tables = {
+        "calibration": (loss_rows(measured), ("loss", "seed", *NUMBERS)),
+        "thresholds": (threshold_rows(measured), ("loss", "seed", *NUMBERS)),
+        "per_class": (class_rows(measured), ("loss", "seed", "class", *CLASS_NUMBERS)),
+    }
+    for name, (rows, columns) in tables.items():
+        write_csv(out / f"{name}.csv", columns, [_plain(row) for row in rows])
+    evaluations, at = _by_loss(measured, lambda m: m.evaluation), _by_loss(measured, lambda m: m.at)
+    for stem, figure in (
+        ("reliability", plots.reliability(evaluations)),
+        ("reliability_iou", plots.reliability(evaluations, localised=True)),
+        ("score_iou", plots.score_against_iou(evaluations)),
+        ("thresholds", plots.calibration_against_threshold(at)),
+    ):
+        plots.save(figure, out / stem)
+    _print(config, *(rows for rows, _ in tables.values()))
+    return out
+
+
+def _refuse_another(out: Path, config: CalibrationConfig) -> None:
+    try:
+        before = load_config(CalibrationConfig, out)
+    except ValueError:
+        before = None
+    if before != config:
+        raise ValueError(f"--out {out} holds something else, which is kept; give another folder")
+
+
+def _trained(config: CalibrationConfig, out: Path | None) -> Path:
+    """Trains the losses in `comparison` of the command's folder, which is returned."""
+    training = config.training
+    check(training)
+    splits = open_splits(training.recipe)
+    if len(training.candidates) > 1:
+        hold_out(splits[0], training.held_out)
+    out = new_folder("calibration", out)
+    prepare(training, out / "comparison", *splits)
+    state = Comparison(training, out / "comparison")
+    with interruptible(out), CompareDisplay(state) as display:
+        for state in compare(training, out / "comparison"):
+            display.show(state)
+    if state.diverged:
+        raise JobFailed(f"{len(state.diverged)} runs diverged: {state.diverged[0]}")
+    return out
+
+
+def _measure(config: CalibrationConfig, runs: Sequence[str | Path]) -> list[Measured]:
+    with counting("measuring") as progress:
+        return measure(config, runs, progress)
+
+
+def _by_loss(measured: Sequence[Measured], get: Callable[[Measured], Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for one in measured:
+        found.setdefault(one.loss, []).append(get(one))
+    return found
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An unknown number is an empty field."""
+    return {
+        name: "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+        for name, value in row.items()
+    }
+
+
+def _print(
+    config: CalibrationConfig,
+    by_loss: list[dict[str, Any]],
+    by_threshold: list[dict[str, Any]],
+    by_class: list[dict[str, Any]],
+) -> None:
+    seeds = len({row["seed"] for row in by_loss})
+    say(
+        f"Detections with a score of at least {config.thresholds[0]:g}, right from IoU 0.5 on; points of 100"
+        + (", mean over seeds ± half of the 95 % interval" if seeds > 1 else "")
+    )
+    errors = ("recall", "ap", "ece", "signed_gap", "dece", "laece")
+    console.print(_table(by_loss, ("loss",), errors))
+    for (loss,), rows in grouped(by_loss, ("loss",)).items():
+        chance = [over_seeds(rows, name)[0] for name in ("ece_by_chance", "dece_by_chance")]
+        share = sum(row["dece_detections"] for row in rows) / (sum(row["detections"] for row in rows) or 1)
+        say(
+            f"{verdict(loss, rows)}; were every score right, chance would still give ECE "
+            f"{points(chance[0])} and D-ECE {points(chance[1])} (over {100 * share:.0f} % of the detections)"
+        )
+    say("By class")
+    console.print(_table(by_class, ("loss", "class"), ("recall", "ap", "ece", "signed_gap", "laece")))
+    say("By threshold; AP is of the detections that are left")
+    console.print(_table(by_threshold, ("loss", "threshold"), errors))
+
+
+HEADS = {
+    "recall": "recall",
+    "ap": "AP",
+    "ece": "ECE",
+    "signed_gap": "gap",
+    "dece": "D-ECE",
+    "laece": "LaECE",
+}
+
+
+def _table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], columns: Sequence[str]) -> Table:
+    """A row a group of seeds: its name, mean detections, errors in points, score-IoU correlation."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in by:
+        table.add_column(name, overflow="fold")
+    for name in ("found", *(HEADS[column] for column in columns), "ρ"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for key, group in grouped(rows, by).items():
+        rho, spread = over_seeds(group, "score_iou_correlation")
+        table.add_row(
+            *(f"{part:g}" if isinstance(part, float) else str(part) for part in key),
+            f"{over_seeds(group, 'detections')[0]:.0f}",
+            *(points(*over_seeds(group, column), sign=column == "signed_gap") for column in columns),
+            "–" if math.isnan(rho) else f"{rho:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}"),
+        )
+    return table
