@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-from detloss.cli import bench, calibration, compare, evaluate, predict, scenes, train
+from detloss.cli import bench, calibration, compare, curves, evaluate, predict, scenes, train
 from detloss.cli.arguments import Usage
 from detloss.cli.terminal import Interrupted
 from detloss.parallel import JobFailed
@@ -21,6 +21,7 @@ COMMANDS: dict[str, ModuleType] = {
     "scenes": scenes,
     "bench": bench,
     "calibration": calibration,
+    "curves": curves,
 }
 
 

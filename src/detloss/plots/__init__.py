@@ -8,6 +8,7 @@ from detloss.plots.bench import bench_times
 from detloss.plots.calibration import calibration_against_threshold
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.plots.losses import loss_curves
 from detloss.plots.style import save, styles
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "bench_times",
     "calibration_against_threshold",
     "cost",
+    "loss_curves",
     "loss_share",
     "precision_recall",
     "reliability",
