@@ -1,0 +1,85 @@
+"""Average precision by the rules of PASCAL VOC, at IoU 0.5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+
+from detloss.evaluate.detections import Detections, Truth, check, xywh
+
+MATCH_IOU = 0.5
+
+
+def voc_ap(
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    names: Sequence[str],
+    rule: Literal["2007", "2010"] = "2010",
+) -> dict[str, float]:
+    """AP of each class, a fraction of 1; nan for a class without objects. Their mean is VOC's mAP.
+
+    The detections of a class, over all images by falling score, each belong to the object of that class and
+    image that they overlap most. From IoU 0.5 on the first is right and each further one is a mistake (COCO
+    would give it to another object); on a difficult object it is neither. IoU is of continuous coordinates,
+    where VOC's development kit counts pixels, both ends included.
+
+    Args:
+        detections: one per image, in the order of ``truths``.
+        truths: one per image; ``ignored`` are VOC's difficult objects.
+        names: class names; label i is names[i].
+        rule: "2007": the mean of the best precision at recall ≥ 0, .1, … 1 (Everingham et al. 2010, eq. 1);
+            "2010": the area under the precision made monotone, as VOC does from 2010 on.
+
+    Raises:
+        ValueError: an unknown rule; lengths, shapes, labels, scores or boxes that cannot be.
+    """
+    if rule not in ("2007", "2010"):
+        raise ValueError(f"rule is {rule!r}; it may be '2007' or '2010'")
+    if len(detections) != len(truths):
+        raise ValueError(
+            f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
+        )
+    for found, truth in zip(detections, truths):
+        check(found, truth, len(names))
+    area = _area_2007 if rule == "2007" else _area_2010
+    result = {}
+    for label, name in enumerate(names):
+        pairs = [_judge(found, truth, label) for found, truth in zip(detections, truths)]
+        scores, right = np.concatenate([np.zeros((2, 0)), *pairs], axis=1)
+        objects = sum(int(((t.labels == label) & ~t.ignored).sum()) for t in truths)
+        hits = right[np.argsort(-scores, kind="stable")]
+        recall = np.cumsum(hits) / max(1, objects)
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        result[name] = area(recall, precision) if objects else math.nan
+    return result
+
+
+def _judge(found: Detections, truth: Truth, label: int) -> np.ndarray:
+    """(2, n): score, and 1 or 0 for right or not, of the detections that count."""
+    mine, objects = found.labels == label, truth.labels == label
+    scores, boxes = found.scores[mine].astype(np.float64), found.boxes[mine]
+    order = np.argsort(-scores, kind="stable")
+    scores = scores[order]
+    if not len(scores) or not objects.any():
+        return np.stack([scores, np.zeros(len(scores))])
+    difficult = truth.ignored[objects]
+    iou = coco_mask.iou(xywh(boxes[order]), xywh(truth.boxes[objects]), [0] * int(objects.sum()))
+    best, reached = iou.argmax(axis=1), iou.max(axis=1) >= MATCH_IOU
+    first = np.zeros(len(scores), dtype=bool)
+    first[np.unique(np.where(reached, best, -1), return_index=True)[1]] = True
+    counts = ~(reached & difficult[best])
+    return np.stack([scores, reached & first])[:, counts]
+
+
+def _area_2007(recall: np.ndarray, precision: np.ndarray) -> float:
+    # Recall is a ratio of counts: .3 of 10 objects must count as reaching the recall .3.
+    return float(np.mean([precision[recall >= r - 1e-9].max(initial=0.0) for r in np.linspace(0.0, 1.0, 11)]))
+
+
+def _area_2010(recall: np.ndarray, precision: np.ndarray) -> float:
+    steps = np.diff(recall, prepend=0.0)
+    return float(steps @ np.maximum.accumulate(precision[::-1])[::-1])
