@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detloss.assign import IGNORED, centre_cell
+from detloss.data import SceneConfig, scenes
 from detloss.detector import (
     Detector,
     DetectorConfig,
     Output,
     decode_cells,
     encode_cells,
+    fit_anchors,
     kmeans_anchors,
 )
 from detloss.detector.backbone import stages
@@ -224,6 +226,15 @@ class TestKMeans:
         fits = [fit(kmeans_anchors(sizes, k)) for k in (1, 3, 5, 9)]
         assert fits == sorted(fits)
         assert kmeans_anchors(sizes, 5) == kmeans_anchors(sizes, 5)
+
+    def test_of_a_data_set_in_the_detectors_pixels(self):
+        data = scenes(SceneConfig(train=24, val=4), "train")
+        config = fit_anchors(yolo(anchors=(), anchor_count=3), data, 48)
+        boxes = np.concatenate([data.annotation(i).boxes for i in range(len(data))])
+        wanted = (boxes[:, 2:] - boxes[:, :2]) * 48 / data.size(0)[0]
+        assert config.anchors == kmeans_anchors(wanted, 3)
+        assert fit_anchors(config, data, 96) == config  # given ones stay
+        assert fit_anchors(DetectorConfig(), data, 96) == DetectorConfig()
 
     @pytest.mark.parametrize(
         ("sizes", "message"),

@@ -1,6 +1,6 @@
 """The dense one-stage detector; RetinaNet, GFL, a VFNet-like one and YOLOv2 are configurations of it."""
 
-from detloss.detector.anchors import kmeans_anchors
+from detloss.detector.anchors import fit_anchors, kmeans_anchors
 from detloss.detector.coding import (
     decode_cells,
     decode_distances,
@@ -23,5 +23,6 @@ __all__ = [
     "encode_cells",
     "encode_distances",
     "encode_offsets",
+    "fit_anchors",
     "kmeans_anchors",
 ]

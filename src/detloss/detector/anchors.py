@@ -1,6 +1,28 @@
 """Anchors that fit a data set: k-means of its boxes, with 1 - IoU as the distance."""
 
+from dataclasses import replace
+
 import numpy as np
+
+from detloss.data import Dataset
+from detloss.detector.config import DetectorConfig
+
+
+def fit_anchors(config: DetectorConfig, data: Dataset, size: int) -> DetectorConfig:
+    """The configuration with anchors for `data` letterboxed to `size` pixels, where it wants some and has none.
+
+    Raises:
+        ValueError: the objects have fewer different sizes than `config.anchor_count`.
+    """
+    if config.kind != "yolov2" or config.anchors:
+        return config
+    sizes = [np.zeros((0, 2))]
+    for i in range(len(data)):
+        annotation = data.annotation(i)
+        boxes = annotation.boxes[~annotation.ignored].astype(np.float64)
+        sizes.append((boxes[:, 2:] - boxes[:, :2]) * size / max(data.size(i)))
+    found = np.concatenate(sizes)
+    return replace(config, anchors=kmeans_anchors(found[(found > 0).all(axis=1)], config.anchor_count))
 
 
 def kmeans_anchors(sizes: np.ndarray, count: int, seed: int = 0) -> tuple[tuple[float, float], ...]:
