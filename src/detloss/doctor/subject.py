@@ -1,12 +1,16 @@
 """The loss under examination, called in one way whatever its own calling form is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from detloss.boxes import box_convert
+
 Kind = Literal["classification", "softmax", "box", "distribution"]
+Call = Callable[[Tensor, Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,241 @@ class Subject:
     chosen: dict[str, str] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
     rebuild: Callable[..., "Subject"] | None = None
+
+
+class NoTensor(TypeError):
+    """It returned something else than a tensor."""
+
+
+def value_of(result: Any) -> Tensor:
+    """The loss in what a function returns: itself, the first of a tuple, or "loss" of a dict."""
+    if isinstance(result, dict) and result:
+        result = result.get("loss", next(iter(result.values())))
+    if isinstance(result, tuple | list) and result:
+        result = result[0]
+    if not isinstance(result, Tensor):
+        raise NoTensor(f"it returned {'nothing' if result is None else type(result).__name__}, not a tensor")
+    return result
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which people write a loss of some kind.
+
+    Attributes:
+        kind: of loss.
+        says: the form in words.
+        bind: makes `Subject.call` of the user's function.
+        probabilities, columns, fmt: as in `Subject`.
+    """
+
+    kind: Kind
+    says: str
+    bind: Callable[[Call], Callable[[Tensor, Tensor], Tensor]]
+    probabilities: bool = False
+    columns: bool = True
+    fmt: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+
+
+def forms(kind: Kind) -> Iterator[Form]:
+    """All forms of a kind, the usual first."""
+    yield from {"classification": _dense, "softmax": _indices, "box": _boxes, "distribution": _bins}[kind]()
+
+
+def _dense() -> Iterator[Form]:
+    def same(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: value_of(raw(x, t))
+
+    def flat(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            value = value_of(raw(x.reshape(-1), t.reshape(-1)))
+            return value.reshape(x.shape) if value.numel() == x.numel() and value.ndim else value
+
+        return call
+
+    def stacked(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _unstacked(value_of(raw(x.unsqueeze(0), t.unsqueeze(0))), x)
+
+    def image(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _unstacked(value_of(raw(x[..., None, None], t[..., None, None])), x)
+
+    def indexed(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            if not ((t == 0) | (t == 1)).all() or (t.sum(-1) > 1).any():
+                raise ValueError("it takes class indices: at most one class a row, no soft label")
+            classes = t.to(torch.long).argmax(-1)
+            return value_of(raw(x, torch.where(t.sum(-1) > 0, classes, x.shape[-1])))
+
+        return call
+
+    yield from _both("dense targets", "classification", same)
+    yield from _both(
+        "(N,) predictions and targets, no more dimensions", "classification", flat, columns=False
+    )
+    yield from _both("(B, N, C) predictions and targets", "classification", stacked)
+    yield from _both("(N, C, H, W) predictions and targets", "classification", image)
+    yield Form("classification", "class indices, one sigmoid a class", indexed)
+
+
+def _unstacked(value: Tensor, like: Tensor) -> Tensor:
+    return value.reshape(like.shape) if value.ndim and value.numel() == like.numel() else value
+
+
+def _both(
+    says: str, kind: Kind, bind: Callable[[Call], Callable[[Tensor, Tensor], Tensor]], columns: bool = True
+) -> Iterator[Form]:
+    """A form with logits, and with probabilities."""
+
+    def from_probabilities(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        call = bind(raw)
+        if kind == "softmax":
+            return lambda x, t: call(x.softmax(-1), t)
+        return lambda x, t: call(x.sigmoid(), t)
+
+    yield Form(kind, says, bind, columns=columns)
+    yield Form(kind, f"{says}; probabilities", from_probabilities, probabilities=True, columns=columns)
+
+
+def _indices() -> Iterator[Form]:
+    def same(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _a_row(value_of(raw(x, t)), x)
+
+    def one_hot(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            hot = torch.nn.functional.one_hot(t, x.shape[-1]).to(x.dtype)
+            value = value_of(raw(x, hot))
+            return value.sum(-1) if value.shape == x.shape else _a_row(value, x)
+
+        return call
+
+    def column(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _a_row(value_of(raw(x, t.unsqueeze(-1))), x)
+
+    def image(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _a_row(value_of(raw(x[..., None, None], t[..., None, None])), x)
+
+    def logs(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, t: _a_row(value_of(raw(x.log_softmax(-1), t)), x)
+
+    yield from _both("class indices", "softmax", same)
+    yield from _both("one-hot targets", "softmax", one_hot)
+    yield from _both("class indices (N, 1)", "softmax", column)
+    yield from _both("(N, C, H, W) predictions, (N, H, W) class indices", "softmax", image)
+    yield Form("softmax", "class indices; log-probabilities", logs, probabilities=True)
+
+
+def _a_row(value: Tensor, rows: Tensor) -> Tensor:
+    """`(N,)` of `(N, 1)`, `(N, 1, 1)`; the rest as it is."""
+    return value.reshape(-1) if value.ndim > 1 and value.numel() == len(rows) else value
+
+
+def _boxes() -> Iterator[Form]:
+    for fmt in ("xyxy", "cxcywh", "xywh"):
+        for says, bind in (
+            ("pairs of boxes", _pairs),
+            ("all pairs of boxes, N × M", _diagonal),
+            ("one box (4,) against (N, 4)", _one_against),
+            ("one box (4,) at a time", _one_at_a_time),
+        ):
+
+            def in_format(raw: Call, bind: Any = bind, fmt: Any = fmt) -> Callable[[Tensor, Tensor], Tensor]:
+                call = bind(raw)
+                if fmt == "xyxy":
+                    return call
+                return lambda a, b: call(box_convert(a, "xyxy", fmt), box_convert(b, "xyxy", fmt))
+
+            yield Form("box", says, in_format, fmt=fmt)
+
+
+def _pairs(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(a: Tensor, b: Tensor) -> Tensor:
+        value = value_of(raw(a, b))
+        if value.shape == a.shape:
+            return value.sum(-1)  # one a coordinate
+        if value.ndim > 1 and value.numel() != len(a):
+            raise ValueError(f"it returned shape {tuple(value.shape)} for {len(a)} pairs")
+        return _a_row(value, a)
+
+    return call
+
+
+def _diagonal(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    def call(a: Tensor, b: Tensor) -> Tensor:
+        value = value_of(raw(a, b))
+        if value.shape != (len(a), len(b)):
+            raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
+        return value.diagonal()
+
+    return call
+
+
+def _one_against(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, b: torch.cat([value_of(raw(one, other[None])).reshape(1) for one, other in zip(a, b)])
+
+
+def _one_at_a_time(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda a, b: torch.stack([value_of(raw(one, other)).reshape(()) for one, other in zip(a, b)])
+
+
+def _bins() -> Iterator[Form]:
+    def same(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: _a_row(value_of(raw(x, y)), x)
+
+    def column(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, y: _a_row(value_of(raw(x, y[:, None])), x)
+
+    def sides(arrange: Callable[[Tensor], Tensor]) -> Callable[[Call], Callable[[Tensor, Tensor], Tensor]]:
+        """Four equal sides stand for one: their mean is its value, and a sum four times that."""
+
+        def bind(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+            def call(x: Tensor, y: Tensor) -> Tensor:
+                value = value_of(raw(arrange(x), y[:, None].expand(-1, 4)))
+                if value.ndim and value.numel() == 4 * len(x):
+                    return value.reshape(len(x), 4).mean(-1)
+                return _a_row(value, x)
+
+            return call
+
+        return bind
+
+    yield Form("distribution", "(N, n+1) logits, (N,) distances", same)
+    yield Form(
+        "distribution",
+        "(4 N, n+1) logits, (N, 4) distances",
+        sides(lambda x: x[:, None].expand(-1, 4, -1).reshape(-1, x.shape[-1])),
+    )
+    yield Form("distribution", "(N, 4 (n+1)) logits, (N, 4) distances", sides(lambda x: x.repeat(1, 4)))
+    yield Form(
+        "distribution", "(N, 4, n+1) logits, (N, 4) distances", sides(lambda x: x[:, None].expand(-1, 4, -1))
+    )
+    yield Form("distribution", "(N, n+1) logits, (N, 1) distances", column)
+
+
+def make_subject(form: Form, loaded: Any, reduction: Any, chosen: dict[str, str], bins: int = 8) -> Subject:
+    """The subject of a loaded loss in a form.
+
+    Args:
+        form: the form.
+        loaded: a `Loaded`, or anything called as `(predictions, targets)` with `takes` and `with_hyper`.
+        reduction: as in `Subject`.
+        chosen: as in `Subject`.
+        bins: as in `Subject`.
+    """
+
+    def rebuild(**hyper: Any) -> Subject:
+        return make_subject(form, loaded.with_hyper(**hyper), reduction, chosen, bins)
+
+    return Subject(
+        name=loaded.name,
+        kind=form.kind,
+        call=form.bind(loaded),
+        raw=loaded,
+        probabilities=form.probabilities,
+        columns=form.columns,
+        reduction=reduction,
+        fmt=form.fmt,
+        bins=bins,
+        chosen=dict(chosen),
+        takes=loaded.takes,
+        rebuild=rebuild if loaded.takes else None,
+    )
