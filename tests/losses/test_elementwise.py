@@ -18,6 +18,7 @@ from detloss.losses import (
     matchability_aware_loss,
     poly_focal_loss,
     quality_focal_loss,
+    sample_dependent_focal_loss,
     sigmoid_focal_loss,
     varifocal_loss,
 )
@@ -30,6 +31,7 @@ LOSSES = {
     "poly_focal": poly_focal_loss,
     "asymmetric": asymmetric_loss,
     "mal": matchability_aware_loss,
+    "flsd": sample_dependent_focal_loss,
 }
 WITH_QUALITY = [quality_focal_loss, varifocal_loss, matchability_aware_loss]
 EXPONENT = {
@@ -39,8 +41,15 @@ EXPONENT = {
     poly_focal_loss: "gamma",
     asymmetric_loss: "gamma_neg",
     matchability_aware_loss: "gamma",
+    sample_dependent_focal_loss: "gamma_high",
 }
-WITH_BALANCE = [binary_cross_entropy_with_logits, sigmoid_focal_loss, quality_focal_loss, poly_focal_loss]
+WITH_BALANCE = [
+    binary_cross_entropy_with_logits,
+    sigmoid_focal_loss,
+    quality_focal_loss,
+    poly_focal_loss,
+    sample_dependent_focal_loss,
+]
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 

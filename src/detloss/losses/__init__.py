@@ -24,6 +24,7 @@ from detloss.losses.iou import (
 from detloss.losses.matchability_aware import MatchabilityAwareLoss, matchability_aware_loss
 from detloss.losses.poly_focal import PolyFocalLoss, poly_focal_loss
 from detloss.losses.quality_focal import QualityFocalLoss, quality_focal_loss
+from detloss.losses.sample_dependent_focal import SampleDependentFocalLoss, sample_dependent_focal_loss
 from detloss.losses.softmax_focal import SoftmaxFocalLoss, softmax_focal_loss
 from detloss.losses.varifocal import VarifocalLoss, varifocal_loss
 
@@ -39,6 +40,7 @@ __all__ = [
     "MatchabilityAwareLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
+    "SampleDependentFocalLoss",
     "SigmoidFocalLoss",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
@@ -55,6 +57,7 @@ __all__ = [
     "matchability_aware_loss",
     "poly_focal_loss",
     "quality_focal_loss",
+    "sample_dependent_focal_loss",
     "sigmoid_focal_loss",
     "softmax_focal_loss",
     "varifocal_loss",

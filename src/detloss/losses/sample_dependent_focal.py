@@ -1,0 +1,82 @@
+"""Sample-dependent focal loss (FLSD-53): a larger gamma where the answer is badly wrong."""
+
+import torch
+from torch import Tensor, nn
+
+from detloss.losses.binary_cross_entropy import balance, from_margin, margin
+from detloss.losses.checks import check_alpha, check_exponent, check_limits
+from detloss.losses.elementwise import elementwise_loss, power
+from detloss.losses.focal import miss
+from detloss.losses.module import keep, kept, shown
+
+
+@elementwise_loss(exponents=("gamma_low", "gamma_high"), limits={"threshold": (0.0, 1.0)}, bool_targets=True)
+def sample_dependent_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None = 0.25,
+    gamma_low: float | Tensor = 5.0,
+    gamma_high: float | Tensor = 3.0,
+    threshold: float | Tensor = 0.2,
+) -> Tensor:
+    """Focal loss on logits whose γ depends on p_t: by default FLSD-53, γ 5 below p_t = .2 and 3 above.
+
+    FLSD = alpha_t (1-p_t)^γ BCE(x, t),  γ = gamma_low where p_t < threshold, gamma_high elsewhere; p_t and
+    alpha_t as in `sigmoid_focal_loss`, soft labels too. With equal gammas it is focal loss.
+
+    γ is a constant of the gradient, and the value jumps where p_t crosses the threshold: with the defaults
+    from .527 up to .824 (times alpha_t) as the answer gets better, as it does in the paper.
+
+    Convention: the paper's p_t comes from a softmax over classes and there is no alpha; here there is one
+    sigmoid per class and the alpha of `sigmoid_focal_loss`, so that the two differ in γ alone. The paper
+    chose it for calibration of image classifiers, not for detection.
+
+    Hyperparameters:
+        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
+        gamma_low: γ ≥ 0 where p_t < threshold, a number, or a 0-dim tensor (changes without recompiling).
+        gamma_high: γ ≥ 0 elsewhere, the same.
+        threshold: in [0, 1], a number or a tensor that broadcasts to `inputs`.
+
+    Source: Mukhoti et al., Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437, section 4.
+    """
+    m, u = margin(logits, targets)
+    wrong = miss(m, u)
+    weight = torch.where(1 - wrong < threshold, power(wrong, gamma_low), power(wrong, gamma_high))
+    return balance(alpha, targets, weight * from_margin(m, u))
+
+
+class SampleDependentFocalLoss(nn.Module):
+    """`sample_dependent_focal_loss` as a Module, reduction "mean"; see there."""
+
+    def __init__(
+        self,
+        alpha: float | Tensor | None = 0.25,
+        gamma_low: float | Tensor = 5.0,
+        gamma_high: float | Tensor = 3.0,
+        threshold: float | Tensor = 0.2,
+        reduction: str = "mean",
+        *,
+        ignore_index: int = -100,
+        impl: str = "auto",
+    ) -> None:
+        super().__init__()
+        check_exponent("gamma_low", gamma_low)
+        check_exponent("gamma_high", gamma_high)
+        check_limits("threshold", threshold, 0, 1)
+        check_alpha(alpha)
+        keep(
+            self,
+            alpha=alpha,
+            gamma_low=gamma_low,
+            gamma_high=gamma_high,
+            threshold=threshold,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            impl=impl,
+        )
+
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+        return sample_dependent_focal_loss(inputs, targets, weight=weight, **kept(self))
+
+    extra_repr = shown
