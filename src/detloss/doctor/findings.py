@@ -65,12 +65,18 @@ class Diagnosis:
         matches: short name of the known loss that it equals ("focal", "giou"), or None.
         convention: what it follows in detail: alpha, gamma, reduction, logits or probabilities, ...
         findings: errors first.
+        notes: what was chosen for the user, what the loss prints, what was not examined.
+        checked: what was looked at and found right.
+        curve: the loss beside the nearest known one, see `detloss.doctor.curve`; None where there is none.
     """
 
     subject: str
     matches: str | None
     convention: dict[str, Any] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    curve: dict[str, Any] | None = None
 
     @property
     def failed(self) -> bool:

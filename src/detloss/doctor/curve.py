@@ -1,0 +1,87 @@
+"""The loss beside the nearest known one, over a logit or along a box that slides away from its target."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detloss.doctor.elements import rows
+from detloss.doctor.match import Match
+from detloss.doctor.subject import Subject
+
+POINTS = 121
+
+
+def curve(subject: Subject, match: Match | None) -> dict[str, Any] | None:
+    """The table of the picture; None where the loss has no values.
+
+    Returns:
+        `kind`, `nearest` (its name, or ""), `x` (a list of numbers) and `lines`: for each line its `label`,
+        and lists `value`, `gradient`, `known_value`, `known_gradient`, the last two None where nothing is
+        known. For boxes the gradient is the one along the slide. A value that is not finite is None.
+    """
+    reference = None if match is None else match.reference
+    lines = []
+    x = torch.zeros(0)
+    for label, over, predictions, targets, direction in _slides(subject):
+        x = over
+        own = rows(subject, predictions, targets, gradient=True)
+        if own.value is None or own.gradient is None:
+            continue
+        known = known_gradient = None
+        if reference is not None:
+            leaf = predictions.clone().requires_grad_()
+            value = reference(leaf, targets)
+            (slope,) = torch.autograd.grad(value.sum(), leaf)
+            known, known_gradient = _list(value.detach()), _list(_along(slope, direction))
+        lines.append(
+            {
+                "label": label,
+                "value": _list(own.value),
+                "gradient": _list(_along(own.gradient, direction)),
+                "known_value": known,
+                "known_gradient": known_gradient,
+            }
+        )
+    if not lines:
+        return None
+    nearest = "" if match is None else match.name or match.nearest
+    return {"kind": subject.kind, "nearest": nearest, "x": x.tolist(), "lines": lines}
+
+
+def _slides(subject: Subject) -> list[tuple[str, Tensor, Tensor, Tensor, Tensor | None]]:
+    """(label, x, predictions, targets, direction of the gradient)."""
+    x = torch.linspace(-8, 8, POINTS, dtype=torch.float64)
+    if subject.kind == "classification":
+        return [
+            ("positive, t = 1", x, x, torch.ones_like(x), None),
+            ("negative, t = 0", x, x, torch.zeros_like(x), None),
+        ]
+    if subject.kind == "softmax":
+        logits = torch.stack((x, torch.zeros_like(x), torch.zeros_like(x)), 1)
+        way = torch.tensor([1.0, 0, 0], dtype=torch.float64)
+        first, second = torch.zeros(POINTS, dtype=torch.long), torch.ones(POINTS, dtype=torch.long)
+        return [
+            ("of the true class", x, logits, first, way),
+            ("of another class", x, logits, second, way),
+        ]
+    if subject.kind == "box":
+        x = torch.linspace(0, 3, POINTS, dtype=torch.float64)
+        target = torch.tensor([[20.0, 20, 30, 30]], dtype=torch.float64).expand(POINTS, 4)
+        smaller = torch.tensor([[21.0, 21, 28, 29]], dtype=torch.float64)
+        slid = smaller + 10 * x[:, None] * torch.tensor([1.0, 0, 1, 0], dtype=torch.float64)
+        return [("", x, slid, target, torch.tensor([10.0, 0, 10, 0], dtype=torch.float64))]
+    n = subject.bins
+    place = torch.linspace(0, n, POINTS, dtype=torch.float64)
+    bins = torch.arange(n + 1, dtype=torch.float64)
+    logits = -2 * (bins - place[:, None]).abs()
+    target = torch.full((POINTS,), 0.4 * n, dtype=torch.float64)
+    return [(f"target {0.4 * n:g}", place, logits, target, 4 * (place[:, None] < bins).double() - 2)]
+
+
+def _along(gradient: Tensor, direction: Tensor | None) -> Tensor:
+    return gradient if direction is None else (gradient * direction).sum(-1)
+
+
+def _list(values: Tensor) -> list[float | None]:
+    return [float(v) if torch.isfinite(v) else None for v in values.reshape(-1)]
