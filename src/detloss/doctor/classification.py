@@ -1,9 +1,9 @@
-"""Which known loss of logits it is: with a sigmoid per class, or a softmax over classes."""
+"""Which known loss of logits it is, with a sigmoid per class."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +13,27 @@ from detloss.doctor import known
 from detloss.doctor.elements import needs_a_positive, rows, slopes
 from detloss.doctor.fit import EXACT, GRID, Law, poly_law, power_law, shifted_law, tidy
 from detloss.doctor.match import TOLERANCE, Match, deviation
+from detloss.doctor.softmax import softmax
 from detloss.doctor.subject import Subject
 from detloss.losses import (
     asymmetric_loss,
     matchability_aware_loss,
     poly_focal_loss,
     quality_focal_loss,
-    softmax_focal_loss,
     varifocal_loss,
 )
 
 Formula = Callable[[Tensor, Tensor], Tensor]
+
+
+class Candidate(NamedTuple):
+    """A known loss with its convention in words."""
+
+    name: str
+    words: dict[str, Any]
+    formula: Formula
+
+
 SOFT = torch.tensor([0.2, 0.3, 0.55, 0.9], dtype=torch.float64).repeat_interleave(7)
 SOFT_GRID = torch.linspace(-3, 3, 7, dtype=torch.float64).repeat(4)
 ONES, ZEROS = torch.ones_like(GRID), torch.zeros_like(GRID)
@@ -37,6 +47,10 @@ def classification(subject: Subject) -> Match | None:
         value = rows(subject, x, t, beside=beside).value
         return None if value is None or not value.isfinite().all() else value.double()
 
+    def of_negatives(x: Tensor) -> Tensor:
+        value = values(x, torch.zeros_like(x))
+        return torch.full_like(x, torch.nan) if value is None else value
+
     positives, negatives = values(GRID, ONES), values(GRID, ZEROS)
     if positives is None or negatives is None:
         return None
@@ -47,12 +61,10 @@ def classification(subject: Subject) -> Match | None:
     if sign < 0:
         convention["form"] = "-x"
     soft = values(SOFT_GRID, SOFT)
-    candidates = _candidates(
-        sign * positives, sign * negatives, lambda x: sign * (values(x, torch.zeros_like(x)) + 0.0)
-    )
+    candidates = _candidates(sign * positives, sign * negatives, lambda x: sign * of_negatives(x))
     x, t = torch.cat((GRID, GRID)), torch.cat((ONES, ZEROS))
     hard = torch.cat((positives, negatives))
-    best: tuple[float, str, dict[str, Any], Formula] | None = None
+    best: tuple[float, Candidate] | None = None
     for name, words, reference in candidates:
         formula = _signed(reference, sign)
         off = deviation(hard, formula(x, t))
@@ -60,12 +72,12 @@ def classification(subject: Subject) -> Match | None:
             continue
         off_soft = 0.0 if soft is None else deviation(soft, formula(SOFT_GRID, SOFT))
         if best is None or off_soft < best[0] - 1e-9:
-            best = off_soft, name, words, formula
+            best = off_soft, Candidate(name, words, formula)
         if off_soft <= TOLERANCE / 100:
             break
-    if best is None or (best[0] > TOLERANCE and best[1] in ("varifocal", "mal")):
+    if best is None or (best[0] > TOLERANCE and best[1].name in ("varifocal", "mal")):
         return _nearest(x, t, hard, convention)
-    off_soft, name, words, formula = best
+    off_soft, (name, words, formula) = best
     fits = off_soft <= TOLERANCE
     if soft is None:
         words["soft_targets"] = "refused, or without a finite value"
@@ -74,7 +86,8 @@ def classification(subject: Subject) -> Match | None:
     if name == "quality_focal" and (soft is None or not fits):
         name = "focal"
     if "weights" in words:
-        words |= _alpha(subject, *words.pop("weights"), beside)
+        first, second = words.pop("weights")
+        words |= _alpha(subject, first, second, beside)
         if name == "bce" and words["alpha_on"] in ("positives", "negatives"):
             name = "balanced_bce"
     convention |= words
@@ -89,64 +102,64 @@ def _signed(formula: Formula, sign: float) -> Formula:
 
 def _candidates(
     positives: Tensor, negatives: Tensor, of_negatives: Callable[[Tensor], Tensor]
-) -> list[tuple[str, dict[str, Any], Formula]]:
+) -> list[Candidate]:
     """The known losses that these values on labels 1 and 0 may be: name, convention, formula."""
-    upper, lower = power_law(GRID, positives, True), power_law(GRID, negatives, False)
-    if _is(upper) and _is(lower):
+    upper, lower = _sure(power_law(GRID, positives, True)), _sure(power_law(GRID, negatives, False))
+    if upper is not None and lower is not None:
         slack = 1e-6 + 3 * max(upper.misfit, lower.misfit)
         first, second = tidy(upper.factor, slack), tidy(lower.factor, slack)
         gammas = tidy(upper.exponent, slack), tidy(lower.exponent, slack)
         if abs(gammas[0] - gammas[1]) <= 2 * slack:
             return _focal_like(gammas[0], first, second)
-        found: list[tuple[str, dict[str, Any], Formula]] = []
+        found: list[Candidate] = []
         if gammas[0] == 0 and first == 1:
             found += _varifocal_like(gammas[1], second)
         if first == second == 1:
             found.append(_asymmetric(gammas[1], gammas[0], 0.0))
         return found
-    first_poly, second_poly = poly_law(GRID, positives, True), poly_law(GRID, negatives, False)
-    if _is(first_poly) and _is(second_poly):
+    first_poly, second_poly = (
+        _sure(poly_law(GRID, value, label)) for value, label in ((positives, True), (negatives, False))
+    )
+    if first_poly is not None and second_poly is not None:
         return _poly(first_poly, second_poly)
     shifted = shifted_law(of_negatives)
-    if _is(upper) and shifted is not None and _is(shifted[1]):
+    if upper is not None and shifted is not None and _sure(shifted[1]) is not None:
         margin, law = shifted
         slack = 1e-5 + 3 * max(upper.misfit, law.misfit)
         return [_asymmetric(tidy(law.exponent, slack), tidy(upper.exponent, slack), margin)]
     return []
 
 
-def _is(law: Law | None) -> bool:
-    return law is not None and law.misfit < EXACT
+def _sure(law: Law | None) -> Law | None:
+    return law if law is not None and law.misfit < EXACT else None
 
 
-def _focal_like(gamma: float, first: float, second: float) -> list[tuple[str, dict[str, Any], Formula]]:
+def _focal_like(gamma: float, first: float, second: float) -> list[Candidate]:
     found = []
-    weights = (first, second)
+    soft_name = "each term its own weight"
+
+    def words(soft: str) -> dict[str, Any]:
+        return {"gamma": gamma, "weights": (first, second), "soft_targets": soft}
+
     for soft, of_soft in known.ON_SOFT_TARGETS.items():
+        told = "BCE" if gamma == 0 and "targets" not in soft else soft
+        name = "bce" if gamma == 0 else "quality_focal" if soft == "|t - p|" else "focal"
         for alphas, of_label in known.ALPHA_ON_SOFT_TARGETS.items():
 
             def formula(x: Tensor, t: Tensor, of_soft: Any = of_soft, of_label: Any = of_label) -> Tensor:
                 return of_label(t, first, second) * of_soft(x, t, gamma)
 
-            words = {"gamma": gamma, "weights": weights, "soft_targets": soft}
-            if gamma == 0:
-                words["soft_targets"] = "BCE" if "targets" not in soft else soft
-            if first != second and alphas != "linear in t":
-                words["soft_targets"] += f"; weight {alphas}"
-            name = "bce" if gamma == 0 else "quality_focal" if soft == "|t - p|" else "focal"
-            found.append((name, words, formula))
-    words = {"gamma": gamma, "weights": weights, "soft_targets": "each term its own weight"}
-    found.append(
-        (
-            "bce" if gamma == 0 else "focal",
-            words,
-            lambda x, t: known.weighted_terms(x, t, gamma, first, second),
-        )
-    )
+            plain = first == second or alphas == "linear in t"
+            found.append(Candidate(name, words(told if plain else f"{told}; weight {alphas}"), formula))
+
+    def terms(x: Tensor, t: Tensor) -> Tensor:
+        return known.weighted_terms(x, t, gamma, first, second)
+
+    found.append(Candidate("bce" if gamma == 0 else "focal", words(soft_name), terms))
     return found
 
 
-def _varifocal_like(gamma: float, alpha: float) -> list[tuple[str, dict[str, Any], Formula]]:
+def _varifocal_like(gamma: float, alpha: float) -> list[Candidate]:
     def unweighted(x: Tensor, t: Tensor) -> Tensor:
         return torch.where(t > 0, known.bce(x, t), alpha * known.focal(x, torch.zeros_like(t), gamma))
 
@@ -157,30 +170,34 @@ def _varifocal_like(gamma: float, alpha: float) -> list[tuple[str, dict[str, Any
         value = matchability_aware_loss(x, t, gamma, impl="eager")
         return torch.where(t > 0, value, alpha * value)
 
-    words = {"alpha": alpha, "gamma": gamma}
+    words = {"gamma": gamma} if alpha == 1 else {"alpha": alpha, "gamma": gamma}
+
+    def usual(x: Tensor, t: Tensor) -> Tensor:
+        return varifocal_loss(x, t, alpha, gamma, impl="eager")
+
     return [
-        (
-            "varifocal",
-            {**words, "soft_targets": "t BCE"},
-            lambda x, t: varifocal_loss(x, t, alpha, gamma, impl="eager"),
-        ),
-        ("mal", {**words, "soft_targets": "BCE to t^gamma"}, mal),
-        ("varifocal", {**words, "soft_targets": "BCE, without the weight t"}, unweighted),
-        ("varifocal", {**words, "soft_targets": "(t + alpha p^gamma (1-t)) BCE, without a mask"}, unmasked),
+        Candidate("varifocal", {**words, "soft_targets": "t BCE"}, usual),
+        Candidate("mal", {**words, "soft_targets": "BCE to t^gamma"}, mal),
+        Candidate("varifocal", {**words, "soft_targets": "BCE, without the weight t"}, unweighted),
+        Candidate("varifocal", {**words, "soft_targets": "(t + alpha p^gamma (1-t)) BCE, no mask"}, unmasked),
     ]
 
 
-def _asymmetric(negative: float, positive: float, clip: float) -> tuple[str, dict[str, Any], Formula]:
+def _asymmetric(negative: float, positive: float, clip: float) -> Candidate:
     words = {
         "gamma_neg": negative,
         "gamma_pos": positive,
         "clip": clip,
         "soft_targets": "each term its own weight",
     }
-    return "asymmetric", words, lambda x, t: asymmetric_loss(x, t, negative, positive, clip, impl="eager")
+
+    def formula(x: Tensor, t: Tensor) -> Tensor:
+        return asymmetric_loss(x, t, negative, positive, clip, impl="eager")
+
+    return Candidate("asymmetric", words, formula)
 
 
-def _poly(upper: Law, lower: Law) -> list[tuple[str, dict[str, Any], Formula]]:
+def _poly(upper: Law, lower: Law) -> list[Candidate]:
     slack = 1e-5 + 5 * max(upper.misfit, lower.misfit)
     gamma = tidy((upper.exponent + lower.exponent) / 2, slack)
     first, second = tidy(upper.factor, slack), tidy(lower.factor, slack)
@@ -198,7 +215,7 @@ def _poly(upper: Law, lower: Law) -> list[tuple[str, dict[str, Any], Formula]]:
         return weight * plain + extra * (poly_focal_loss(x, t, None, gamma, 1.0, impl="eager") - plain)
 
     on_first = {**words, "epsilon": extra, "alpha on": "the first term only"}
-    return [("poly_focal", words, both), ("poly_focal", on_first, first_only)]
+    return [Candidate("poly_focal", words, both), Candidate("poly_focal", on_first, first_only)]
 
 
 def _alpha(subject: Subject, first: float, second: float, beside: bool) -> dict[str, Any]:
@@ -247,10 +264,11 @@ def _by_another_alpha(subject: Subject, first: float, second: float, beside: boo
 
 def _by_its_value(subject: Subject, first: float, second: float) -> str | None:
     """Where the value of the loss's own argument or attribute `alpha` is found."""
-    alpha = getattr(subject.raw, "alpha", None)
+    own = getattr(subject.raw, "object", subject.raw)
+    alpha = getattr(own, "alpha", None)
     if alpha is None:
         try:
-            parameter = inspect.signature(subject.raw).parameters.get("alpha")
+            parameter = inspect.signature(own).parameters.get("alpha")
         except (TypeError, ValueError):
             parameter = None
         alpha = None if parameter is None else parameter.default
@@ -306,71 +324,3 @@ def _one_hot(subject: Subject) -> Match | None:
         return None
     match.convention["targets"] = "one-hot rows, a softmax over classes"
     return replace(match, reference=None)
-
-
-def softmax(subject: Subject) -> Match | None:
-    """The match of a loss of logits `(N, C)` and class indices `(N,)`; None where it has no values."""
-    classes = 4
-    generator = torch.Generator().manual_seed(5)
-    x = 2 * torch.randn(24, classes, generator=generator, dtype=torch.float64)
-    t = torch.arange(24) % classes
-    value = rows(subject, x, t).value
-    if value is None or not value.isfinite().all():
-        return None
-    value = value.double()
-    convention: dict[str, Any] = {"takes": "probabilities" if subject.probabilities else "logits"}
-    sign = -1.0 if (value <= 0).all() and value.any() else 1.0
-    if sign < 0:
-        convention["form"] = "-x"
-    cross = F.cross_entropy(x, t, reduction="none")
-    q = -torch.expm1(-cross)
-    columns = torch.cat((F.one_hot(t, classes).double(), q.log().unsqueeze(1)), 1)
-    ratio = sign * value / cross
-    smoothing = _smoothing(x, cross, sign * value)
-    if smoothing is not None:
-        words = {"gamma": 0.0, "label_smoothing": smoothing}
-        reference: Formula = lambda x, t: sign * F.cross_entropy(  # noqa: E731
-            x, t, reduction="none", label_smoothing=smoothing
-        )
-        name = "cross_entropy"
-    elif (ratio > 0).all():
-        solution = torch.linalg.lstsq(columns, ratio.log().unsqueeze(1)).solution.squeeze(1)
-        misfit = float((columns @ solution - ratio.log()).abs().max())
-        slack = 1e-6 + 3 * misfit if misfit < EXACT else 1e-6
-        gamma = tidy(float(solution[-1]), slack)
-        alphas = [tidy(float(weight), slack) for weight in solution[:-1].exp()]
-        name = "cross_entropy" if gamma == 0 else "softmax_focal"
-        words = {"gamma": gamma, "alpha": None if set(alphas) == {1.0} else _per_class(alphas)}
-
-        def reference(x: Tensor, t: Tensor) -> Tensor:
-            weights = torch.full((x.shape[-1],), alphas[-1], dtype=x.dtype)
-            weights[: len(alphas)] = torch.tensor(alphas, dtype=x.dtype)[: x.shape[-1]]
-            return sign * softmax_focal_loss(x, t, weights, max(gamma, 0.0), impl="eager")
-    else:
-        return Match(None, "cross_entropy", deviation(value, cross), convention)
-    error = deviation(value, reference(x, t))
-    if error > TOLERANCE:
-        return Match(None, name, error, convention, reference)
-    got, own = rows(subject, x, t, gradient=True).gradient, slopes(subject, x, t)
-    words["gradient"] = "full"
-    if got is None or own is None or not got.any():
-        words["gradient"] = "none"
-    elif deviation(got, own) > 5 * TOLERANCE:
-        plain = torch.softmax(x, 1) - F.one_hot(t, classes)
-        detached = (sign * value / cross).unsqueeze(1) * plain
-        fits = deviation(got, detached) < 5 * TOLERANCE
-        words["gradient"] = "weight detached" if fits else "not that of the value"
-    return Match(name, name, error, convention | words, reference)
-
-
-def _per_class(alphas: list[float]) -> float | list[float]:
-    return alphas[0] if len(set(alphas)) == 1 else alphas
-
-
-def _smoothing(x: Tensor, cross: Tensor, value: Tensor) -> float | None:
-    """The label smoothing of a plain cross entropy, None where it has none."""
-    even = -torch.log_softmax(x, 1).mean(1)
-    direction = even - cross
-    share = float((value - cross) @ direction / (direction @ direction))
-    fits = deviation(value, cross + share * direction) < 1e-6
-    return round(share, 7) if fits and share > 1e-5 else None

@@ -1,4 +1,4 @@
-"""Calling anybody's loss: an exception is an answer, and values come one a row whatever it reduces them to."""
+"""Calling anybody's loss: an exception is an answer, and values come one a row whatever it returns."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         value: what it returned; None where it raised.
-        gradient: of the sum of the value, for the predictions; None where not asked for, or where there is none.
+        gradient: of the sum of the value, for the predictions; None where not asked for, or there is none.
         error: the exception in a line, "" where there is none.
         backward: whether the error came in the backward pass.
     """
@@ -75,7 +75,7 @@ def rows(
         targets: `(M,)`, for boxes `(M, 4)`.
         gradient: whether to take it.
         beside: each row in a batch with a sure positive, for a loss that divides by the number of positives
-            and has no value where there is none. What that divisor is follows from its value on two such batches.
+            and has no value where there is none.
 
     A loss that reduces is called on one row at a time, where its mean and its sum are the row's own value. A
     row that raises ends it, with the error; a gradient that is missing counts as zero.

@@ -83,7 +83,7 @@ def shifted_law(values: Callable[[Tensor], Tensor]) -> tuple[float, Law] | None:
         low, high = (middle, high) if value == 0 else (low, middle)
     margin = float(torch.sigmoid(torch.tensor(high, dtype=torch.float64)))
     margin = tidy(margin, 1e-4)
-    x = GRID[GRID > high + 0.5]
+    x = GRID[torch.gt(GRID, high + 0.5)]
     if not len(x):
         return None
     base = torch.sigmoid(x) - margin

@@ -1,16 +1,17 @@
-"""Which known loss, and which convention, anybody's loss equals: estimated from values, then compared in full."""
+"""Which known loss anybody's loss equals, in which convention, and how far it is from a peer's."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from detloss.doctor.classification import classification, softmax
+from detloss.doctor.classification import classification
 from detloss.doctor.elements import attempt, needs_a_positive, rows
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.known import PEERS
 from detloss.doctor.match import Match
 from detloss.doctor.regression import box, distribution, sample_boxes
+from detloss.doctor.softmax import softmax
 from detloss.doctor.subject import Subject
 
 

@@ -1,4 +1,4 @@
-"""The known losses and the conventions in which people write them, as plain data over this package's own losses.
+"""The known losses and the conventions in which people write them, as data over this package's own losses.
 
 Everything here is elementwise and in the dtype of its arguments. What the package itself does not do (each of
 the five readings of focal loss on soft labels, -log IoU, ...) is put together from what it does.

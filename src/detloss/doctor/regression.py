@@ -1,6 +1,7 @@
 """Which known loss of boxes, or of distances as distributions, it is."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ def sample_boxes(count: int, seed: int = 0, gap: float = 0.5) -> tuple[Tensor, T
     No side of a pair lies within `gap` of another that it is compared with: no kink is near.
     """
     generator = torch.Generator().manual_seed(seed)
-    firsts, seconds = [], []
+    firsts: list[Tensor] = []
+    seconds: list[Tensor] = []
     while len(firsts) < count:
         corner, size = (torch.rand(2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
         corner = 20 + 30 * corner
@@ -46,7 +48,6 @@ def box(subject: Subject) -> Match | None:
     if finite.sum() < 12:
         return None
     best: tuple[float, str, dict[str, Any], Callable[[Tensor, Tensor], Tensor]] | None = None
-    # one that overlap decide where boxes apart are cut off by an eps of the user's
     for fmt in FORMATS if subject.fmt == "xyxy" else ("xyxy",):
         for (kind, variant), similarity in SIMILARITIES.items():
             s = similarity(predicted, true, fmt)
@@ -64,18 +65,7 @@ def box(subject: Subject) -> Match | None:
                     words["aspect term"] = variant
                 if scale != 1:
                     words["scale"] = scale
-
-                def reference(
-                    a: Tensor,
-                    b: Tensor,
-                    similarity: Any = similarity,
-                    transform: Any = transform,
-                    fmt: str = fmt,
-                    scale: float = scale,
-                ) -> Tensor:
-                    return scale * transform(similarity(a, b, fmt))
-
-                best = off, kind, words, reference
+                best = off, kind, words, partial(_form_of, similarity, transform, fmt, scale)
     assert best is not None
     off, kind, words, reference = best
     if off > TOLERANCE:
@@ -84,6 +74,17 @@ def box(subject: Subject) -> Match | None:
         words["eps"] = eps
     words["gradient"] = _gradient(subject, kind, reference, predicted, true)
     return Match(kind, kind, off, words, reference)
+
+
+def _form_of(
+    similarity: Callable[[Tensor, Tensor, str], Tensor],
+    transform: Callable[[Tensor], Tensor],
+    fmt: str,
+    scale: float,
+    predicted: Tensor,
+    true: Tensor,
+) -> Tensor:
+    return scale * transform(similarity(predicted, true, fmt))
 
 
 def _scale(value: Tensor, expected: Tensor) -> float:

@@ -1,0 +1,233 @@
+"""Probes of gradients: there is one, it is the value's own, finite at the ends, and does not die there."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from detloss.doctor.elements import Answer, needs_a_positive, rows, slopes
+from detloss.doctor.extremes import PAIRS, Way, numbers, onset, pair_answer, taken_as, ways
+from detloss.doctor.findings import Finding
+from detloss.doctor.match import TOLERANCE, Match, deviation
+from detloss.doctor.regression import sample_boxes
+from detloss.doctor.subject import Subject
+
+DETACHED = ("varifocal", "mal")  # whose weight on negatives some authors detach on purpose
+
+
+def samples(subject: Subject, match: Match | None, count: int = 12) -> tuple[Tensor, Tensor]:
+    """Usual predictions and targets, rows in float64, away from kinks."""
+    generator = torch.Generator().manual_seed(11)
+    if subject.kind == "box":
+        predicted, true = sample_boxes(count, seed=11)
+        return taken_as(subject, match, predicted), taken_as(subject, match, true)
+    if subject.kind == "classification":
+        x = torch.linspace(-3.3, 3.1, count, dtype=torch.float64)
+        return x, (torch.arange(count) % 2).double()
+    columns = 4 if subject.kind == "softmax" else subject.bins + 1
+    x = torch.randn(count, columns, generator=generator, dtype=torch.float64)
+    if subject.kind == "softmax":
+        return x, torch.arange(count) % columns
+    return x, torch.rand(count, generator=generator, dtype=torch.float64) * (subject.bins - 1.1)
+
+
+def not_differentiable(subject: Subject, match: Match | None) -> list[Finding]:
+    """There is no gradient, or it is zero everywhere."""
+    x, t = samples(subject, match)
+    value = rows(subject, x.float(), t.float() if t.is_floating_point() else t)
+    answer = rows(
+        subject,
+        x.float(),
+        t.float() if t.is_floating_point() else t,
+        gradient=True,
+        beside=needs_a_positive(subject),
+    )
+    if value.value is None:
+        return []  # it does not run at all: another's finding
+    remedy = "compute the loss with torch operations only: no .item(), .detach(), .data, numpy or no_grad"
+    if answer.value is None:
+        return [
+            Finding(
+                "not-differentiable",
+                "error",
+                "it runs on tensors without gradient, and raises on those with one",
+                answer.error,
+                remedy,
+            )
+        ]
+    if answer.gradient is None or not answer.gradient.any():
+        return [
+            Finding(
+                "not-differentiable",
+                "error",
+                "no gradient reaches the predictions",
+                f"the gradient of {len(x)} usual rows is zero or missing",
+                remedy,
+            )
+        ]
+    return []
+
+
+def wrong_gradient(subject: Subject, match: Match | None) -> list[Finding]:
+    """Autograd's gradient is not the derivative of the value."""
+    x, t = samples(subject, match)
+    beside = needs_a_positive(subject)
+    got = rows(subject, x, t, gradient=True, beside=beside).gradient
+    own = slopes(subject, x, t, beside=beside)
+    if got is None or own is None or not got.any():
+        return []
+    got, own = got.double(), own.double()
+    finite = own.isfinite() & got.isfinite()
+    got, own = torch.where(finite, got, 0), torch.where(finite, own, 0)
+    if deviation(got, own) < 5 * TOLERANCE:
+        return []
+    at = int((got - own).abs().argmax()) // (x.numel() // len(x))
+    where = f"prediction {_shown(x[at])}, target {_shown(t[at])}"
+    evidence = f"{where}: gradient {_shown(got[at])}, slope of the value {_shown(own[at])}"
+    detached = match.convention.get("gradient") if match is not None else None
+    name = match.name if match is not None else None
+    if detached == "alpha of the aspect term detached":
+        return []  # as its paper says
+    if detached == "weight detached":
+        purpose = name in DETACHED
+        return [
+            Finding(
+                "wrong-gradient",
+                "note" if purpose else "warning",
+                "the weight on the cross entropy carries no gradient"
+                + (", as in some authors' code" if purpose else ""),
+                evidence,
+                "on purpose or not? drop .detach() or no_grad to get the gradient of the published formula",
+            )
+        ]
+    return [
+        Finding(
+            "wrong-gradient",
+            "error",
+            "the gradient is not the derivative of the value",
+            evidence,
+            "check the backward of a custom autograd.Function, and every .detach(), .data, round and argmax",
+        )
+    ]
+
+
+def _shown(values: Tensor) -> str:
+    return f"{float(values):.4g}" if values.numel() == 1 else numbers(float(f"{v:.4g}") for v in values)
+
+
+def not_finite_gradient(subject: Subject, match: Match | None) -> list[Finding]:
+    """NaN and Inf in gradients where the value is finite: saturated logits, boxes without area."""
+    if subject.kind == "box":
+        return _of_boxes(subject, match)
+    findings = _at_saturation(subject, "", False)
+    if findings or subject.rebuild is None or "gamma" not in subject.takes:
+        return findings
+    try:
+        rebuilt = subject.rebuild(gamma=0.5)
+    except Exception:
+        return []
+    return _at_saturation(rebuilt, " with gamma = 0.5", True)
+
+
+def _at_saturation(subject: Subject, when: str, milder: bool) -> list[Finding]:
+    bad = lambda _, answer: _infinite(answer)  # noqa: E731
+    onsets = [found for way in ways(subject) if (found := onset(subject, way, bad, gradient=True))]
+    if not onsets:
+        return []
+    first = min(onsets, key=lambda found: found.magnitude)
+    return [
+        Finding(
+            "not-finite-gradient",
+            "warning" if milder else "error",
+            f"the gradient is not finite from {first.way.name.format(first.magnitude)} on{when}",
+            "; ".join(
+                f"{found.way.name.format(found.magnitude)}: value {_one(found.answer.value)}, gradient "
+                f"{_one(found.answer.gradient)}"
+                for found in onsets
+            )
+            + " (float32)",
+            "the derivative of a power or a root at 0 is infinite: add a tiny number to its base"
+            if milder
+            else "work on logits (logsigmoid, log_softmax); torch.where stops no NaN of its other branch",
+        )
+    ]
+
+
+def _infinite(answer: Answer) -> bool:
+    """A value that is finite with a gradient that is not: a bad value is another's finding."""
+    if answer.value is None or answer.gradient is None or not answer.value.isfinite().all():
+        return False
+    return not bool(answer.gradient.isfinite().all())
+
+
+def _one(values: Tensor | None) -> str:
+    if values is None:
+        return "none"
+    flat = values.reshape(-1)
+    return f"{float(flat[~flat.isfinite()][0] if not flat.isfinite().all() else flat[0]):.4g}"
+
+
+def _of_boxes(subject: Subject, match: Match | None) -> list[Finding]:
+    told, serious = [], False
+    for pair in PAIRS:
+        answer = pair_answer(subject, match, pair, gradient=True)
+        if _infinite(answer):
+            serious = serious or "inverted" not in pair.name
+            assert answer.gradient is not None
+            told.append(
+                f"{pair.name}, {numbers(pair.predicted)} and {numbers(pair.true)}: gradient "
+                f"{numbers(answer.gradient.reshape(-1).tolist())}"
+            )
+    if not told:
+        return []
+    return [
+        Finding(
+            "not-finite-gradient",
+            "error" if serious else "warning",
+            f"the gradient is not finite for {told[0].partition(',')[0]}",
+            "; ".join(told),
+            "give divisions and roots an eps, clamp heights before w/h; masking afterwards is too late",
+        )
+    ]
+
+
+def dead_gradient(subject: Subject, match: Match | None) -> list[Finding]:
+    """Wrong predictions that learn nothing, where the known loss has its full gradient."""
+    if match is None or match.name is None or match.reference is None or subject.kind == "box":
+        return []
+    reference = match.reference
+    if match.convention.get("form") == "-x" or not match.convention.get("gradient", "none").startswith(
+        ("full", "weight")
+    ):
+        return []
+
+    def expected(way: Way, magnitude: float) -> float:
+        x, t = way.make(magnitude)
+        leaf = x.double().requires_grad_()
+        (slope,) = torch.autograd.grad(
+            reference(leaf, t.double() if t.is_floating_point() else t).sum(), leaf
+        )
+        return float(slope.abs().max())  # fmt: skip
+
+    def dead(way: Way, magnitude: float, answer: Answer) -> bool:
+        if answer.gradient is None or not answer.gradient.isfinite().all():
+            return False
+        true = expected(way, magnitude)
+        return true > 0.05 and float(answer.gradient.abs().max()) < 0.1 * true
+
+    for way in ways(subject):
+        if not way.wrong:
+            continue
+        found = onset(subject, way, partial(dead, way), gradient=True)
+        if found is not None:
+            return [
+                Finding(
+                    "wrong-gradient",
+                    "warning",
+                    "hopelessly wrong predictions get no gradient: they never learn",
+                    f"{way.name.format(found.magnitude)}: gradient {_one(found.answer.gradient)}, should be "
+                    f"{expected(way, found.magnitude):.4g} in size (float32)",
+                    "work on logits (logsigmoid, log_softmax) instead of clamped probabilities",
+                )
+            ]
+    return []

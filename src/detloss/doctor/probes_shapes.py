@@ -1,0 +1,295 @@
+"""Probes of shapes, layouts and dtypes: no rows, one column, transposed, half precision, misfits."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from detloss.doctor.elements import Answer, attempt, rows
+from detloss.doctor.extremes import taken_as
+from detloss.doctor.findings import Finding, Level
+from detloss.doctor.match import Match
+from detloss.doctor.probes_gradients import samples
+from detloss.doctor.subject import Subject
+
+
+def batch(
+    subject: Subject,
+    match: Match | None,
+    count: int = 6,
+    dtype: torch.dtype = torch.float32,
+    columns: int = 5,
+) -> tuple[Tensor, Tensor]:
+    """A usual batch as `Subject.call` takes it: about a tenth of the elements positive."""
+    if subject.kind != "classification":
+        x, t = samples(subject, match, count)
+        return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
+    columns = columns if subject.columns else 1
+    generator = torch.Generator().manual_seed(13)
+    x = 2 * torch.randn(count, columns, generator=generator, dtype=torch.float64)
+    t = torch.zeros(count, columns, dtype=torch.float64)
+    hits = torch.arange(max(1, count // 2)) * 2 % count
+    t[hits, hits % columns] = 1
+    return x.to(dtype), t.to(dtype)
+
+
+def breaks_empty(subject: Subject, match: Match | None) -> list[Finding]:
+    """An image without boxes, a batch without rows, one class."""
+    x, t = batch(subject, match)
+    whole = attempt(subject.call, x, t)
+    if _bad(whole):
+        return []  # it does not work at all: another's finding
+    findings = []
+    none = attempt(subject.call, x[:0], t[:0], gradient=True)
+    if _bad(none):
+        findings.append(_breaks("no rows at all (N = 0)", none, _of(x[:0], t[:0]), "warning"))
+    elif subject.reduction != "none" and none.value is not None and none.gradient is None:
+        findings.append(
+            Finding(
+                "breaks-empty",
+                "warning",
+                "without rows its result has no gradient: backward raises",
+                f"{_of(x[:0], t[:0])}: {none.value.sum().item():g}, requires_grad False",
+                "return inputs.sum() * 0 for an empty batch",
+            )
+        )
+    if subject.kind != "classification":
+        return findings
+    background = attempt(subject.call, x, torch.zeros_like(t), gradient=True)
+    if _bad(background) or (background.gradient is not None and not background.gradient.isfinite().all()):
+        findings.append(_breaks("no positives, an image of background", background, "all targets 0", "error"))
+    if subject.columns:
+        one = attempt(subject.call, x[:, :1], t[:, :1], gradient=True)
+        if _bad(one):
+            findings.append(_breaks("one class (C = 1)", one, _of(x[:, :1], t[:, :1]), "warning"))
+    return findings
+
+
+def _of(x: Tensor, t: Tensor) -> str:
+    return f"predictions {tuple(x.shape)}, targets {tuple(t.shape)}"
+
+
+def _bad(answer: Answer) -> bool:
+    return answer.value is None or not bool(answer.value.isfinite().all())
+
+
+def _got(answer: Answer) -> str:
+    if answer.value is None:
+        return answer.error
+    bad = answer.value[~answer.value.isfinite()]
+    return f"{float(bad[0]):g}" if len(bad) else "a gradient that is not finite"
+
+
+def _breaks(what: str, answer: Answer, given: str, level: Level) -> Finding:
+    return Finding(
+        "breaks-empty",
+        level,
+        f"it breaks for {what}",
+        f"{given}: {_got(answer)}",
+        "divide by max(number, 1); a mean over nothing is 0 / 0: sum, then divide",
+    )
+
+
+def breaks_noncontiguous(subject: Subject, match: Match | None) -> list[Finding]:
+    """A transposed tensor, as detection heads give, raises or has another value."""
+    x, t = batch(subject, match)
+    usual = attempt(subject.call, x, t, gradient=True)
+    if _bad(usual):
+        return []
+    mixed = attempt(subject.call, _transposed(x), _transposed(t), gradient=True)
+    if not _bad(mixed) and torch.allclose(_value(mixed), _value(usual), 1e-4, 1e-6):
+        return []
+    return [
+        Finding(
+            "breaks-noncontiguous",
+            "warning",
+            "it raises on tensors that are not contiguous"
+            if mixed.value is None
+            else "on tensors that are not contiguous it has another value",
+            f"predictions {tuple(x.shape)} with strides {_transposed(x).stride()}: "
+            + (mixed.error or f"{_value(mixed).sum():g} instead of {_value(usual).sum():g}"),
+            "use .reshape instead of .view",
+        )
+    ]
+
+
+def _transposed(values: Tensor) -> Tensor:
+    """The same values with other strides; a clone keeps them."""
+    if values.ndim == 1:
+        return values.repeat_interleave(2)[::2]
+    return values.t().contiguous().t()
+
+
+def _value(answer: Answer) -> Tensor:
+    assert answer.value is not None
+    return answer.value.double().reshape(-1)
+
+
+def breaks_half(subject: Subject, match: Match | None) -> list[Finding]:
+    """float16 and bfloat16 raise, overflow, or are far off at moderate logits."""
+    x, t = _moderate(subject, match)
+    labels = t.is_floating_point()
+    true = rows(subject, x, t.float() if labels else t).value
+    if true is None or not true.isfinite().all():
+        return []
+    findings = []
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = x.to(dtype)
+        # boxes and soft labels are rounded too; what is compared is the arithmetic
+        label = t.to(dtype) if labels else t
+        true = rows(subject, rounded.float(), label.float() if labels else label).value
+        got = rows(subject, rounded, label, gradient=True)
+        name = str(dtype).removeprefix("torch.")
+        told = ""
+        if got.value is None:
+            told = got.error
+        elif true is not None:
+            value, true = got.value.double(), true.double()
+            bad = ~value.isfinite()
+            if got.gradient is not None:
+                slope = got.gradient.isfinite()
+                bad = bad | ~(slope if slope.ndim == 1 else slope.all(1))
+            if bad.any():
+                i = int(bad.int().argmax())
+                told = f"{_row(x[i], t[i])}: value {float(value[i]):g} (float32 {float(true[i]):.4g})"
+                if value[i].isfinite():
+                    told += ", its gradient not finite"
+            else:
+                off = (value - true).abs() / (true.abs() + 0.05)
+                if off.max() > 0.1:
+                    i = int(off.argmax())
+                    told = f"{_row(x[i], t[i])}: {float(value[i]):.4g} (float32 {float(true[i]):.4g})"
+        if told:
+            findings.append(
+                Finding(
+                    "breaks-half",
+                    "warning",
+                    f"it does not work in {name}",
+                    told,
+                    "do the arithmetic in float32: inputs.float() first, and autocast off for the loss",
+                )
+            )
+    return findings
+
+
+def _moderate(subject: Subject, match: Match | None) -> tuple[Tensor, Tensor]:
+    """Predictions and targets that networks have: logits of ±12, boxes of up to 600 pixels."""
+    if subject.kind == "classification":
+        x = torch.tensor([-12.0, -9.5, -5, -1, 0, 1, 5, 9.5, 12]).repeat(2)
+        return x, torch.tensor([0.0, 1.0]).repeat_interleave(9)
+    x, t = batch(subject, match)
+    if subject.kind == "box":
+        return (x * 8).round(), (t * 8).round()
+    x = x.clone()
+    x[0, 0], x[1, 1] = 12, -12
+    return x, t
+
+
+def _row(x: Tensor, t: Tensor) -> str:
+    values = ", ".join(f"{value:g}" for value in x.reshape(-1).tolist()[:5])
+    labels = ", ".join(f"{value:g}" for value in t.reshape(-1).tolist())
+    return f"prediction {values}, target {labels}"
+
+
+def silent_broadcast(subject: Subject, match: Match | None) -> list[Finding]:
+    """Targets whose shape does not fit are accepted, and mean something else."""
+    told: list[str] = []
+    inside = _spread_inside(subject, match)
+    for x, t in _misfits(subject, match):
+        answer = attempt(subject.raw, x, t)
+        if answer.value is not None and answer.value.isfinite().any():
+            told.append(f"{_of(x, t)}: a result of shape {tuple(answer.value.shape)}")
+    findings = list(inside)
+    if told:
+        boxes = subject.kind == "box"
+        findings.append(
+            Finding(
+                "silent-broadcast",
+                "note" if boxes else "warning",
+                "one box is compared with all, without a word"
+                if boxes
+                else "targets of a shape that does not fit are accepted and spread",
+                "; ".join(told),
+                "raise where predictions.shape != targets.shape",
+            )
+        )
+    if subject.kind == "box":
+        x, t = batch(subject, match)
+        answer = attempt(subject.raw, x, t)
+        if answer.value is not None and answer.value.shape == (len(x), 1):
+            findings.append(
+                Finding(
+                    "silent-broadcast",
+                    "note",
+                    "it returns (N, 1): times a weight of shape (N,) that becomes (N, N)",
+                    f"{_of(x, t)}: a result of shape {tuple(answer.value.shape)}",
+                    "squeeze the last dimension: (N,)",
+                )
+            )
+    return findings
+
+
+def _misfits(subject: Subject, match: Match | None) -> Iterator[tuple[Tensor, Tensor]]:
+    x, t = batch(subject, match, 6)
+    if _bad(attempt(subject.raw, x, t)):
+        # `raw` takes another form than this batch: only what is flat can be tried
+        if subject.kind == "classification" and not subject.columns:
+            flat = x.view(-1), t.view(-1)
+            if not _bad(attempt(subject.raw, *flat)):
+                yield flat[0], t.view(-1, 1)
+                yield flat[0], flat[1][:1]
+        return
+    if subject.kind == "classification":
+        if subject.columns:
+            yield x, t[:, :1]
+            yield x, t[:1]
+            square = x[:5, :5]
+            yield square, t[0]
+        yield x, t.view(-1)[:1]
+    elif subject.kind == "box":
+        yield x, t[:1]
+        yield x[:1], t
+
+
+def _spread_inside(subject: Subject, match: Match | None) -> Iterator[Finding]:
+    """Predictions and targets of one shape that are broadcast against each other within the loss."""
+    if subject.kind != "classification" or not subject.columns:
+        return
+    for shape in ((6, 1), (6, 5)):
+        x, t = batch(subject, match, columns=shape[1])
+        answer = attempt(subject.raw, x, t)
+        if answer.value is None or not answer.value.isfinite().all():
+            continue
+        alone = rows(subject, x.view(-1), t.view(-1))
+        spread = answer.value.numel() > x.numel()
+        if not spread and answer.value.numel() == 1 and alone.value is not None and not subject.probabilities:
+            flat = attempt(subject.raw, x.view(-1), t.view(-1))
+            spread = (
+                flat.value is not None
+                and flat.value.numel() == 1
+                and shape[1] == 1
+                and abs(float(flat.value) - float(answer.value)) > 1e-4 * (1e-3 + abs(float(flat.value)))
+            )
+        if spread:
+            yield Finding(
+                "silent-broadcast",
+                "error",
+                f"for predictions and targets of shape {shape} a factor of shape ({shape[0] * shape[1]},) is "
+                "spread over them",
+                f"{_of(x, t)}: shape {tuple(answer.value.shape)}, {answer.value.double().mean():.6g} "
+                f"on average; the elements alone give {float(alone.value.double().mean()):.6g}"
+                if alone.value is not None
+                else f"{_of(x, t)}: a result of shape {tuple(answer.value.shape)}",
+                "keep the shape: index with targets.long() instead of targets.view(-1)",
+            )
+            return
+
+
+__all__ = [
+    "batch",
+    "breaks_empty",
+    "breaks_half",
+    "breaks_noncontiguous",
+    "silent_broadcast",
+    "taken_as",
+]
