@@ -20,6 +20,7 @@ from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
 
 Panels = tuple["Panel", ...]
 COLUMNS = ("figure", "panel", "x_title", "y_title", "curve", "x", "y")
+PROBABILITY = "predicted probability $p$"
 LOGIT = 6.0
 """Curves over logits go from minus this to this."""
 BOUND = 40.0
@@ -126,7 +127,7 @@ def figures(config: CurvesConfig) -> dict[str, Panels]:
         for names in (config.losses, config.alpha_losses, config.soft_losses)
     )
     boxes = _find(config.box_losses, BOX_LOSSES)
-    p, p_t, x_t = "predicted probability $p$", "probability of the right answer $p_t$", "its logit $x_t$"
+    p_t, x_t = "probability of the right answer $p_t$", "its logit $x_t$"
     weights, slope = curves(losses, of="weight", points=n), "d loss / d logit"
     return {
         "loss": (
@@ -141,10 +142,7 @@ def figures(config: CurvesConfig) -> dict[str, Panels]:
             Panel("weight", p_t, "loss / cross entropy", weights),
             Panel("weight, logarithmic", p_t, "loss / cross entropy", weights, log="y"),
         ),
-        "alpha": (
-            Panel("positives, t = 1", p, "loss", curves(by_alpha, points=n)),
-            Panel("negatives, t = 0", p, "loss", curves(by_alpha, 0.0, points=n)),
-        ),
+        "alpha": label_panels(by_alpha, n),
         "soft_targets": tuple(soft_panel(soft, target, n) for target in config.soft_targets),
         "minimisers": (minimiser_panel(soft, n),),
         "boxes": box_panels(boxes, n),
@@ -199,6 +197,15 @@ def curves(
     return tuple(found)
 
 
+def label_panels(losses: Sequence[str | Loss], points: int = 240) -> Panels:
+    """Losses of a positive and of a negative against p. Arguments and errors as in `curves`."""
+    found = _find(losses, CLASSIFICATION_LOSSES)
+    return (
+        Panel("positives, t = 1", PROBABILITY, "loss", curves(found, 1.0, points=points)),
+        Panel("negatives, t = 0", PROBABILITY, "loss", curves(found, 0.0, points=points)),
+    )
+
+
 def soft_panel(losses: Sequence[str | Loss], target: float, points: int = 240) -> Panel:
     """Losses on one soft target against p, their minima marked. Arguments and errors as in `curves`."""
     found = _find(losses, CLASSIFICATION_LOSSES)
@@ -207,7 +214,7 @@ def soft_panel(losses: Sequence[str | Loss], target: float, points: int = 240) -
     marked = tuple(
         Curve(curve.name, curve.x, curve.y, (place.p, place.value)) for curve, place in zip(drawn, places)
     )
-    return Panel(f"soft target {target:g}", "predicted probability $p$", "loss", marked, line=target)
+    return Panel(f"soft target {target:g}", PROBABILITY, "loss", marked, line=target)
 
 
 def minimiser_panel(losses: Sequence[str | Loss], points: int = 240) -> Panel:

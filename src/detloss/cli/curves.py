@@ -56,11 +56,14 @@ def run(arguments: Arguments) -> Path:
         for done, (name, panels) in enumerate(drawn.items(), 1):
             plots.save(plots.loss_curves(panels), out / name)
             progress(done, len(drawn))
-    weights = [curve.y for curve in curves(config.losses, of="weight", points=RIGHT)]
+    weights = [curve.y.tolist() for curve in curves(config.losses, of="weight", points=RIGHT)]
     _print(
         "times below cross entropy, of a positive",
         [f"p_t = {p:g}" for p in RIGHT],
-        [(name, [f"{1 / value:.4g}" for value in row]) for name, row in zip(config.losses, weights)],
+        [
+            (name, [f"{1 / value:.4g}" if value else "∞" for value in row])
+            for name, row in zip(config.losses, weights)
+        ],
     )
     width = len(config.soft_targets)
     _print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -112,6 +113,9 @@ def _scale(ax: Axes, panel: Panel) -> None:
 
 def _short(names: Sequence[str]) -> tuple[str | None, list[str]]:
     """What all names have in common, for the title of the legend, and what is left of each."""
+    without_folders = [re.sub(r"[^, ]*/", "", name) for name in names]
+    if len(set(without_folders)) == len(names):
+        names = without_folders
     parts = [name.split(",") for name in names]
     shared = [part for part in parts[0] if all(part in other for other in parts)] if parts else []
     if len(names) < 2 or parts[0][0] not in shared:
