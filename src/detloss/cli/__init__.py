@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-from detloss.cli import bench, calibration, compare, curves, evaluate, predict, scenes, train
+from detloss.cli import bench, calibration, compare, curves, evaluate, inspect, predict, scenes, train
 from detloss.cli.arguments import Usage
 from detloss.cli.terminal import Interrupted
 from detloss.parallel import JobFailed
@@ -20,6 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "predict": predict,
     "scenes": scenes,
     "bench": bench,
+    "inspect": inspect,
     "calibration": calibration,
     "curves": curves,
 }

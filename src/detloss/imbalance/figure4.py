@@ -81,13 +81,12 @@ class LossBins:
             filled = self.counts[i].numpy() > 0
             counts = self.counts[i].numpy()[filled]
             for gamma, sums in zip(self.gammas, self.sums[:, i].numpy()):
-                losses = sums[filled]
-                total = float(losses.sum())
+                losses = sums[filled].cumsum()
+                total = float(losses[-1]) if len(losses) else 0.0
                 part, share = np.zeros(0), np.zeros(0)
-                if len(counts) and total > 0:
+                if total > 0:
                     part = np.concatenate([[0.0], counts.cumsum() / counts.sum()])
-                    share = np.concatenate([[0.0], losses.cumsum() / total])
-                    part[-1] = share[-1] = 1.0
+                    share = np.concatenate([[0.0], losses / total])
                 curves.append(LossCurve(label, gamma, part, share, int(counts.sum()), total))
         return curves
 

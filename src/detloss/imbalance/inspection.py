@@ -18,7 +18,6 @@ from detloss.imbalance.locations import LocationCounts, count_locations
 from detloss.imbalance.logits import labelled_logits
 from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.imbalance.quadrants import Claim, Quadrant, QuadrantSums, check_claims
-from detloss.imbalance.recommend import Alternative, count_alternatives
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total)."""
@@ -72,13 +71,11 @@ class DataTables:
         objects: of the whole split.
         locations: of the images looked at.
         sizes: objects by size, and which get no positive.
-        alternatives: other configurations counted on the same images.
     """
 
     objects: ObjectCounts
     locations: LocationCounts
     sizes: list[SizeCount]
-    alternatives: list[Alternative]
 
 
 @dataclass(frozen=True)
@@ -124,13 +121,13 @@ def measure_data(config: InspectConfig, data: Letterboxed, progress: Progress) -
     Args:
         config: the detector and how many images to look at.
         data: the training split.
-        progress: called while other configurations are counted.
+        progress: called with (images done, all).
     """
     detector = config.recipe.detector
     objects = count_objects(data.dataset, data.size)
-    locations = count_locations(detector, data, config.images)
+    locations = count_locations(detector, data, config.images, progress=progress)
     sizes = count_sizes(objects.sizes, locations.sizes, locations.object_positives)
-    return DataTables(objects, locations, sizes, count_alternatives(detector, data, locations, progress))
+    return DataTables(objects, locations, sizes)
 
 
 def measure_model(

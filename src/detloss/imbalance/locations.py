@@ -1,13 +1,15 @@
 """Which locations must find an object, which must find nothing, and which objects no location must find."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from detloss.assign import IGNORED, max_iou
 from detloss.data.batches import Letterboxed, collate
-from detloss.detector import Detector, DetectorConfig
+from detloss.detector import Detector, DetectorConfig, fit_anchors
 
 _AT_ONCE = 2**24
 """Overlaps of objects with locations held at a time."""
@@ -36,7 +38,8 @@ class LocationCounts:
 
     Attributes:
         images: how many were looked at.
-        classes: logits of a location.
+        classes: sigmoid logits of a location that must all say no where there is nothing: the number of
+            classes, or 1 (yolov2's objectness).
         levels: the finest first.
         sizes: `(N,)` √area of each object that counts, in pixels of the square.
         object_positives: `(N,)` locations that must find it; 0: the detector is never told of it.
@@ -95,7 +98,11 @@ class LocationCounts:
 
 
 def count_locations(
-    config: DetectorConfig, data: Letterboxed, images: int = 512, rescue: bool = True
+    config: DetectorConfig,
+    data: Letterboxed,
+    images: int = 512,
+    rescue: bool = True,
+    progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> LocationCounts:
     """Assigns the locations of at most `images` images, drawn with a fixed seed, to their objects.
 
@@ -104,8 +111,10 @@ def count_locations(
         data: images fitted into the square that the detector sees.
         images: most images looked at.
         rescue: False leaves out, of max-IoU assignment, the anchors given to objects that no anchor overlaps
-            by .5 (see `max_iou`); it does nothing to an anchor-free detector.
+            by .5 (see `max_iou`); it does nothing to other assignments.
+        progress: called with (images done, all).
     """
+    config = fit_anchors(config, data.dataset, data.size)
     classes = len(data.dataset.names)
     detector = Detector(config, classes)
     grid = detector.grid(data.size, data.size)
@@ -133,6 +142,8 @@ def count_locations(
             same &= assignment.labels[i][taken][:, None] == labels[i][mine]
             found.append(same.sum(0).numpy())
             sizes.append((boxes[i][mine][:, 2:] - boxes[i][mine][:, :2]).double().prod(1).sqrt().numpy())
+        progress(min(start + at_once, len(chosen)), len(chosen))
     rows = zip(config.strides, grid.level_sizes, *counts.tolist())
     per_level = tuple(LevelCounts(*row) for row in rows)
-    return LocationCounts(len(chosen), classes, per_level, np.concatenate(sizes), np.concatenate(found))
+    logits = 1 if config.kind == "yolov2" else classes
+    return LocationCounts(len(chosen), logits, per_level, np.concatenate(sizes), np.concatenate(found))

@@ -72,7 +72,8 @@ def labelled_logits(
 ) -> Iterator[Labelled]:
     """The logits of `images`, as stored: no augmentation, float32, normalisation as in evaluation.
 
-    Of a detector with a softmax, `softmax_margins`.
+    Of a detector with a softmax, `softmax_margins`; of yolov2 the objectness, which alone tells objects from
+    background. Both have one logit a location, and label 0 for an object, 1 for background.
 
     Args:
         detector: in evaluation mode, on `device`.
@@ -99,7 +100,10 @@ def labelled_logits(
         counted = assignment.labels != IGNORED
         logits, labels, quality = output.logits[counted].float(), assignment.labels[counted], quality[counted]
         rows = counted.nonzero(as_tuple=True)[1]
-        if detector.softmax:
+        if output.objectness is not None:
+            logits = output.objectness[counted][:, None].float()
+            labels = (labels == detector.num_classes).long()
+        elif detector.softmax:
             logits, labels = softmax_margins(logits, labels)
         size = max(1, _AT_ONCE // logits.shape[1])
         for piece in zip(*(whole.split(size) for whole in (logits, labels, quality, rows))):

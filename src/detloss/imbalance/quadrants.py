@@ -117,14 +117,14 @@ def check_claims(table: Sequence[Quadrant]) -> list[Claim]:
     """
     first = {(row.label, row.hardness): row for row in table[:4]}
     a, b, d, c = (first[quadrant] for quadrant in QUADRANTS)
-    ratio = max(b.count, d.count) / max(1, min(b.count, d.count))
+    fewer, more = sorted((b.count, d.count))
     return [
         Claim(
             "easy negatives ≫ hard negatives",
             a.count >= 10 * b.count and a.count > 0,
             f"{a.count} and {b.count}",
         ),
-        Claim("hard negatives ≈ hard positives", ratio <= 2, f"{b.count} and {d.count}"),
+        Claim("hard negatives ≈ hard positives", 0 < more <= 2 * fewer, f"{b.count} and {d.count}"),
         Claim("hard positives > easy positives", d.count > c.count, f"{d.count} and {c.count}"),
         Claim(
             "hard negatives outnumber all positives",

@@ -58,6 +58,14 @@ NO_RESCUE = "without rescue"
 
 def changes(config: DetectorConfig, size: int) -> Iterator[tuple[str, DetectorConfig, int]]:
     """What might cover lost objects, each as (arguments, configuration, size)."""
+    if config.kind == "yolov2":
+        stride = config.strides[0] // 2
+        if stride >= 4:
+            yield f"--detector.strides {stride}", replace(config, strides=(stride,)), size
+        count = 2 * config.anchor_count
+        yield f"--detector.anchor-count {count}", replace(config, anchors=(), anchor_count=count), size
+        yield f"--size {2 * size}", replace(config, anchors=()), 2 * size
+        return
     for factor in (0.5, 2.0):
         anchor = config.anchor_size * factor
         yield f"--detector.anchor-size {anchor:g}", replace(config, anchor_size=anchor), size
@@ -68,8 +76,12 @@ def changes(config: DetectorConfig, size: int) -> Iterator[tuple[str, DetectorCo
         yield "--detector.kind anchor_free", replace(config, kind="anchor_free"), size
     else:
         yield "--detector.kind retinanet", replace(config, kind="retinanet", bins=0), size
+    more = []
+    if config.strides[0] > 4:
+        more.append((config.strides[0] // 2, *config.strides))
     if 2 * config.strides[-1] <= size:
-        strides = (*config.strides, 2 * config.strides[-1])
+        more.append((*config.strides, 2 * config.strides[-1]))
+    for strides in more:
         yield f"--detector.strides {' '.join(map(str, strides))}", replace(config, strides=strides), size
     yield f"--size {2 * size}", config, 2 * size
 
@@ -170,21 +182,24 @@ def _published() -> Recommendation:
     )
 
 
-def _balance(curves: Sequence[LossCurve]) -> Iterator[Recommendation]:
+def _balance(curves: Sequence[LossCurve]) -> list[Recommendation]:
     """The alpha at which positives and negatives weigh the same, for each gamma."""
     sums = {(curve.label, curve.gamma): curve.total for curve in curves}
+    found, evidence = [], {}
     for gamma in dict.fromkeys(curve.gamma for curve in curves):
         positive, negative = sums["positive", gamma], sums["negative", gamma]
         if positive > 0 and negative > 0:
             alpha = negative / (positive + negative)
-            yield Recommendation(
-                f"alpha for gamma {gamma:g}, balanced",
-                float(f"{alpha:.3g}"),
-                "With it positives and negatives have the same loss at this model: alpha ΣFL⁺ = "
-                "(1 - alpha) ΣFL⁻. A point to start from: what balances a trained model does not "
-                "balance an untrained one.",
-                {"positive_loss": positive, "negative_loss": negative, "loss": f"focal,gamma={gamma:g}"},
-            )
+            found.append(f"focal,gamma={gamma:g},alpha={alpha:.3g}")
+            evidence[f"gamma {gamma:g}"] = {"positive": positive, "negative": negative, "alpha": alpha}
+    if not found:
+        return []
+    why = (
+        "For each gamma the alpha with which positives and negatives have the same loss at this model, "
+        "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. A point to start from: what balances a trained model does not "
+        "balance an untrained one."
+    )
+    return [Recommendation("alpha and gamma, balanced here", found, why, evidence)]
 
 
 def _coverage(counts: LocationCounts, alternatives: Sequence[Alternative]) -> Recommendation:

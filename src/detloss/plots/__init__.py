@@ -8,7 +8,15 @@ from detloss.plots.bench import bench_times
 from detloss.plots.calibration import calibration_against_threshold
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.plots.imbalance import (
+    cumulative_loss,
+    level_counts,
+    loss_on_images,
+    object_counts,
+    quadrant_shares,
+)
 from detloss.plots.losses import loss_curves
+from detloss.plots.doctor import loss_beside_known
 from detloss.plots.style import save, styles
 
 __all__ = [
@@ -17,9 +25,15 @@ __all__ = [
     "bench_times",
     "calibration_against_threshold",
     "cost",
+    "cumulative_loss",
+    "level_counts",
     "loss_curves",
+    "loss_on_images",
+    "loss_beside_known",
     "loss_share",
+    "object_counts",
     "precision_recall",
+    "quadrant_shares",
     "reliability",
     "sample_detections",
     "save",

@@ -1,0 +1,294 @@
+"""`detloss inspect`: what imbalance is in a data set, and what losses make of it."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rich.table import Table
+
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.data import open_splits
+from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
+from detloss.compare import open_split
+from detloss.config import TrainConfig, load_config, to_dict
+from detloss.data import Dataset
+from detloss.data.batches import Letterboxed
+from detloss.detector import Detector
+from detloss.imbalance import (
+    QUADRANTS,
+    Alternative,
+    DataTables,
+    InspectConfig,
+    ModelTables,
+    Recommendation,
+    count_alternatives,
+    elementwise_losses,
+    hardest_shares,
+    measure_data,
+    measure_model,
+    recommend,
+)
+from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.statistics import points
+from detloss.train import load_detector, pick_device, train
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What imbalance is in your data, who makes the loss, and what to try."""
+
+    data: tyro.conf.Positional[str | None] = None
+    """A COCO, VOC or YOLO folder, or "embedded", as --data; without it, the checkpoint's own data."""
+    settings: Annotated[InspectConfig, tyro.conf.arg(name="")] = field(default_factory=InspectConfig)
+    out: Out = None
+    config: FromFile = None
+    quick: bool = False
+    """A first look in under a minute: few images, a detector trained for a few steps."""
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss inspect`: defaults, changed by --config or else by the checkpoint's own settings, by --quick,
+    by the other arguments, in this order.
+    """
+    config = given(InspectConfig, arguments)
+    first = read("inspect", Arguments, arguments, Arguments(settings=config))
+    if first.settings.checkpoint is not None and first.config is None:
+        _check_run(Path(first.settings.checkpoint))
+        config = replace(config, recipe=load_config(TrainConfig, Path(first.settings.checkpoint)).recipe)
+    if first.quick:
+        config = replace(config, images=min(config.images, 64), recipe=quick_recipe(config.recipe))
+    found = read("inspect", Arguments, arguments, Arguments(settings=config))
+    if found.data is None:
+        return found
+    recipe = replace(found.settings.recipe, data=found.data)
+    return replace(found, settings=replace(found.settings, recipe=recipe))
+
+
+def _check_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ValueError(
+            f"checkpoint is {folder}, which is no folder; it may be a run folder of `detloss train`"
+        )
+    inside = sorted(folder.glob("runs/*/seed-*"))
+    if inside and not (folder / "last.safetensors").is_file():
+        raise ValueError(f"checkpoint {folder} is a comparison; name one of its runs, such as {inside[0]}")
+
+
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss inspect`; its folder is returned."""
+    config = arguments.settings
+    losses = elementwise_losses(config.losses)
+    device = pick_device(config.recipe.device)
+    known = None if config.checkpoint is None else _load(config, device)
+    training, validation = _open(config, None if known is None else known[1])
+    size = config.recipe.size
+    seen, unseen = Letterboxed(training, size), Letterboxed(validation, size)
+    out = new_folder("inspect", arguments.out)
+    write_json(out / "config.json", to_dict(config))
+    write_json(out / "versions.json", versions(str(device)))
+    with interruptible(out):
+        with counting("counting locations") as progress:
+            data = measure_data(config, seen, progress)
+        tell_data(config, data)
+        with counting("counting other anchors") as progress:
+            others = count_alternatives(config.recipe.detector, seen, data.locations, progress)
+        if known is None:
+            detector, what = _train(config, seen, unseen, out / "trained", device)
+        else:
+            detector, what = known[0], f"the checkpoint {config.checkpoint} ({known[2]})"
+        with counting("applying the detector") as progress:
+            model = measure_model(config, losses, detector, unseen, device, progress)
+        tried = recommend(config.recipe.detector, data.locations, others, model.curves)
+        _write(out, data, model, others, tried)
+        tell_model(config, model, what, detector.softmax)
+        tell_recommendations(tried)
+        with counting("drawing") as progress:
+            _draw(out, data, model, training.names, detector.softmax, progress)
+    return out
+
+
+def _load(config: InspectConfig, device: torch.device) -> tuple[Detector, tuple[str, ...], str]:
+    """The detector, its class names, and how it was trained."""
+    folder = Path(str(config.checkpoint))
+    _check_run(folder)
+    detector, trained, names = load_detector(folder, device)
+    if trained.recipe.detector != config.recipe.detector:
+        raise ValueError(
+            f"checkpoint {folder} is of another detector than --detector.* describes; leave these out"
+        )
+    return detector, names, f"{trained.loss} + {trained.box_loss}, {trained.recipe.steps} steps"
+
+
+def _open(config: InspectConfig, names: tuple[str, ...] | None) -> tuple[Dataset, Dataset]:
+    """Both splits, with the checkpoint's labels where there is one."""
+    recipe = config.recipe
+    training, validation = open_splits(recipe)
+    if names is None or names == training.names:
+        return training, validation
+    if recipe.data == "embedded" or set(training.names) - set(names):
+        raise ValueError(
+            f"checkpoint {config.checkpoint} knows the classes {', '.join(names)}, and {recipe.data} has "
+            f"{', '.join(training.names)}; give a checkpoint trained on these"
+        )
+    splits = [open_split(recipe, split, names) for split in (recipe.train_split, recipe.val_split)]
+    return splits[0], splits[1]
+
+
+def _train(
+    config: InspectConfig, seen: Letterboxed, unseen: Letterboxed, out: Path, device: torch.device
+) -> tuple[Detector, str]:
+    recipe = replace(config.recipe, evaluations=1)
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=recipe.steps, note="")
+
+        def on_step(row: dict[str, float]) -> None:
+            bar.update(task, completed=row["step"], note=f"loss {row['loss']:.3f}")
+
+        result = train(TrainConfig(recipe=recipe), seen, unseen, out, on_step)
+    detector, trained, _ = load_detector(out, device)
+    return detector, (
+        f"a detector trained here with {trained.loss} (alpha .25, gamma 2) + {trained.box_loss}, "
+        f"{recipe.steps} steps of {recipe.batch} images, AP {points(result.evaluation.ap)}"
+    )
+
+
+def tell_data(config: InspectConfig, tables: DataTables) -> None:
+    """What the data asks of any detector, in a few lines."""
+    objects, counts = tables.objects, tables.locations
+    per_image = objects.objects / objects.images
+    low, middle, high = np.quantile(objects.sizes, (0, 0.5, 1))
+    say(
+        f"{objects.images} training images ({objects.empty} without objects), {objects.objects} objects "
+        f"({per_image:.1f} an image), {objects.ignored} ignored; sizes {low:.0f} to {high:.0f} px, median "
+        f"{middle:.0f}, in the {config.recipe.size} px square"
+    )
+    strides = ", ".join(str(level.stride) for level in counts.levels)
+    say(
+        f"{counts.locations} locations an image (strides {strides}): for each that must find an object "
+        f"{counts.negatives_per_positive:.0f} must find nothing; "
+        f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit ({counts.images} images)"
+    )
+    lost = counts.objects_without_positive
+    say(f"{lost} of {counts.objects} objects get no positive location")
+
+
+def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: bool) -> None:
+    """Who makes the loss, in one table, and Figure 4 in another."""
+    unit = "locations (softmax: one a location)" if softmax else "logits"
+    say("")
+    say(f"model: {what}")
+    say(
+        f"applied to {tables.images} images of split {config.recipe.val_split!r}, {tables.logits:,} {unit}; "
+        f"easy: p_t ≥ {config.easy:g}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", *(f"{hardness} {label}s" for label, hardness in QUADRANTS)):
+        table.add_column(name, justify="right" if name else "left")
+    first, losses = tables.quadrants[:4], tables.quadrants[::4]
+    table.add_row("logits", *(f"{row.count:,}" for row in first))
+    table.add_row("of all", *(_percent(row.count_share) for row in first))
+    for i, loss in enumerate(losses):
+        rows = tables.quadrants[4 * i : 4 * i + 4]
+        table.add_row(f"{loss.loss}: loss", *(_percent(row.loss_share) for row in rows))
+        table.add_row(f"{loss.loss}: gradient norm", *(_percent(row.gradient_share) for row in rows))
+    console.print(table)
+    for claim in tables.claims:
+        say(f"{'holds here' if claim.holds else 'does not hold here'}: {claim.text} ({claim.evidence})")
+    say("")
+    say("share of the loss that the hardest logits make, by gamma of the focal loss (Figure 4 of its paper)")
+    shares = hardest_shares(tables.curves)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    parts = dict.fromkeys(share.hardest for share in shares)
+    for name in ("", "gamma", *(f"hardest {100 * part:g} %" for part in parts)):
+        table.add_column(name, justify="right" if name else "left")
+    for curve in tables.curves:
+        mine = [one for one in shares if (one.label, one.gamma) == (curve.label, curve.gamma)]
+        table.add_row(f"{curve.label}s", f"{curve.gamma:g}", *(_percent(one.share) for one in mine))
+    console.print(table)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.1f} %"
+
+
+def tell_recommendations(recommendations: Sequence[Recommendation]) -> None:
+    """What to try, a line each, without the evidence."""
+    say("")
+    for one in recommendations:
+        value = " ".join(one.value) if isinstance(one.value, list) else one.value
+        say(f"{one.what}: {value}")
+        say(f"  {one.why}")
+
+
+def _write(
+    out: Path,
+    data: DataTables,
+    model: ModelTables,
+    others: Sequence[Alternative],
+    tried: Sequence[Recommendation],
+) -> None:
+    objects, counts = data.objects, data.locations
+    quantities = {
+        **{name: getattr(objects, name) for name in ("images", "empty", "objects", "ignored")},
+        "measured_images": counts.images,
+        "measured_objects": counts.objects,
+        "objects_without_positive": counts.objects_without_positive,
+        "classes": counts.classes,
+        "locations": counts.locations,
+        "positives": counts.positives,
+        "negatives": counts.negatives,
+        "ignored_locations": counts.ignored,
+        "negatives_per_positive": counts.negatives_per_positive,
+        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
+        "model_images": model.images,
+        "model_logits": model.logits,
+    }
+    tables: dict[str, list[dict[str, Any]]] = {
+        "counts": [{"quantity": name, "value": value} for name, value in quantities.items()],
+        "objects_per_image": [
+            {"objects": k, "images": int(images)} for k, images in enumerate(objects.per_image)
+        ],
+        "classes": [{"name": name, "objects": count} for name, count in objects.per_class.items()],
+        "figure4_curves": [
+            {"label": c.label, "gamma": c.gamma, "hardest": part, "share": share}
+            for c in model.curves
+            for part, share in zip(c.part.tolist(), c.share.tolist())
+        ],
+    }
+    for name, rows in (
+        ("levels", counts.levels),
+        ("sizes", data.sizes),
+        ("alternatives", others),
+        ("quadrants", model.quadrants),
+        ("claims", model.claims),
+        ("figure4", hardest_shares(model.curves)),
+    ):
+        tables[name] = [dataclasses.asdict(row) for row in rows]
+    for name, found in tables.items():
+        write_csv(out / f"{name}.csv", list(found[0]) if found else [], found)
+    write_json(out / "recommendation.json", [dataclasses.asdict(one) for one in tried])
+
+
+def _draw(
+    out: Path, data: DataTables, model: ModelTables, names: Sequence[str], softmax: bool, progress: Any
+) -> None:
+    from detloss import plots
+
+    losses = list(dict.fromkeys(row.loss for row in model.quadrants))
+    losses = losses if len(losses) < 3 else [losses[0], losses[-1]]
+    labels = ("object",) if softmax else names
+    figures = {
+        "objects": lambda: plots.object_counts(data),
+        "levels": lambda: plots.level_counts(data),
+        "quadrants": lambda: plots.quadrant_shares(model.quadrants),
+        "figure4": lambda: plots.cumulative_loss(model.curves),
+        "images": lambda: plots.loss_on_images(model.examples, losses, labels),
+    }
+    for done, (name, draw) in enumerate(figures.items(), 1):
+        plots.save(draw(), out / name)
+        progress(done, len(figures))

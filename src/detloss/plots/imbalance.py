@@ -1,0 +1,335 @@
+"""Tables of `detloss.imbalance` → sizes, levels, quadrants, Figure 4, and where on an image loss is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from detloss.imbalance import QUADRANTS, DataTables, Example, LossCurve, Quadrant
+from detloss.plots.style import INK, PALETTE, WIDTH, drawing, say
+
+BLUE, SKY, RED, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73"
+QUADRANT_STYLES = {
+    ("negative", "easy"): (SKY, ""),
+    ("negative", "hard"): (BLUE, "////"),
+    ("positive", "hard"): (RED, "\\\\\\\\"),
+    ("positive", "easy"): (ORANGE, ""),
+}
+GAMMA_LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+_CLASSES, _BARS = 12, 16  # more would not be legible
+
+
+@drawing
+def object_counts(tables: DataTables) -> Figure:
+    """Objects by size, by image and by class; those that get no positive are marked."""
+    figure = Figure(figsize=(WIDTH, 5.4))
+    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.05])
+    sizes, images, classes = (figure.add_subplot(part) for part in (grid[0, :], grid[1, 0], grid[1, 1]))
+    _sizes(sizes, tables)
+    _per_image(images, tables.objects.per_image)
+    _per_class(classes, tables.objects.per_class)
+    return figure
+
+
+def _sizes(ax: Axes, tables: DataTables) -> None:
+    """Of the images whose locations were assigned: only there is it known who gets no positive."""
+    ax.set(
+        title=f"Objects by size, {tables.locations.images} of {tables.objects.images} images",
+        xlabel="√area in the detector's square, px",
+        ylabel="objects",
+    )
+    rows = tables.sizes
+    x = np.arange(len(rows))
+    found = np.array([row.measured - row.without_positive for row in rows])
+    lost = np.array([row.without_positive for row in rows])
+    ax.bar(x, found, 0.92, color=BLUE, label="with a positive location")
+    here = lost > 0
+    if here.any():
+        ax.bar(
+            x[here], lost[here], 0.92, bottom=found[here], color=ORANGE, hatch="////", edgecolor=INK,
+            linewidth=0.5, label="with none: never learned",
+        )  # fmt: skip
+    for i in np.flatnonzero(lost):
+        ax.annotate(
+            f"{lost[i]} with none", (i, rows[i].measured), (0, 2), textcoords="offset points", ha="center",
+            fontsize=8,
+        )  # fmt: skip
+    ax.set_xticks(x, [_range(row.low, row.high) for row in rows], fontsize=8)
+    ax.margins(y=0.14)
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.grid(axis="x", visible=False)
+    ax.legend()
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:g}+" if math.isinf(high) else f"{low:g}–{high:g}"
+
+
+def _per_image(ax: Axes, per_image: np.ndarray) -> None:
+    ax.set(title="Objects an image", xlabel="objects", ylabel="images")
+    width = math.ceil(len(per_image) / _BARS)
+    count = np.add.reduceat(per_image, np.arange(0, len(per_image), width))
+    ax.bar(np.arange(len(count)) * width + (width - 1) / 2, count, 0.92 * width, color=BLUE)
+    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.grid(axis="x", visible=False)
+
+
+def _per_class(ax: Axes, per_class: dict[str, int]) -> None:
+    ax.set(title="Objects a class", xlabel="objects")
+    listed = sorted(per_class.items(), key=lambda item: -item[1])
+    if len(listed) > _CLASSES:
+        rest = listed[_CLASSES - 1 :]
+        listed = [*listed[: _CLASSES - 1], (f"{len(rest)} more", sum(count for _, count in rest))]
+    names = [name if len(name) <= 14 else f"{name[:13]}…" for name, _ in listed]
+    counts = [count for _, count in listed]
+    ax.barh(range(len(listed)), counts, 0.8, color=BLUE)
+    for i, count in enumerate(counts):
+        ax.annotate(f"{count}", (count, i), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(listed)), names, fontsize=8)
+    ax.set_ylim(len(listed) - 0.5, -0.5)
+    ax.margins(x=0.2)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.grid(axis="y", visible=False)
+
+
+@drawing
+def level_counts(tables: DataTables) -> Figure:
+    """Positive, ignored and negative locations of each level of the pyramid, on a logarithmic scale."""
+    counts = tables.locations
+    figure = Figure(figsize=(WIDTH, 3.4))
+    ax = figure.subplots()
+    ax.set(
+        title=f"Locations a level, {counts.images} images", xlabel="level", ylabel="locations (logarithmic)"
+    )
+    kinds: Sequence[tuple[str, str, str]] = (
+        ("positives", RED, ""),
+        ("ignored", "#BBBBBB", "...."),
+        ("negatives", BLUE, "////"),
+    )
+    kinds = [kind for kind in kinds if kind[0] != "ignored" or counts.ignored]
+    width = 0.84 / len(kinds)
+    x = np.arange(len(counts.levels))
+    for i, (kind, color, hatch) in enumerate(kinds):
+        values = [getattr(level, kind) for level in counts.levels]
+        place = x + (i - (len(kinds) - 1) / 2) * width
+        ax.bar(
+            place,
+            np.maximum(values, 0.5),
+            width * 0.94,
+            color=color,
+            hatch=hatch,
+            edgecolor="white",
+            label=kind,
+        )
+        for at, value in zip(place, values):
+            ax.annotate(
+                _short(value),
+                (at, max(value, 0.5)),
+                (0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+    ax.set_yscale("log")
+    ax.set_ylim(0.5, 12 * max(1, counts.negatives))
+    ax.set_xticks(
+        x, [f"stride {level.stride}\n{_ratio(level.positives, level.negatives)}" for level in counts.levels]
+    )
+    ax.grid(axis="x", visible=False)
+    ax.legend(ncols=3, loc="upper right")
+    return figure
+
+
+def _ratio(positives: int, negatives: int) -> str:
+    return f"1 : {_short(negatives / positives)}" if positives else "no positive"
+
+
+def _short(value: float) -> str:
+    """At most four characters of a count."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+@drawing
+def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
+    """Logits of each quadrant, logarithmic; below, who makes loss and gradient norm of each loss.
+
+    Every share stands as a number beside its bar: one of 1e-4 cannot be seen in it.
+    """
+    losses = list(dict.fromkeys(row.loss for row in table))
+    figure = Figure(figsize=(WIDTH, 2.5 + 0.95 * len(losses)))
+    top, below = figure.subplots(2, 1, height_ratios=[1.5, 0.95 * len(losses)])
+    names = [f"{hardness} {label}s" for label, hardness in QUADRANTS]
+    top.set(title="How many logits", xlabel="logits (logarithmic)")
+    for i, row in enumerate(table[:4]):
+        color, hatch = QUADRANT_STYLES[row.label, row.hardness]
+        top.barh(i, max(row.count, 0.5), 0.78, color=color, hatch=hatch, edgecolor="white")
+        text = f"{row.count:,}  ({_percent(row.count_share)})"
+        top.annotate(
+            text, (max(row.count, 0.5), i), (4, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    top.set_xscale("log")
+    top.set_xlim(0.5, 60 * max(1, *(row.count for row in table[:4])))
+    top.set_yticks(range(4), names)
+    top.set_ylim(3.5, -0.5)
+    top.grid(axis="y", visible=False)
+    below.set(title="Who makes the loss and the norm of its gradient", xlabel="share")
+    ticks = []
+    for k, loss in enumerate(losses):
+        rows = {(row.label, row.hardness): row for row in table if row.loss == loss}
+        for j, kind in enumerate(("loss", "gradient")):
+            y = 2.5 * k + 1.05 * j
+            ticks.append((y, f"{loss}\n{kind}"))
+            left = 0.0
+            shares = [getattr(rows[quadrant], f"{kind}_share") for quadrant in QUADRANTS]
+            for quadrant, share in zip(QUADRANTS, shares):
+                color, hatch = QUADRANT_STYLES[quadrant]
+                below.barh(
+                    y, share, 0.5, left=left, color=color, hatch=hatch, edgecolor="white", linewidth=0.4
+                )
+                left += share
+            for i, (name, share) in enumerate(zip(names, shares)):
+                below.text(0.25 * i, y + 0.47, f"{name[:8]}. {_percent(share)}", fontsize=7.5, va="center")
+    below.set_yticks([y for y, _ in ticks], [text for _, text in ticks], fontsize=8)
+    below.set_xlim(0, 1)
+    below.set_ylim(2.5 * len(losses) - 0.6, -0.5)
+    below.xaxis.set_major_formatter(PercentFormatter(1))
+    below.grid(visible=False)
+    keys = [
+        Patch(facecolor=QUADRANT_STYLES[q][0], hatch=QUADRANT_STYLES[q][1], edgecolor="white", label=name)
+        for q, name in zip(QUADRANTS, names)
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def _percent(share: float) -> str:
+    """Two digits that count, however small."""
+    value = 100 * share
+    if value == 0:
+        return "0 %"
+    if value >= 99.95:
+        return f"{value:.3f} %" if value < 100 else "100 %"
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
+
+
+@drawing
+def cumulative_loss(curves: Sequence[LossCurve]) -> Figure:
+    """Figure 4 of the focal loss paper: cumulated share of the loss, logits sorted from low loss to high."""
+    figure = Figure(figsize=(WIDTH, 3.4))
+    axes = figure.subplots(1, 2, sharey=True)
+    figure.set_layout_engine("constrained", wspace=0.08)  # the ends of both scales side by side
+    for ax, label in zip(axes, ("positive", "negative")):
+        mine = [curve for curve in curves if curve.label == label]
+        logits = mine[0].logits if mine else 0
+        ax.set(title=f"{_short(logits)} {label} logits", xlabel="part of the logits, low loss first")
+        ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
+        for i, curve in enumerate(mine):
+            if len(curve.part):
+                color, line = PALETTE[i % len(PALETTE)], GAMMA_LINES[i % len(GAMMA_LINES)]
+                ax.plot(
+                    1 - curve.part,
+                    1 - curve.share,
+                    color=color,
+                    linestyle=line,
+                    label=f"gamma {curve.gamma:g}",
+                )
+        ax.set(xlim=(0, 1), ylim=(0, 1.01))
+        if any(len(curve.part) for curve in mine):
+            ax.legend(loc="upper left")
+        else:
+            say(ax, f"no {label} logits")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+    axes[0].set_ylabel("cumulated share of their loss")
+    return figure
+
+
+@drawing
+def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Sequence[str]) -> Figure:
+    """Where on an image the loss is made: a row an image, a column a loss.
+
+    A circle is a positive location, a square a negative logit; its area is its share of the image's loss. The
+    three negatives with the largest shares are named, their anchors dashed.
+
+    Args:
+        examples: the images.
+        losses: names of two losses, side by side.
+        names: class names.
+    """
+    rows = max(1, len(examples))
+    figure = Figure(figsize=(WIDTH, 3.3 * rows + 0.35))
+    axes = figure.subplots(rows, len(losses), squeeze=False)
+    for row, one in zip(axes, examples):
+        for ax, loss in zip(row, losses):
+            _loss_on_image(ax, one, loss, names)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    if not examples:
+        say(axes[0, 0], "no image with objects")
+    handles = [
+        Line2D([], [], color="white", marker="o", markerfacecolor=SKY, markeredgecolor=INK, label="positive"),
+        Line2D([], [], color="white", marker="s", markerfacecolor=RED, markeredgecolor=INK, label="negative"),
+        Line2D([], [], color=GREEN, label="object"),
+        Line2D([], [], color=RED, linestyle="--", label="anchor of a named negative"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+_AREA = 3000  # square points of a share of 1
+_NAMED = 3
+
+
+def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str]) -> None:
+    side = one.image.shape[0]
+    ax.imshow(one.image, extent=(0, side, side, 0), interpolation="nearest", alpha=0.75)
+    for x1, y1, x2, y2 in one.boxes.tolist():
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=GREEN, linewidth=1.3))
+    positive, negative = one.positive_shares[loss], one.negative_shares[loss]
+    for anchors, shares, marker, color in (
+        (one.positives, positive, "o", SKY),
+        (one.negatives, negative, "s", RED),
+    ):
+        x, y = _centres(anchors).T
+        ax.scatter(
+            x, y, _AREA * shares, marker=marker, color=color, alpha=0.55, edgecolors=INK, linewidths=0.5
+        )
+    taken: list[tuple[float, float]] = []
+    for k in np.argsort(-negative, kind="stable"):
+        x, y = _centres(one.negatives[k : k + 1])[0]
+        if len(taken) == _NAMED or negative[k] <= 0:
+            break
+        if any(abs(x - a) < 0.3 * side and abs(y - b) < 0.1 * side for a, b in taken):
+            continue
+        taken.append((x, y))
+        x1, y1, x2, y2 = one.negatives[k]
+        ax.add_patch(
+            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linewidth=0.9, linestyle="--")
+        )
+        ax.annotate(
+            f"{names[one.classes[k]]} {_percent(negative[k])}", (x, y), (0, 5), textcoords="offset points",
+            ha="left" if x < side / 2 else "right", fontsize=7, color="white",
+            bbox={"facecolor": INK, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
+        )  # fmt: skip
+    ax.set(xlim=(0, side), ylim=(side, 0))
+    ax.set_title(
+        f"{loss}: positives {_percent(float(positive.sum()))},\n"
+        f"{len(negative)} hardest negatives {_percent(float(negative.sum()))},\n"
+        f"{_short(one.others)} other negatives {_percent(one.rest[loss])}",
+        fontsize=8.5,
+    )
+
+
+def _centres(anchors: np.ndarray) -> np.ndarray:
+    return (anchors[:, :2] + anchors[:, 2:]) / 2

@@ -1,0 +1,251 @@
+"""What lies in a data set and which objects no location must find: hand-made scenes and what must add up."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from detloss.data import Annotation, Dataset, SceneConfig, scenes
+from detloss.data.batches import Letterboxed
+from detloss.detector import DetectorConfig
+from detloss.imbalance import (
+    InspectConfig,
+    LevelCounts,
+    LocationCounts,
+    LossCurve,
+    count_alternatives,
+    count_locations,
+    count_objects,
+    count_sizes,
+    recommend,
+)
+from detloss.imbalance.recommend import AS_CONFIGURED, NO_RESCUE
+
+KINDS = ("anchor_free", "retinanet")
+
+
+def dataset(*images: list[tuple[float, float, float, float]], side: int = 32, ignored: tuple = ()) -> Dataset:
+    """Grey images of these boxes, all of class 0 of two; `ignored` names (image, object)."""
+    annotations = [
+        Annotation(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.zeros(len(boxes), np.int64),
+            np.array([(i, k) in ignored for k in range(len(boxes))], bool),
+            str(i),
+        )
+        for i, boxes in enumerate(images)
+    ]
+    return Dataset(("a", "b"), annotations, [np.full((side, side, 3), 99, np.uint8) for _ in images])
+
+
+LOST = (0.2, 0.2, 1.8, 1.8)
+"""The cells' centres nearest to it lie at (2, 2), (4, 4) and (8, 8)."""
+FOUND = (8.0, 8.0, 24.0, 24.0)
+
+
+def test_an_object_between_the_centres_is_lost():
+    counts = count_locations(DetectorConfig(), Letterboxed(dataset([LOST, FOUND]), 32))
+    assert counts.object_positives[0] == 0
+    assert counts.object_positives[1] == counts.positives > 0
+    np.testing.assert_allclose(counts.sizes, [1.6, 16.0], rtol=1e-6)
+    assert (counts.objects, counts.objects_without_positive) == (2, 1)
+
+
+def test_two_objects_with_one_box_are_both_found_only_if_their_class_is():
+    twice = dataset([FOUND, FOUND])
+    twice.annotation(0).labels[1] = 1
+    counts = count_locations(DetectorConfig(), Letterboxed(twice, 32))
+    assert sorted(counts.object_positives > 0) == [False, True]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_location_is_counted_once_and_every_positive_has_its_object(kind):
+    data = Letterboxed(scenes(SceneConfig(train=24), "train"), 96)
+    config = DetectorConfig(kind=kind)
+    counts = count_locations(config, data)
+    assert [level.stride for level in counts.levels] == [4, 8, 16]
+    for level in counts.levels:
+        assert level.positives + level.negatives + level.ignored == counts.images * level.locations
+    assert counts.object_positives.sum() == counts.positives
+    assert counts.logits == 4 * (counts.positives + counts.negatives)
+    assert counts.negatives_per_positive == counts.negatives / counts.positives
+    assert counts.negatives_per_positive_logits == (counts.logits - counts.positives) / counts.positives
+    assert counts.objects == count_objects(data.dataset, 96).objects
+
+
+def test_counting_does_not_depend_on_how_many_at_a_time(monkeypatch):
+    data = Letterboxed(scenes(SceneConfig(train=5), "train"), 96)
+    together = count_locations(DetectorConfig(), data)
+    monkeypatch.setattr("detloss.imbalance.locations._AT_ONCE", 1)
+    one_by_one = count_locations(DetectorConfig(), data)
+    assert one_by_one.levels == together.levels
+    np.testing.assert_array_equal(one_by_one.object_positives, together.object_positives)
+
+
+def test_no_object_at_all():
+    data = Letterboxed(dataset([], []), 32)
+    counts = count_locations(DetectorConfig(), data)
+    assert (counts.objects, counts.positives, counts.negatives) == (0, 0, 2 * counts.locations)
+    assert counts.negatives_per_positive == counts.negatives
+    assert count_sizes(np.zeros(0), np.zeros(0), []) == []
+
+
+def test_ignored_objects_are_neither_found_nor_lost():
+    data = dataset([LOST, FOUND], [FOUND], [], ignored=((0, 1), (1, 0)))
+    counts = count_locations(DetectorConfig(), Letterboxed(data, 32))
+    assert (counts.objects, counts.positives) == (1, 0)
+    assert counts.ignored == 2 * (16 + 4 + 1)  # centres within 16 × 16 px at strides 4, 8 and 16
+    objects = count_objects(data, 32)
+    assert (objects.images, objects.empty, objects.objects, objects.ignored) == (3, 2, 1, 2)
+    assert objects.per_class == {"a": 1, "b": 0}
+    assert objects.per_image.tolist() == [2, 1]
+
+
+def test_sizes_are_in_the_pixels_of_the_square():
+    wide = Dataset(
+        ("a",),
+        [Annotation(np.array([[0, 0, 40, 10]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool), "0")],
+        [np.zeros((50, 100, 3), np.uint8)],
+    )
+    assert count_objects(wide, 32).sizes == pytest.approx([20 * 0.32])
+    measured = count_locations(DetectorConfig(), Letterboxed(wide, 32)).sizes
+    np.testing.assert_allclose(measured, [20 * 0.32], rtol=1e-6)
+
+
+def test_size_table():
+    rows = count_sizes(np.array([5.0, 6.0, 7.9, 20.0]), np.array([6.0, 20.0]), [0, 3])
+    assert [(row.low, row.high) for row in rows] == [(4, 6), (6, 8), (8, 12), (12, 16), (16, 24)]
+    assert [row.objects for row in rows] == [1, 2, 0, 0, 1]
+    assert [row.measured for row in rows] == [0, 1, 0, 0, 1]
+    assert [row.without_positive for row in rows] == [0, 1, 0, 0, 0]
+    assert [row.positives for row in rows] == [0, 0, 0, 0, 3]
+    assert count_sizes(np.array([1e5]), np.zeros(0), [])[0].high == math.inf
+
+
+# What to try
+
+
+def counts_of(sizes: list[float], positives: list[int], negatives: int = 980) -> LocationCounts:
+    level = LevelCounts(4, 1000, sum(positives), negatives, 0)
+    return LocationCounts(1, 2, (level,), np.array(sizes), np.array(positives))
+
+
+def curve(label: str, gamma: float, total: float) -> LossCurve:
+    return LossCurve(label, gamma, np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1, total)
+
+
+def test_prior_and_alpha_by_hand():
+    counts = counts_of([9.0, 20.0], [8, 12])
+    curves = [curve("positive", 2.0, 1.0), curve("negative", 2.0, 3.0), curve("positive", 1.0, 0.0)]
+    curves.append(curve("negative", 1.0, 0.0))
+    alternatives = count_alternatives(DetectorConfig(), Letterboxed(dataset([FOUND]), 32), counts)
+    found = {one.what: one for one in recommend(DetectorConfig(), counts, alternatives, curves)}
+    prior = found["--detector.prior"]
+    assert prior.evidence["positive_rate"] == 20 / 2000 == prior.value
+    assert prior.evidence["bias"] == pytest.approx(-math.log(0.99 / 0.01))
+    assert prior.evidence["bias"] == pytest.approx(prior.evidence["configured_bias"])
+    balanced = found["alpha and gamma, balanced here"]
+    assert balanced.value == ["focal,gamma=2,alpha=0.75"]  # of gamma 1 nothing is known
+    alpha = balanced.evidence["gamma 2"]["alpha"]
+    assert alpha * 1.0 == (1 - alpha) * 3.0
+    assert found["strides and anchors"].value == "keep"
+    assert "Each of 2 objects" in found["strides and anchors"].why
+    assert "focal,gamma=2,alpha=0.25" in found["alpha and gamma, published"].value
+
+
+def test_without_positives_there_is_no_prior_to_recommend():
+    counts = counts_of([], [])
+    found = [one.what for one in recommend(DetectorConfig(), counts, [], [])]
+    assert found == ["alpha and gamma, published", "strides and anchors"]
+
+
+def test_what_covers_a_lost_object_is_found_by_counting():
+    data = Letterboxed(dataset([LOST, FOUND], [FOUND]), 32)
+    config = DetectorConfig()
+    counts = count_locations(config, data)
+    alternatives = count_alternatives(config, data, counts)
+    assert (alternatives[0].change, alternatives[0].objects_without_positive) == (AS_CONFIGURED, 1)
+    (advice,) = (
+        one for one in recommend(config, counts, alternatives, []) if one.what == "strides and anchors"
+    )
+    assert "1 of 3 objects" in advice.why
+    assert "sizes 2 to 2 px" in advice.why
+    # At twice the size the first cell's centre lies inside; RetinaNet covers it too, with more locations.
+    assert advice.value == "--size 64"
+    assert count_locations(config, Letterboxed(data.dataset, 64)).objects_without_positive == 0
+    chosen = next(row for row in alternatives if row.change == advice.value)
+    assert chosen.objects_without_positive == 0
+    for row in alternatives[1:]:
+        assert row.objects_without_positive or row.locations >= chosen.locations
+
+
+def test_nothing_is_proposed_that_does_not_help():
+    counts = counts_of([3.0, 20.0], [0, 5])
+    rows = count_alternatives(DetectorConfig(), Letterboxed(dataset([LOST]), 32), counts)
+    none_helps = [replace(row, objects_without_positive=1) for row in rows]
+    (advice,) = (
+        one
+        for one in recommend(DetectorConfig(), counts, none_helps, [])
+        if one.what == "strides and anchors"
+    )
+    assert advice.value == "keep"
+    assert "No change that was counted" in advice.why
+
+
+def test_what_the_rescue_saves():
+    small = Letterboxed(dataset([(10.0, 10.0, 14.0, 14.0), FOUND]), 32)
+    config = DetectorConfig(kind="retinanet")
+    counts = count_locations(config, small)
+    assert counts.objects_without_positive == 0
+    assert count_locations(config, small, rescue=False).object_positives[0] == 0
+    rows = count_alternatives(config, small, counts)
+    assert [row.change for row in rows] == [AS_CONFIGURED, NO_RESCUE]  # nothing is lost: no other is counted
+    (advice,) = (one for one in recommend(config, counts, rows, []) if one.what.startswith("rescue"))
+    assert (advice.value, advice.evidence["saved"]) == ("keep", 1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "yolov2"])
+def test_every_change_that_is_counted_is_one_of_the_command_line(kind):
+    import shlex
+
+    from detloss.cli.inspect import parse
+    from detloss.imbalance.recommend import changes
+
+    strides = (8,) if kind == "yolov2" else (8, 16)
+    config = DetectorConfig(kind=kind, strides=strides)
+    start = ["--detector.kind", kind, "--detector.strides", *map(str, strides), "--size", "64"]
+    for change, wanted, size in changes(config, 64):
+        recipe = parse([*start, *shlex.split(change)]).settings.recipe
+        assert recipe.size == size
+        assert recipe.detector.kind == wanted.kind
+        assert recipe.detector.strides == wanted.strides
+        assert recipe.detector.anchor_count == wanted.anchor_count
+        assert recipe.detector.anchor_size == wanted.anchor_size
+        np.testing.assert_allclose(recipe.detector.anchor_scales, wanted.anchor_scales, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"losses": ()}, "losses is empty"),
+        ({"losses": ("bce", "bce")}, "losses is bce bce; each may be there once"),
+        ({"gammas": (-1.0,)}, "gammas has -1.0"),
+        ({"gammas": (math.inf,)}, "gammas has inf"),
+        ({"easy": 1.0}, "easy is 1.0"),
+        ({"images": 0}, "images is 0"),
+        ({"examples": -1}, "examples is -1"),
+    ],
+)
+def test_settings_are_checked(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        InspectConfig(**wrong)
+
+
+def test_of_yolov2_the_objectness_counts():
+    data = Letterboxed(scenes(SceneConfig(train=24), "train"), 96)
+    counts = count_locations(DetectorConfig(kind="yolov2", strides=(8,)), data)
+    assert counts.classes == 1
+    assert counts.negatives_per_positive_logits == counts.negatives_per_positive
+    assert torch.tensor(counts.object_positives).sum() == counts.positives
