@@ -129,7 +129,7 @@ def check_case(case, dtype, reduction):
         assert ours.dtype == plain.dtype
         assert ours.shape == plain.shape
         error, allowed = (ours - truth).abs().max(), (plain - truth).abs().max()
-        # in float64 eager is the truth, and off by nothing
+        # float64 has no truth beyond eager, which rounds as well: the bound is on two roundings
         resolution = (64 if dtype == torch.float64 else 1) * torch.finfo(dtype).eps * truth.abs().max()
         assert error <= 4 * allowed + resolution
 
@@ -171,10 +171,14 @@ def test_finite_and_exact_at_saturated_logits(loss, scale, exponent):
     options = {name: exponent} if name else {}
     ours = value_and_gradient(loss, x, (t,), options, torch.float32, impl="compile")
     plain = value_and_gradient(loss, x, (t,), options, torch.float32, impl="eager")
-    for one, other in zip(ours, plain):
+    exact = value_and_gradient(loss, x, (t.double(),), options, torch.float64, impl="eager")
+    # what values grow with, and gradients do not
+    for one, other, truth, size in zip(ours, plain, exact, (1 + x.abs(), torch.ones_like(x))):
         assert one.isfinite().all()
         assert_close(one[:2], other[:2], rtol=3e-6, atol=1e-12)
-        assert_close(one[2], other[2], rtol=3e-6, atol=1e-7)  # a soft label's gradient cancels at p = t
+        # a soft label's terms cancel at p = t, in either way of running them
+        error, allowed = (((each - truth).abs() / size)[2].max() for each in (one, other))
+        assert error <= 4 * allowed + torch.finfo(torch.float32).eps * (truth / size)[2].abs().max()
 
 
 # Compiled once
@@ -192,7 +196,6 @@ def builds(monkeypatch):
 
     monkeypatch.setattr(engine, "build", counting)
     monkeypatch.setattr(engine, "_passes", {})
-    monkeypatch.setattr(engine, "_compiled", set())
     return built
 
 
@@ -495,7 +498,6 @@ def test_transforms_see_the_formula():
 
 
 def test_inside_the_callers_compile_the_formula_is_traced():
-    x = X.clone().requires_grad_()
     for name, (loss, inputs, arguments, options) in CASES.items():
         traced = torch.compile(
             partial(loss, impl="compile", reduction="sum", **options), fullgraph=True, backend="aot_eager"
@@ -504,7 +506,6 @@ def test_inside_the_callers_compile_the_formula_is_traced():
         traced(leaf, *arguments).backward()
         expected = value_and_gradient(loss, inputs, arguments, options, torch.float32, reduction="sum")[1]
         assert torch.allclose(leaf.grad, expected, rtol=1e-5, atol=1e-6), name
-    assert x.grad is None
 
 
 def test_gradients_of_other_arguments_come_from_the_formula():
@@ -592,3 +593,13 @@ def test_a_formula_that_cannot_be_compiled_runs_eagerly_and_says_so_once():
     assert branching(x, torch.zeros(200, 200), reduction="sum") == 40000  # a second warning would be an error
     with pytest.raises(RuntimeError, match=r"branching could not be compiled"):
         branching(x, torch.zeros(200, 200), impl="compile")
+
+
+def test_a_formula_without_a_pass_for_every_exponent_has_none():
+    @elementwise_loss(exponents=("gamma",))
+    def stepped(logits, targets, gamma=2.0):
+        return logits.square() if gamma > 1 else logits
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="stepped could not be compiled"):
+            stepped(X, HARD, impl="compile")

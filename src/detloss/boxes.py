@@ -17,6 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detloss.dtypes import arithmetic_dtype
+
 FORMATS = ("xyxy", "xywh", "cxcywh")
 KINDS = ("iou", "giou", "diou", "ciou", "eiou")
 
@@ -199,7 +201,7 @@ def _corners(columns: Sequence[Tensor], fmt: str) -> Sequence[Tensor]:
 
 def widened(boxes: Tensor) -> Tensor:
     """The boxes in the dtype of the arithmetic, float32 or float64."""
-    return boxes if boxes.dtype == torch.float64 else boxes.float()
+    return boxes.to(arithmetic_dtype(boxes.dtype))
 
 
 def check_pair(boxes1: Tensor, boxes2: Tensor, kind: str, fmt: str) -> None:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils import _device
 
+from detloss.dtypes import arithmetic_dtype
 from detloss.passes import Form, build
 
 IMPLS = ("auto", "eager", "compile")
@@ -60,7 +61,7 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
     check_impl(impl)
     if impl == "eager" or torch.compiler.is_compiling():
         return False
-    if impl == "auto" and _small(inputs) and name not in _compiled:
+    if impl == "auto" and _small(inputs) and name not in _passes:
         return False
     first = inputs[0]
     if first.device.type not in AUTO_ELEMENTS:
@@ -69,9 +70,8 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
         return False
     if first.dtype not in _DTYPES or not first.numel() or _intercepted(inputs):
         return False
-    if (
-        first.device.type == "cuda" and first.numel() >= 2**31
-    ):  # Triton indexes what was compiled with 32 bits
+    # Triton indexes what was compiled with 32 bits
+    if first.device.type == "cuda" and first.numel() >= 2**31:
         return False
     if impl == "auto" and first.device.type in _broken and not _passes:
         return False
@@ -156,7 +156,7 @@ def fused(
     with_gradient = torch.is_grad_enabled()
     needed = tuple(with_gradient and argument.requires_grad for argument in arguments)
     first = arguments[0]
-    compute = torch.float64 if first.dtype == torch.float64 else torch.float32
+    compute = arithmetic_dtype(first.dtype)
     constants = dict(constants)
     if scale is not None:
         constants["scale"] = _scalar(scale, compute, first.device)
@@ -177,7 +177,7 @@ def fused(
         tuple(usual.items()) if as_usual else (),
         unit,
     )
-    run = _passes.get(form)
+    run = _passes.get(name, {}).get(form)
     if run is None:
         if impl == "auto" and _small(arguments):
             return None
@@ -289,8 +289,7 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
     return [None if kept is None else next(found) for kept in ctx.kept]
 
 
-_passes: dict[Form, Callable[..., Any]] = {}
-_compiled: set[str] = set()  # names of the formulas that have a pass
+_passes: dict[str, dict[Form, Callable[..., Any]]] = {}  # by the name of the loss
 _broken: dict[object, str] = {}  # device types without a compiler, losses that cannot be compiled: why
 _lock = threading.Lock()
 # Compiles in a thread of its own, where none of the caller's modes are (autocast, inference, hooks); always
@@ -320,28 +319,27 @@ def _scalar(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> 
 @lru_cache(1024)
 def number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a 0-dim tensor, which a compiled pass takes without being compiled again."""
-    return torch.full(
-        (), value, dtype=dtype, device=device
-    )  # filled there: a copy to a GPU would synchronise
+    # filled there: a copy to a GPU would synchronise
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _compile(form: Form, usual: Mapping[str, float], impl: str) -> Callable[..., Any] | None:
     """The pass for a form, and the one for its other exponents, so that no later call has to wait."""
     with _lock:
-        if form in _passes:
-            return _passes[form]
+        run = _passes.get(form.name, {}).get(form)
+        if run is not None:
+            return run
         reason = _broken.get(form.device.type) or _broken.get(_kind(form))
         if reason is None:
             try:
-                for sibling in _siblings(form, usual):
-                    _passes[sibling] = _worker.submit(build, sibling).result()
-                _compiled.add(form.name)
+                built = {each: _worker.submit(build, each).result() for each in _siblings(form, usual)}
             except Exception as error:
                 reason = _why(error, form)
                 if impl == "auto":
                     warnings.warn(f'{reason}; the loss runs eagerly. impl="eager" says nothing', stacklevel=5)
-        if reason is None:
-            return _passes[form]
+            else:
+                _passes.setdefault(form.name, {}).update(built)
+                return built[form]
     if impl == "auto":
         return None
     raise RuntimeError(f'{reason}; or pass impl="eager"')
@@ -355,7 +353,7 @@ def _kind(form: Form) -> object:
 def _siblings(form: Form, usual: Mapping[str, float]) -> list[Form]:
     if not usual or form.device.type != "cpu":
         return [form]
-    compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
+    compute = arithmetic_dtype(form.inputs[0][1])
     numbers = tuple((name, "", compute, form.device) for name in usual)
     fixed = tuple(constant for constant in form.constants if constant[0] not in usual)
     return [

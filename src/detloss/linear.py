@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from detloss.dtypes import arithmetic_dtype
 from detloss.losses.checks import broadcastable, check_reduction, check_tensor
 from detloss.losses.module import keep, kept, shown
 
@@ -172,7 +173,7 @@ def _blockwise(call: _Call, needed: list[bool], parts: Parts) -> tuple[Tensor, l
     rows, classes = len(input), len(weight)
     dtype = _product_dtype(input)
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    wide = torch.promote_types(dtype, torch.float32)
+    wide = arithmetic_dtype(dtype)
     gradients = [
         torch.empty_like(input, dtype=wide if input.dtype == torch.float16 else None) if needed[0] else None,
         torch.zeros_like(weight, dtype=wide) if needed[1] else None,
@@ -191,9 +192,8 @@ def _blockwise(call: _Call, needed: list[bool], parts: Parts) -> tuple[Tensor, l
             torch.addmm(bias, block, weight.t(), out=logits)
         seen = logits.float() if dtype == torch.float16 else logits
         value, gradient = call.block(seen, part, share, any(needed))
-        total += (
-            value  # in place: a number kept of every block would split the memory that the next one reuses
-        )
+        # in place: a number kept of every block would split the memory that the next one reuses
+        total += value
         if gradients[2] is not None:
             gradients[2] += gradient.sum(0, dtype=wide)
         scale = None

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from detloss.dtypes import arithmetic_dtype
+
 
 class Form(NamedTuple):
     """What a compiled pass depends on: all but sizes and numbers."""
@@ -40,7 +42,7 @@ def build(form: Form) -> Callable[..., Any]:
 
     names = [name for name, *_ in form.constants]
     wanted = [index for index, (*_, needed) in enumerate(form.inputs) if needed]
-    compute = torch.float64 if form.inputs[0][1] == torch.float64 else torch.float32
+    compute = arithmetic_dtype(form.inputs[0][1])
 
     def joint(*tensors: Tensor) -> tuple[Tensor, ...]:
         """The value, how far from 1/2 the constant in [0, 1] goes, the gradients."""
