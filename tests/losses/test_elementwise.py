@@ -501,7 +501,8 @@ def test_pos_weight_may_be_a_number(loss, logits):
         (torch.ones(4), r"alpha has shape \(4,\); it may be a number or, one per class, \(3,\)"),
         (torch.ones(1, 3), r"alpha has shape \(1, 3\)"),
         (torch.tensor([0.5, 1.5, 0.2]), r"alpha holds values from 0\.2 to 1\.5; .*in \[0, 1\]"),
-        (torch.tensor(-1.0), r"alpha holds values from -1 to -1; .*only a number is off"),
+        (torch.tensor([-1.0, 0.5, 0.2]), r"alpha holds values from -1 to 0\.5; .*in \[0, 1\]"),
+        (torch.tensor(-1.0), r"alpha is -1\.0; it must be in \[0, 1\] .*negative number, no tensor"),
         (torch.tensor([0.5, float("nan"), 0.2]), r"alpha holds values from nan"),
     ],
 )
@@ -518,6 +519,8 @@ def test_errors_about_alpha(loss, alpha, message):
         (float("nan"), "is nan"),
         (torch.ones(3), r"has shape \(3,\); it may be"),
         (torch.tensor(-0.5), "is -0.5; it must be at least 0"),
+        (None, "is None; it may be a number"),
+        ("2", "is '2'; it may be a number"),
     ],
 )
 def test_errors_about_exponents(loss, name, value, message):

@@ -3,6 +3,7 @@
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from definitions import value_and_gradient
@@ -45,6 +46,7 @@ def test_name_docstring_and_signature():
     for name in ("inputs:", "targets:", "weight:", "ignore_index:", "impl:", "Raises:"):
         assert name in tempered_bce.__doc__
     assert "quality:" not in tempered_bce.__doc__
+    assert "\n\nArgs:\n" in tempered_bce.__doc__
     parameters = inspect.signature(tempered_bce).parameters
     assert list(parameters) == ["inputs", "targets", "tau", "reduction", "weight", "ignore_index", "impl"]
     defaults = {name: p.default for name, p in parameters.items()}
@@ -136,14 +138,20 @@ def test_alpha_is_a_number_one_per_class_or_off(logits):
         loss(logits, INDEX, torch.ones(4))
 
 
-def test_the_largest_alpha_is_the_authors_choice(logits):
-    @elementwise_loss(limits={"alpha": (0, 4)})
+def test_the_limits_of_alpha_are_the_authors_choice(logits):
+    @elementwise_loss(limits={"alpha": (0.5, 4)})
     def loss(logits, targets, alpha=2.0):
         return plain(logits, targets) * alpha
 
     assert_close(loss(logits, ONE_HOT, 3.0), plain(logits, ONE_HOT) * 3)
-    with pytest.raises(ValueError, match=r"alpha is 5\.0; it must be in \[0, 4\]"):
-        loss(logits, ONE_HOT, 5.0)
+    assert_close(
+        loss(logits, ONE_HOT, torch.tensor([0.5, 1, 4])), plain(logits, ONE_HOT) * torch.tensor([0.5, 1, 4])
+    )
+    for wrong in (5.0, 0.25, torch.tensor(0.25)):
+        with pytest.raises(ValueError, match=rf"alpha is {float(wrong)}; it must be in \[0\.5, 4\]"):
+            loss(logits, ONE_HOT, wrong)
+    with pytest.raises(ValueError, match=r"alpha holds values from -1 to 1; it must be in \[0\.5, 4\]"):
+        loss(logits, ONE_HOT, torch.tensor([-1.0, 1, 1]))
 
 
 def test_positive_is_a_mask_of_the_rows_classes(logits):
@@ -256,6 +264,9 @@ def test_limits_are_checked(logits):
             clipped(logits, INDEX, wrong)
     with pytest.raises(ValueError, match=r"clip holds values from -1 to 0.5; it must be in \[0, 1\]"):
         clipped(logits, INDEX, torch.tensor([-1.0, 0.0, 0.5]))
+    for wrong in (torch.tensor(1.5), np.float32(1.5)):
+        with pytest.raises(ValueError, match=r"clip is 1\.5; it must be in \[0, 1\]"):
+            clipped(logits, INDEX, wrong)
 
 
 def test_errors_about_the_call_are_pythons_own(logits):

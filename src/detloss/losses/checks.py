@@ -5,9 +5,13 @@ on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no va
 """
 
 import math
+import numbers
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from detloss.dtypes import arithmetic_dtype
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -19,7 +23,7 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
         raise ValueError(
             f"inputs are {inputs.dtype}; logits must be floating: pass the raw outputs, not classes"
         )
-    return torch.float64 if inputs.dtype == torch.float64 else torch.float32
+    return arithmetic_dtype(inputs.dtype)
 
 
 def check_reduction(reduction: str) -> None:
@@ -30,48 +34,40 @@ def check_reduction(reduction: str) -> None:
 
 def check_exponent(name: str, value: float | Tensor) -> None:
     """ValueError unless an exponent (gamma, beta) is at least 0, a number or a tensor of no dimensions."""
+    if isinstance(value, Tensor) and value.ndim:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it may be a number or a 0-dim tensor")
+    if not isinstance(value, (Tensor, numbers.Real)):
+        raise ValueError(f"{name} is {value!r}; it may be a number or a 0-dim tensor")
+    check_limits(name, value, 0, math.inf)
+
+
+def check_limits(name: str, value: Any, least: float, largest: float, note: str = "") -> None:
+    """ValueError where a hyperparameter, a number or a tensor, leaves its limits; all else passes."""
     if isinstance(value, Tensor):
-        if value.ndim:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; it may be a number or a 0-dim tensor")
-        if not _readable(value):
+        if not (_readable(value) and value.numel()):
             return
-        value = value.item()
-    if not value >= 0:
-        raise ValueError(f"{name} is {value}; it must be at least 0")
-
-
-def check_limits(name: str, value: object, least: float, largest: float) -> None:
-    """ValueError where a hyperparameter, a number or a tensor, leaves its limits; None is off."""
-    if isinstance(value, Tensor) and _readable(value) and value.numel():
-        low, high = (bound.item() for bound in value.detach().aminmax())
-        found = f"holds values from {low:g} to {high:g}"
-    elif isinstance(value, (int, float)):
-        low = high = value
-        found = f"is {value}"
-    else:
+        value = value.detach() if value.ndim else value.item()
+    elif not isinstance(value, numbers.Real):
         return
+    several = isinstance(value, Tensor)
+    low, high = map(Tensor.item, value.aminmax()) if several else (value, value)
     if not (low >= least and high <= largest):
+        found = f"holds values from {low:g} to {high:g}" if several else f"is {value}"
         allowed = f"at least {least:g}" if largest == math.inf else f"in [{least:g}, {largest:g}]"
-        raise ValueError(f"{name} {found}; it must be {allowed}")
+        raise ValueError(f"{name} {found}; it must be {allowed}{note}")
 
 
-def check_alpha(alpha: float | Tensor | None, upper: float = 1.0) -> None:
-    """ValueError unless alpha is None, a number up to `upper`, or a tensor of numbers from 0 to it."""
-    if isinstance(alpha, Tensor):
-        if _readable(alpha) and alpha.numel():
-            low, high = (bound.item() for bound in alpha.detach().aminmax())
-            if not (low >= 0 and high <= upper):
-                raise ValueError(
-                    f"alpha holds values from {low:g} to {high:g}; as a tensor it must be in [0, {upper:g}] "
-                    "(only a number is off where it is negative)"
-                )
-    elif alpha is not None and not alpha <= upper:
-        raise ValueError(f"alpha is {alpha}; it must be in [0, {upper:g}], or None or negative for off")
+def check_alpha(alpha: float | Tensor | None, limits: tuple[float, float] = (0.0, 1.0)) -> None:
+    """ValueError unless alpha is off (None or a negative number) or within its limits."""
+    if alpha is not None and (isinstance(alpha, Tensor) or not alpha < 0):
+        check_limits("alpha", alpha, *limits, " (off: None or a negative number, no tensor)")
 
 
-def align_alpha(alpha: float | Tensor | None, inputs: Tensor, upper: float = 1.0) -> float | Tensor | None:
+def align_alpha(
+    alpha: float | Tensor | None, inputs: Tensor, limits: tuple[float, float]
+) -> float | Tensor | None:
     """Alpha ready for the arithmetic, None where it is off; ValueError as in `check_alpha`, or by shape."""
-    check_alpha(alpha, upper)
+    check_alpha(alpha, limits)
     if isinstance(alpha, Tensor):
         if alpha.shape not in ((), inputs.shape[-1:]):
             raise ValueError(
@@ -134,6 +130,37 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
             ~wrong.any(), f"targets hold an index that is none of {meaning} and {ignore_index}"
         )
     return counted
+
+
+def check_targets(
+    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int
+) -> Tensor | None:
+    """ValueError where targets of either form do not fit; the mask of rows that count, None for all."""
+    if targets.is_floating_point():
+        if targets.shape != inputs.shape:
+            raise ValueError(
+                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets "
+                f"have the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
+            )
+        if quality is not None:
+            raise ValueError("quality goes with integer targets; floating targets are soft labels already")
+        return None
+    if not inputs.ndim or targets.shape != inputs.shape[:-1]:
+        raise ValueError(
+            f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices "
+            f"have shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
+        )
+    if quality is not None:
+        check_labels("quality", quality)
+        if quality.shape != targets.shape:
+            raise ValueError(
+                f"quality has shape {tuple(quality.shape)}; it holds one value per row, "
+                f"{tuple(targets.shape)}"
+            )
+        check_range("quality", quality)
+    classes = inputs.shape[-1]
+    meaning = f"classes 0..{classes - 1}, {classes} (background)" if classes else "0 (background)"
+    return check_indices(targets, classes + 1, ignore_index, meaning)
 
 
 def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:

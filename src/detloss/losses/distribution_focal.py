@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from detloss.engine import Operand, fusable, fused
 from detloss.losses.checks import broadcastable, check_labels, check_reduction, compute_dtype
-from detloss.losses.elementwise import mean_scale, reduce, result_dtype
 from detloss.losses.module import keep, kept, shown
+from detloss.losses.reduction import mean_scale, reduce, result_dtype
 
 
 def distribution_focal(logits: Tensor, *, targets: Tensor, weight: Tensor | None = None) -> Tensor:

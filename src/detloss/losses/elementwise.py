@@ -14,9 +14,7 @@ A loss is its formula: a plain function of logits and targets that are aligned a
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
 - `impl`: how it is run, see `detloss.engine`.
-- result: "none" comes in the dtype of `inputs`, as torch's and torchvision's losses; under autocast, and for
-  "sum" and "mean" of half-precision inputs, in float32, since fp16 ends at 65504. A gradient has the dtype of
-  its input.
+- result: its dtype is in `detloss.losses.reduction`. A gradient has the dtype of its input.
 
 Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU,
 with the offending value in the message. On a GPU and under `torch.compile` indices are asserted, on a GPU
@@ -40,14 +38,15 @@ from detloss.losses.checks import (
     align_alpha,
     broadcastable,
     check_exponent,
-    check_indices,
     check_labels,
     check_limits,
     check_range,
     check_reduction,
+    check_targets,
     check_tensor,
     compute_dtype,
 )
+from detloss.losses.reduction import mean_scale, reduce, result_dtype
 
 ARGUMENTS = """
     Args:
@@ -95,7 +94,8 @@ def elementwise_loss(
         formula: see above; its docstring becomes the loss's, with the shared arguments appended.
         exponents: names of hyperparameters that are at least 0, numbers or 0-dim tensors, and whose defaults
             get a compiled loop of their own: a constant power is several times faster than any.
-        limits: the least and the largest value of hyperparameters; alpha is in [0, 1] unless said otherwise.
+        limits: the least and the largest value of hyperparameters; alpha's, where it is not off, are 0 and 1
+            unless said otherwise.
         quality: the loss has the argument `quality`, the soft label of a row's class.
         bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices:
             labels that are never soft save arithmetic.
@@ -127,7 +127,7 @@ def elementwise_loss(
     positional = [name for name in defaults if signature.parameters[name].kind is _POSITIONAL]
     usual = {name: defaults[name] for name in exponents}
     limits = dict(limits)
-    largest_alpha = limits.pop("alpha", (0.0, 1.0))[1]
+    alpha_limits = limits.pop("alpha", (0.0, 1.0))
 
     @wraps(formula)
     def loss(inputs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -141,14 +141,14 @@ def elementwise_loss(
         check_labels("targets", targets)
         if not targets.is_floating_point():
             targets = targets.long()
-        counted = _check_targets(inputs, targets, soft, given["ignore_index"])
+        counted = check_targets(inputs, targets, soft, given["ignore_index"])
         hyper = {name: given[name] for name in asked}
         for name in exponents:
             check_exponent(name, hyper[name])
         for name, (least, largest) in limits.items():
             check_limits(name, hyper[name], least, largest)
         if "alpha" in asked:
-            hyper["alpha"] = align_alpha(hyper["alpha"], inputs, largest_alpha)
+            hyper["alpha"] = align_alpha(hyper["alpha"], inputs, alpha_limits)
         for name, value in hyper.items():
             if isinstance(value, Tensor):
                 hyper[name] = broadcastable(name, value, inputs.shape).to(dtype)
@@ -186,11 +186,8 @@ def elementwise_loss(
     # torch.compile counts recompilations per code object: one for each loss
     loss.__code__ = loss.__code__.replace(co_name=formula.__name__)  # type: ignore[attr-defined]
     loss.__signature__ = signature  # type: ignore[attr-defined]
-    loss.__doc__ = (
-        inspect.cleandoc(formula.__doc__ or "")
-        + "\n"
-        + (inspect.cleandoc(ARGUMENTS if quality else _WITHOUT_QUALITY))
-    )
+    arguments = inspect.cleandoc(ARGUMENTS if quality else _WITHOUT_QUALITY)
+    loss.__doc__ = f"{inspect.cleandoc(formula.__doc__ or '')}\n\n{arguments}".lstrip()
     return loss
 
 
@@ -355,37 +352,6 @@ def _operand(values: Tensor, shape: torch.Size, last: str) -> Operand:
     return Operand(values.expand(shape).reshape(-1, shape[-1]).contiguous(), "N" + last)
 
 
-def _check_targets(
-    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int
-) -> Tensor | None:
-    """ValueError where targets of either form do not fit; the mask of rows that count, None for all."""
-    if targets.is_floating_point():
-        if targets.shape != inputs.shape:
-            raise ValueError(
-                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets "
-                f"have the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
-            )
-        if quality is not None:
-            raise ValueError("quality goes with integer targets; floating targets are soft labels already")
-        return None
-    if not inputs.ndim or targets.shape != inputs.shape[:-1]:
-        raise ValueError(
-            f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices "
-            f"have shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
-        )
-    if quality is not None:
-        check_labels("quality", quality)
-        if quality.shape != targets.shape:
-            raise ValueError(
-                f"quality has shape {tuple(quality.shape)}; it holds one value per row, "
-                f"{tuple(targets.shape)}"
-            )
-        check_range("quality", quality)
-    classes = inputs.shape[-1]
-    meaning = f"classes 0..{classes - 1}, {classes} (background)" if classes else "0 (background)"
-    return check_indices(targets, classes + 1, ignore_index, meaning)
-
-
 def _count(inputs: Tensor, counted: Tensor | None) -> int | Tensor:
     return inputs.numel() if counted is None else counted.sum() * inputs.shape[-1]
 
@@ -402,32 +368,3 @@ def power(base: Tensor, exponent: float | Tensor) -> Tensor:
         if not isinstance(exponent, Tensor) and exponent % 1 == 0.5:  # a root is much cheaper than a power
             return base ** int(exponent) * base.sqrt()
     return base**exponent
-
-
-def reduce(loss: Tensor, reduction: str, count: int | Tensor, inputs: Tensor) -> Tensor:
-    """The reduced loss, its dtype as the module docstring says; `count` divides the mean."""
-    if reduction == "none":
-        return loss.to(result_dtype(reduction, inputs))
-    if reduction == "sum":
-        return loss.sum()
-    return loss.sum() / at_least_one(count)
-
-
-def result_dtype(reduction: str, inputs: Tensor) -> torch.dtype:
-    """The dtype of a reduced loss, as the module docstring says."""
-    if reduction == "none" and not torch.is_autocast_enabled(inputs.device.type):
-        return inputs.dtype
-    return compute_dtype(inputs)
-
-
-def mean_scale(reduction: str, count: int | Tensor, inputs: Tensor) -> float | Tensor | None:
-    """What the sum is multiplied with: None for "none", 1 for "sum", 1/count for "mean"."""
-    if reduction == "mean":
-        count = at_least_one(count)
-        return count.to(compute_dtype(inputs)).reciprocal() if isinstance(count, Tensor) else 1 / count
-    return None if reduction == "none" else 1.0
-
-
-def at_least_one(count: int | Tensor) -> int | Tensor:
-    """What a mean divides by."""
-    return count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)

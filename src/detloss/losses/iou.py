@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from detloss.boxes import check_pair, similarity, widened
 from detloss.engine import Operand, fusable, fused, number
 from detloss.losses.checks import broadcastable, check_reduction
-from detloss.losses.elementwise import mean_scale, reduce
 from detloss.losses.module import keep, kept, shown
+from detloss.losses.reduction import mean_scale, reduce
 
 
 def box_iou_loss(

@@ -1,5 +1,7 @@
 """Focal loss for one class out of several: softmax instead of sigmoids."""
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 
@@ -13,8 +15,9 @@ from detloss.losses.checks import (
     check_tensor,
     compute_dtype,
 )
-from detloss.losses.elementwise import mean_scale, power, reduce, result_dtype
+from detloss.losses.elementwise import power
 from detloss.losses.module import keep, kept, shown
+from detloss.losses.reduction import mean_scale, reduce, result_dtype
 
 
 def softmax_focal_loss(
@@ -123,7 +126,7 @@ def softmax_focal_loss(
             scale=mean_scale(reduction, count, inputs),
             reduced=dim,
             exponents={"gamma": gamma},
-            usual={"gamma": 2.0},
+            usual=_USUAL,
             unit="targets" if soft else None,
             check=lambda: check_range("targets", targets),
             impl=impl,
@@ -133,6 +136,9 @@ def softmax_focal_loss(
     if soft:
         check_range("targets", targets)
     return eagerly()
+
+
+_USUAL = {"gamma": inspect.signature(softmax_focal_loss).parameters["gamma"].default}
 
 
 def softmax_focal(

@@ -57,7 +57,7 @@ class VarifocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_exponent("gamma", gamma)
-        check_alpha(alpha, upper=math.inf)
+        check_alpha(alpha, (0, math.inf))
         keep(self, alpha=alpha, gamma=gamma, reduction=reduction, ignore_index=ignore_index, impl=impl)
 
     def forward(
