@@ -408,6 +408,12 @@ def test_module_of_no_linear_head(layer):
         LinearLoss(layer, sigmoid_focal_loss)
 
 
+def test_module_refuses_what_no_loss_takes():
+    for wrong in ({"impl": "fast"}, {"reduction": "avg"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .* it may be one of"):
+            LinearLoss(nn.Linear(K, C), sigmoid_focal_loss, **wrong)
+
+
 def test_module_trains():
     torch.manual_seed(0)
     module = LinearLoss(nn.Linear(K, C), softmax_focal_loss)

@@ -127,6 +127,12 @@ def test_unknown_reduction(module, function, hyper, arguments, keywords):
         module(reduction="avg", **hyper)
 
 
+@each_module
+def test_unknown_impl(module, function, hyper, arguments, keywords):
+    with pytest.raises(ValueError, match="impl is 'fast'; it may be one of 'auto', 'eager', 'compile'"):
+        module(impl="fast", **hyper)
+
+
 def test_every_loss_has_a_module():
     modules = {name for name in losses.__all__ if name[0].isupper()}
     assert modules == {case[0].__name__ for case in CASES}

@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detloss.engine import check_impl
 from detloss.losses.checks import check_reduction, check_tensor
 
 
 def keep(module: nn.Module, **hyper: Any) -> None:
-    """Store hyperparameters on a Module, for `kept` and `shown`."""
+    """Store hyperparameters on a Module, for `kept` and `shown`; ValueError for what no loss takes."""
     check_reduction(hyper.get("reduction", "none"))
+    check_impl(hyper.get("impl", "auto"))
     module._hyper = tuple(hyper)  # type: ignore[assignment]
     for name, value in hyper.items():
         if name in ("weight", "pos_weight") and value is not None:
