@@ -5,6 +5,7 @@ import gc
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,18 +64,15 @@ def seconds(work: Work, device: torch.device, new_memory: bool = False) -> float
     return time.perf_counter() - began
 
 
-def return_memory() -> bool:
-    """Gives free memory back to the system: what is allocated next costs page faults; False if it cannot.
+def return_memory() -> None:
+    """Gives free memory back to the system: what is allocated next costs page faults.
 
     On the CPU the same call takes up to four times as long with memory that is new to the process as with
     memory that it freed a moment ago. Which of the two a training step finds depends on what else it did: a
     comparison is fair where all variants find the same.
     """
-    try:
+    with suppress(OSError, AttributeError):  # not glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # not glibc
-        return False
-    return True
 
 
 def interleave(
