@@ -252,8 +252,9 @@ class TestBoxes:
         assert norm == pytest.approx(norm_by_differences(kind, box), abs=1e-7)
 
     def test_a_ratio_and_its_inverse_cost_the_same(self):
-        for panel in box_panels(list(BOX_LOSSES), 40)[4:]:
+        for panel in box_panels(list(BOX_LOSSES), 39)[4:]:
             for curve in panel.curves:
+                assert curve.y.all()  # no point where the boxes are one, whose gradient is no slope beside it
                 np.testing.assert_allclose(curve.x, 1 / curve.x[::-1])
                 np.testing.assert_allclose(curve.y, curve.y[::-1], rtol=1e-6)
         assert [curve.name for curve in panel.curves] == list(BOX_LOSSES)

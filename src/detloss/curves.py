@@ -277,7 +277,7 @@ def box_panels(losses: Sequence[str | Loss], points: int = 240) -> Panels:
         ValueError: no such loss, or one that cannot be called with float64 boxes.
     """
     found = _find(losses, BOX_LOSSES)
-    # every point lies beside where the boxes coincide or touch, and the gradient jumps
+    points += points % 2  # so that each lies beside where the boxes coincide or touch, and the gradient jumps
     middle = (torch.arange(points, dtype=torch.double) + 0.5) / points
     shift, side, ratio = FAR * middle, 2 ** (5 * middle - 3), 2 ** (6 * middle - 3)
     zero, one = torch.zeros_like(middle), torch.ones_like(middle)
