@@ -1,17 +1,28 @@
 """Any classification loss with any box loss: terms by hand, gradients, and losses found by name."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detection_loss, find_loss
+from detloss.criterion import (
+    BOX_LOSSES,
+    CLASSIFICATION_LOSSES,
+    Terms,
+    classify,
+    detection_loss,
+    find_loss,
+)
 from detloss.detector import Detector, DetectorConfig, Output, encode_distances
 from detloss.losses import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
+from detloss.mining import Mining
+from detloss.schedule import Schedule
 
 CLASSES = 3
 
@@ -30,9 +41,10 @@ def run(
     objects: bool = True,
     box_weight: float = 2.0,
     distribution_weight: float = 0.5,
+    moment: tuple[int, ...] = (),
 ) -> tuple[Terms, Output, Assignment, Detector]:
     """Two images of 32 pixels with random outputs; one object each, an ignored region in the second."""
-    loss = find_loss(classification, CLASSIFICATION_LOSSES)
+    loss = find_loss(classification, CLASSIFICATION_LOSSES, training=True)
     detector = make_detector(kind, bins, loss.softmax)
     grid = detector.grid(32, 32)
     generator = torch.Generator().manual_seed(1)
@@ -50,9 +62,10 @@ def run(
         output,
         assignment,
         loss,
-        find_loss(box, BOX_LOSSES),
+        find_loss(box, BOX_LOSSES, training=True),
         box_weight,
         distribution_weight,
+        *moment,
     )
     return terms, output, assignment, detector
 
@@ -77,7 +90,7 @@ def test_every_pair_has_finite_terms_and_gradients(classification: str, box: str
         assert all(term.shape == () and term.isfinite() for term in terms)
         assert terms.positives > 3
         positives = assignment.positives
-        for tensor in output:
+        for tensor in (output.logits, output.regression):
             assert tensor.grad.isfinite().all()
             assert tensor.grad[positives].abs().sum() > 0
         assert output.logits.grad[~positives].abs().sum() > 0
@@ -134,9 +147,11 @@ def test_half_precision_outputs_are_summed_in_float32():
         detector.grid(32, 32),
         (find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)),
     )
-    half = Output(*(x.detach().bfloat16() for x in output))
+    half = Output(output.logits.detach().bfloat16(), output.regression.detach().bfloat16())
     terms = detection_loss(detector, grid, half, assignment, *losses)
-    full = detection_loss(detector, grid, Output(*(x.float() for x in half)), assignment, *losses)
+    full = detection_loss(
+        detector, grid, Output(half.logits.float(), half.regression.float()), assignment, *losses
+    )
     for a, b in zip(terms, full):
         assert torch.equal(a, b)
         assert a.dtype in (torch.float32, torch.int64)
@@ -316,6 +331,120 @@ class TestOwnLosses:
             find_loss(name, CLASSIFICATION_LOSSES)
 
 
+class TestSchedules:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "focal,gamma={}",
+            "bce,alpha={}",
+            "balanced_bce,alpha={}",
+            "softmax_focal,gamma={}",
+            "quality_focal,beta={},alpha=0.3",
+            "varifocal,gamma={},alpha=0.5",
+            "poly_focal,epsilon={}",
+            "asymmetric,gamma_neg={},clip=0.1",
+            "mal,gamma={}",
+            "flsd,threshold={},gamma_low=4",
+            "detloss.losses:sigmoid_focal_loss,gamma={}",
+            "detloss.losses:varifocal_loss,alpha={}",
+        ],
+    )
+    def test_a_step_has_the_loss_of_its_number(self, name: str):
+        for step, number in ((0, 0.25), (2, 0.5), (4, 0.75)):
+            same(run(name.format("linear:0.25:0.75"), moment=(step, 5))[0], run(name.format(number))[0])
+
+    def test_several_at_once_and_beside_a_number(self):
+        name = "focal,gamma=linear:0:2, alpha=stages:0.5:0.25"
+        same(run(name, moment=(0, 3))[0], run("focal,gamma=0,alpha=0.5")[0])
+        same(run(name, moment=(2, 3))[0], run("focal,gamma=2,alpha=0.25")[0])
+
+    def test_of_a_box_loss_of_ones_own(self, own: Path):
+        own.write_text(OWN + "def scaled(a, b, by=1.0):\n    return by * (a - b).abs().mean(-1)\n")
+        box = f"{own}:scaled,by=cosine:1:3"
+        terms = [run("focal", box, moment=(step, 3))[0].box for step in (0, 1, 2)]
+        torch.testing.assert_close(torch.stack(terms), terms[0] * torch.tensor([1.0, 2, 3]))
+
+    def test_the_loss_itself_stays_as_it_is(self):
+        loss = find_loss("focal,gamma=linear:0:2", CLASSIFICATION_LOSSES, training=True)
+        assert loss.at(1, 3).function.keywords == {"gamma": torch.tensor(1.0)}
+        assert loss.function is sigmoid_focal_loss
+        plain = find_loss("focal", CLASSIFICATION_LOSSES)
+        assert plain.at(1, 3) is plain
+
+
+MINED = [
+    "focal,mining=hard:3",
+    "softmax_focal,mining=hard:2",
+    "varifocal,mining=random:3",
+    "bce,mining=ohem:0.5:12",
+    "detloss.losses:sigmoid_focal_loss,mining=ohem3:0.5:16",
+]
+
+
+class TestMining:
+    @pytest.mark.parametrize("kind", ["anchor_free", "retinanet"])
+    @pytest.mark.parametrize("name", MINED)
+    def test_only_what_it_keeps_has_a_gradient(self, name: str, kind: str):
+        terms, output, assignment, detector = run(name, kind=kind, moment=(7, 10, 1))
+        plain = name.split(",")[0]
+        whole = run(plain, kind=kind)[0]
+        torch.testing.assert_close(terms.box, whole.box)
+        assert terms.normalizer == whole.normalizer == assignment.positives.sum()
+        assert 0 < terms.classification < whole.classification
+
+        loss = find_loss(plain, CLASSIFICATION_LOSSES)
+        grid = detector.grid(32, 32)
+        rows = [(b, p) for b in range(2) for p in range(len(grid.anchors))]
+        regression = output.regression.detach()
+        boxes = torch.stack(
+            [detector.decode(regression[b, p], grid.anchors[p], grid.strides[p]) for b, p in rows]
+        ).view(2, -1, 4)
+        quality = None
+        if loss.takes_quality:
+            quality = paired_box_iou(boxes, assignment.boxes).where(assignment.positives, 1.0)
+        each = classify(loss, output.logits, assignment.labels, quality)
+        weight = Mining.parse(name.split("mining=")[1]).mask(
+            each,
+            boxes,
+            assignment.positives,
+            assignment.labels == IGNORED,
+            torch.Generator().manual_seed(int(np.random.default_rng((1, 7, 2)).integers(2**63))),
+        )
+        each = each if each.ndim == 2 else each.sum(-1)
+        torch.testing.assert_close(terms.classification, (each * weight).sum() / terms.positives)
+        terms.classification.backward()
+        assert output.logits.grad.abs().sum(-1).bool().equal(weight.bool())
+
+    def test_random_negatives_follow_from_seed_and_step(self):
+        terms = [
+            run("bce,mining=random:3", moment=moment)[0].classification.item()
+            for moment in ((4, 10, 0), (4, 10, 0), (5, 10, 0), (4, 10, 1))
+        ]
+        assert terms[0] == terms[1]
+        assert len(set(terms)) == 3
+
+    @pytest.mark.parametrize("name", MINED)
+    def test_without_positives(self, name: str):
+        terms, output, _, _ = run(name, objects=False)
+        terms.total.backward()
+        assert (terms.positives, terms.normalizer, terms.positive_share) == (0, 1, 0)
+        assert output.logits.grad.abs().sum() > 0
+
+    def test_the_share_of_the_positives_is_that_of_what_is_kept(self):
+        plain, mined = run("bce")[0], run("bce,mining=hard:1")[0]
+        ratio = plain.classification / mined.classification
+        torch.testing.assert_close(mined.positive_share, plain.positive_share * ratio)
+
+    def test_of_half_precision_outputs(self):
+        _, output, assignment, detector = run()
+        half = Output(output.logits.detach().bfloat16(), output.regression.detach().bfloat16())
+        loss = find_loss("focal,mining=ohem:0.5:8", CLASSIFICATION_LOSSES, training=True)
+        box = find_loss("giou", BOX_LOSSES)
+        terms = detection_loss(detector, detector.grid(32, 32), half, assignment, loss, box)
+        assert terms.classification.isfinite()
+        assert terms.classification.dtype == torch.float32
+
+
 class TestFindLoss:
     def test_hyperparameters_change_the_loss(self):
         logits, targets = torch.tensor([[0.3, -1.0]]), torch.tensor([1])
@@ -354,6 +483,8 @@ class TestFindLoss:
             ("quality_focal,quality=1", "quality_focal has no setting 'quality'"),
             ("focal,ignore_index=1", "focal has no setting 'ignore_index'"),
             ("focal,reduction=1", "focal has no setting 'reduction'"),
+            ("focal,gamma=linear:0:2", "a schedule is for training; write gamma=number here"),
+            ("focal,mining=hard:3", "mining is for training; leave it out here"),
         ],
     )
     def test_errors(self, name: str, message: str):
@@ -364,3 +495,41 @@ class TestFindLoss:
     def test_nearest_box_loss(self):
         with pytest.raises(ValueError, match="unknown loss 'gio'; did you mean 'giou'"):
             find_loss("gio", BOX_LOSSES)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("focal,gamma=linear:0", "gamma: 'linear:0' is no schedule (values is (0.0,); linear takes two"),
+            ("focal,gamma=line:0:2", "write linear:0:2, cosine:0:2 or stages:0:1:2"),
+            (
+                "focal,gamma=linear:0:-1",
+                "loss 'focal,gamma=linear:0:-1': gamma is -1.0; it must be at least 0",
+            ),
+            ("focal,gamma=stages:1:-1:2", "gamma is -1.0; it must be at least 0"),
+            ("focal,gama=linear:0:2", "focal has no setting 'gama'; it has alpha, gamma"),
+            ("softmax_focal,alpha=linear:0:1", "alpha has shape (); it holds one per class"),
+            (
+                "focal,mining=hardest",
+                "mining: 'hardest' is no mining (there is no 'hardest'); write hard:RATIO",
+            ),
+            ("focal,mining", "mining: '' is no mining"),
+        ],
+    )
+    def test_errors_in_training(self, name: str, message: str):
+        with pytest.raises(ValueError, match="^.*" + re.escape(message)) as caught:
+            find_loss(name, CLASSIFICATION_LOSSES, training=True)
+        assert "\n" not in str(caught.value)
+
+    def test_a_box_loss_is_not_mined(self):
+        for training, message in ((True, "for classification losses"), (False, "for training")):
+            with pytest.raises(ValueError, match=f"'giou,mining=hard': mining is {message}"):
+                find_loss("giou,mining=hard", BOX_LOSSES, training)
+
+    def test_schedule_and_mining_are_read(self):
+        loss = find_loss(
+            "focal, gamma=stages:0:2 ,mining=ohem:0.7:64,alpha=0.5", CLASSIFICATION_LOSSES, training=True
+        )
+        assert loss.schedules == {"gamma": Schedule("stages", (0, 2))}
+        assert loss.mining == Mining("ohem", nms=0.7, keep=64)
+        assert loss.function.keywords == {"alpha": 0.5}
+        assert len({loss, replace(loss, name="other")}) == 2  # hashable

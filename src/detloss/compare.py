@@ -255,8 +255,8 @@ def keep_count(candidates: int) -> int:
 def check(config: CompareConfig) -> None:
     """Finds and tries every loss, so that a wrong one is an error before anything is written."""
     for classification, box in config.pairs:
-        find_loss(classification, CLASSIFICATION_LOSSES)
-        find_loss(box, BOX_LOSSES)
+        find_loss(classification, CLASSIFICATION_LOSSES, training=True)
+        find_loss(box, BOX_LOSSES, training=True)
     pick_device(config.recipe.device)
 
 

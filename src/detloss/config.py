@@ -94,9 +94,10 @@ class TrainConfig:
 
     loss: str = "focal"
     """Classification loss:
-    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal,
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
     or your own module:function.
-    focal,gamma=1.5 sets a hyperparameter."""
+    focal,gamma=1.5 sets a hyperparameter, focal,gamma=linear:0:2 (cosine:0:2, stages:0:1:2) changes it over
+    the steps; bce,mining=hard:3 (random:3, ohem:0.5:128, ohem3:0.5:128) counts some locations only."""
     box_loss: str = "giou"
     """Box loss: iou giou diou ciou eiou, or your own module:function."""
     lr: float = 0.01
@@ -121,9 +122,11 @@ class CompareConfig:
 
     losses: tuple[str, ...] = ("bce", "balanced_bce", "focal", "quality_focal", "focal+ciou")
     """Classification losses, the first is the baseline:
-    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal,
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
     or your own module:function.
-    focal,gamma=1.5 sets a hyperparameter; focal+ciou names one pair, other names go with every box loss."""
+    focal,gamma=1.5 sets a hyperparameter, focal,gamma=linear:0:2 (cosine:0:2, stages:0:1:2) changes it over
+    the steps; bce,mining=hard:3 (random:3, ohem:0.5:128, ohem3:0.5:128) counts some locations only;
+    focal+ciou names one pair, other names go with every box loss."""
     box_losses: tuple[str, ...] = ("giou",)
     """Box losses: iou giou diou ciou eiou, or your own module:function."""
     seeds: int = 3

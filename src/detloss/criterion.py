@@ -6,11 +6,12 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from detloss import losses
 from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
 from detloss.detector import Detector, Grid, Output, encode_distances
+from detloss.mining import Mining
+from detloss.schedule import Schedule
 
 CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "bce": losses.binary_cross_entropy_with_logits,
@@ -29,6 +32,7 @@ CLASSIFICATION_LOSSES: dict[str, Callable[..., Tensor]] = {
     "poly_focal": losses.poly_focal_loss,
     "asymmetric": losses.asymmetric_loss,
     "mal": losses.matchability_aware_loss,
+    "flsd": losses.sample_dependent_focal_loss,
 }
 """balanced_bce: alpha .75 is the best of the focal loss paper's Table 1a."""
 
@@ -47,13 +51,30 @@ class Loss:
 
     Attributes:
         name: that text.
-        function: with the hyperparameters of `name` bound.
+        function: with the hyperparameters of `name` bound, all but the scheduled ones.
         own: whether it is the user's own function, not one of the library's.
+        schedules: of hyperparameters that change during training, by name.
+        mining: which locations count in training; None: all.
     """
 
     name: str
     function: Callable[..., Tensor]
     own: bool
+    schedules: Mapping[str, Schedule] = field(default_factory=dict, hash=False)
+    mining: Mining | None = None
+
+    def at(self, step: int, steps: int, device: torch.device | str = "cpu") -> "Loss":
+        """This loss at a step (from 0) of a training: what is scheduled has the value it has then.
+
+        The value is a 0-dim tensor, with which no pass is compiled again.
+        """
+        if not self.schedules:
+            return self
+        values = {
+            name: torch.full((), schedule.value(step, steps), device=device)
+            for name, schedule in self.schedules.items()
+        }
+        return replace(self, function=partial(self.function, **values), schedules={})
 
     @property
     def softmax(self) -> bool:
@@ -76,7 +97,7 @@ _NOT_SETTINGS = ("reduction", "ignore_index", "quality", "weight", "pos_weight",
 """Arguments that are tensors, or that training itself decides."""
 
 
-def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
+def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]], training: bool = False) -> Loss:
     """The loss that `name` means, tried once on a few numbers so that what cannot work fails here.
 
     A user's own classification loss is called with `(..., C)` logits and dense 0/1 targets; if it has an
@@ -85,12 +106,14 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
 
     Args:
         name: a key of `known`, or a user's `module:function` or `file.py:function`; then, after commas,
-            hyperparameters as `key=number` (or `none`).
+            hyperparameters as `key=number` (or `none`). In training also a schedule, `gamma=linear:0:2` (see
+            `Schedule`), and which locations count, `mining=hard:3` (see `Mining`).
         known: `CLASSIFICATION_LOSSES` or `BOX_LOSSES`.
+        training: whether there are steps and images, without which a schedule or mining has no meaning.
 
     Raises:
-        ValueError: no such loss, module, function or hyperparameter, the nearest name is suggested; or a
-            loss that fails, has no gradient, or answers with another shape.
+        ValueError: no such loss, module, function or hyperparameter, the nearest name is suggested; a loss
+            that fails, has no gradient, or answers with another shape; a schedule or mining out of place.
     """
     base, *settings = name.split(",")
     own = base not in known
@@ -99,11 +122,21 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> Loss:
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     free = [key for key in list(parameters)[2:] if key not in _NOT_SETTINGS]
+    mining = hyper.pop("mining", None)
     for key in hyper:
         if key not in free and not takes_any:
             raise ValueError(f"loss {name!r}: {base} has no setting {key!r}; it has {', '.join(free)}")
-    loss = Loss(name, partial(function, **hyper) if hyper else function, own)
-    _try(loss, boxes=known is BOX_LOSSES)
+    schedules = {key: value for key, value in hyper.items() if isinstance(value, Schedule)}
+    if not training and schedules:
+        raise ValueError(f"loss {name!r}: a schedule is for training; write {min(schedules)}=number here")
+    if mining is not None and not (training and known is CLASSIFICATION_LOSSES):
+        place = "classification losses" if training else "training"
+        raise ValueError(f"loss {name!r}: mining is for {place}; leave it out here")
+    fixed = {key: value for key, value in hyper.items() if key not in schedules}
+    loss = Loss(name, partial(function, **fixed) if fixed else function, own, schedules, mining)
+    stages = max([1, *(len(schedule.values) for schedule in schedules.values())])
+    for step in range(stages):  # every value of a stage, both ends of all else
+        _try(loss.at(step, stages), boxes=known is BOX_LOSSES)
     return loss
 
 
@@ -124,12 +157,20 @@ def _try(loss: Loss, boxes: bool) -> None:
         raise ValueError(f"loss {loss.name!r}: {reason}") from error
 
 
-def _setting(name: str, text: str) -> tuple[str, float | None]:
-    key, equals, value = text.partition("=")
+def _setting(name: str, text: str) -> tuple[str, Any]:
+    """A hyperparameter: a number, None, a `Schedule`; or `mining` and its `Mining`."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    try:
+        if key == "mining":
+            return key, Mining.parse(value)
+        if ":" in value:
+            return key, Schedule.parse(value)
+    except ValueError as error:
+        raise ValueError(f"loss {name!r}: {key}: {error}") from None
     try:
         if not equals:
             raise ValueError
-        return key.strip(), None if value.strip().lower() == "none" else float(value)
+        return key, None if value.lower() == "none" else float(value)
     except ValueError:
         raise ValueError(
             f"loss {name!r}: {text!r} is no hyperparameter; write key=number, as in focal,gamma=1.5"
@@ -174,7 +215,7 @@ class Terms(NamedTuple):
 
     Attributes:
         total: what is minimised: classification + box_weight · box + distribution_weight · distribution.
-        classification: sum over counted locations ÷ normalizer.
+        classification: sum over counted locations (where there is mining, over those it keeps) ÷ normalizer.
         box: sum over positives ÷ normalizer.
         distribution: distribution focal loss, mean of the four sides, sum over positives ÷ normalizer.
         positives: number of positive locations.
@@ -200,12 +241,15 @@ def detection_loss(
     box: Loss,
     box_weight: float = 2.0,
     distribution_weight: float = 0.5,
+    step: int = 0,
+    steps: int = 1,
+    seed: int = 0,
 ) -> Terms:
     """The loss of a batch, in float32.
 
-    Sums are divided by the number of positives (1708.02002, section 4.1). A classification loss with a
-    `quality` argument is given the IoU of each positive's predicted box with its object, without gradient
-    (2006.04388).
+    Sums are divided by the number of positives (1708.02002, section 4.1), those of a mined loss too, whatever
+    it keeps; boxes are not mined. A classification loss with a `quality` argument is given the IoU of each
+    positive's predicted box with its object, without gradient (2006.04388).
 
     Args:
         detector: gives the decoding.
@@ -216,7 +260,11 @@ def detection_loss(
         box: from `find_loss`.
         box_weight: of the box term.
         distribution_weight: of the distribution focal loss term.
+        step, steps: of the training, from 0; they decide what is scheduled.
+        seed: with `step`, it decides which negatives random mining draws.
     """
+    classification = classification.at(step, steps, output.logits.device)
+    box = box.at(step, steps, output.logits.device)
     positives = assignment.positives
     count = positives.sum()
     normalizer = count.clamp(min=1).float()
@@ -233,6 +281,15 @@ def detection_loss(
         quality = torch.ones_like(labels, dtype=torch.float32)
         quality[positives] = paired_box_iou(predicted.detach(), true).clamp(0, 1)
     loss = classify(classification, logits, labels, quality)
+    if classification.mining is not None:
+        boxes = None
+        if classification.mining.by_boxes:
+            boxes = detector.decode(output.regression.detach(), grid.anchors, grid.strides)
+        draw = int(np.random.default_rng((seed, step, 2)).integers(2**63))
+        weight = classification.mining.mask(
+            loss, boxes, positives, labels == IGNORED, torch.Generator().manual_seed(draw)
+        )
+        loss = loss * weight.view(*weight.shape, *[1] * (loss.ndim - 2))
     if classification.softmax:
         from_positives = loss[positives].sum()
     else:

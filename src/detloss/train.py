@@ -152,8 +152,8 @@ class Training:
         self.config, self.data = config, data
         self.recipe = config.recipe
         self.device = pick_device(self.recipe.device)
-        self.classification = find_loss(config.loss, CLASSIFICATION_LOSSES)
-        self.box = find_loss(config.box_loss, BOX_LOSSES)
+        self.classification = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
+        self.box = find_loss(config.box_loss, BOX_LOSSES, training=True)
         torch.manual_seed(config.seed)
         names = data.dataset.names
         detector = Detector(self.recipe.detector, len(names), softmax=self.classification.softmax)
@@ -216,6 +216,9 @@ class Training:
             self.box,
             self.config.box_weight,
             self.recipe.distribution_weight,
+            self.step_count,
+            self.recipe.steps,
+            self.config.seed,
         )
 
     @staticmethod

@@ -44,8 +44,8 @@ def run(arguments: Arguments) -> Path:
 
     config = arguments.settings
     recipe = config.recipe
-    find_loss(config.loss, CLASSIFICATION_LOSSES)
-    find_loss(config.box_loss, BOX_LOSSES)
+    find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
+    find_loss(config.box_loss, BOX_LOSSES, training=True)
     device = pick_device(recipe.device)
     training, validation = open_splits(recipe)
     out = new_folder("train", arguments.out)
