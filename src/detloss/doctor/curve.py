@@ -68,15 +68,16 @@ def _slides(subject: Subject) -> list[tuple[str, Tensor, Tensor, Tensor, Tensor 
     if subject.kind == "box":
         x = torch.linspace(0, 3, POINTS, dtype=torch.float64)
         target = torch.tensor([[20.0, 20, 30, 30]], dtype=torch.float64).expand(POINTS, 4)
-        smaller = torch.tensor([[21.0, 21, 28, 29]], dtype=torch.float64)
+        # no point where sides meet: there the gradient is either side's
+        smaller = torch.tensor([[21.03, 21, 28.03, 29]], dtype=torch.float64)
         slid = smaller + 10 * x[:, None] * torch.tensor([1.0, 0, 1, 0], dtype=torch.float64)
         return [("", x, slid, target, torch.tensor([10.0, 0, 10, 0], dtype=torch.float64))]
     n = subject.bins
     place = torch.linspace(0, n, POINTS, dtype=torch.float64)
     bins = torch.arange(n + 1, dtype=torch.float64)
-    logits = -2 * (bins - place[:, None]).abs()
+    logits = -(bins - place[:, None]).square() / 2
     target = torch.full((POINTS,), 0.4 * n, dtype=torch.float64)
-    return [(f"target {0.4 * n:g}", place, logits, target, 4 * (place[:, None] < bins).double() - 2)]
+    return [(f"target {0.4 * n:g}", place, logits, target, bins - place[:, None])]
 
 
 def _along(gradient: Tensor, direction: Tensor | None) -> Tensor:

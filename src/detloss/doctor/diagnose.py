@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import selectors
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import tyro
+
 from detloss.doctor.findings import Diagnosis, Finding
 from detloss.doctor.known import PEERS
 from detloss.doctor.load import CannotExamine, parse, split_target
@@ -25,6 +28,27 @@ STAGE_SECONDS = 20.0
 STARTING = "starting"
 LEVELS = ("error", "warning", "note")
 MERGED = ("python-loop", "device-hardcoded", "dtype-hardcoded")  # seen in the source and when it runs
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What is examined."""
+
+    target: tyro.conf.Positional[str] = ""
+    """The loss: PATH.py:NAME or module:NAME; a function, a class, or an object that can be called."""
+    kind: Kind = "auto"
+    """Of loss: auto finds out by trial calls."""
+    like: str | None = None
+    """A peer: says where its convention differs from that one's. May be
+    detloss torchvision mmdet ultralytics fvcore optax monai kornia smp keras deim paddle."""
+    time_limit: float = 60.0
+    """Seconds after which it is stopped."""
+
+    def __post_init__(self) -> None:
+        if self.like is not None and self.like not in PEERS:
+            raise ValueError(f"like is {self.like!r}; it may be {', '.join(PEERS)}")
+        if not 0 < self.time_limit < math.inf:
+            raise ValueError(f"time_limit is {self.time_limit}; it must be a positive number of seconds")
 
 
 def diagnose(
@@ -49,10 +73,7 @@ def diagnose(
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind is {kind!r}; it may be {', '.join(get_args(Kind))}")
-    if like is not None and like not in PEERS:
-        raise ValueError(f"like is {like!r}; it may be {', '.join(PEERS)}")
-    if not time_limit > 0:
-        raise ValueError(f"time_limit is {time_limit}; it must be a positive number of seconds")
+    DoctorConfig(target, kind, like, time_limit)
     path, _, name = split_target(target)
     if path is not None:
         try:
@@ -305,7 +326,8 @@ def _memory_allowed() -> int:
 
 
 def _diagnosis(target: str, seen: Seen, printed: str) -> Diagnosis:
-    notes = [f"{name}: {text}" for name, text in seen.subject.get("chosen", {}).items()]
+    chosen = seen.subject.get("chosen", {}).items()
+    notes = [text if name.startswith("mended") else f"{name}: {text}" for name, text in chosen]
     if seen.match and seen.match.get("name") is None:
         off = seen.match["error"]
         notes.append(f"nearest known loss: {seen.match['nearest']}, off by up to {100 * off:.3g} %")

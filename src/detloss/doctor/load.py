@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from detloss.doctor.arguments import BCE, Guess, by_annotation, guesses, parameters, required
 from detloss.doctor.findings import Finding
 from detloss.doctor.scopes import undefined_names
-from detloss.doctor.source import USUAL, Source, add_returns, owners_in_super, read_source
+from detloss.doctor.source import USUAL, Source, mend, owners_in_super, read_source
 
 NO_GPU = ("not compiled with CUDA", "NVIDIA driver", "No CUDA GPUs", "CUDA unknown error")
 
@@ -64,6 +64,7 @@ class Loaded:
         swapped: it takes targets first.
         on_cpu: requests for a GPU are taken as requests for the CPU.
         constants: module globals that the file lacks and the doctor bound, such as eps.
+        mended: what was changed in it so that it could run.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Loaded:
     swapped: bool = False
     on_cpu: bool = False
     constants: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
     built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -125,10 +127,10 @@ def load(target: str) -> Loaded:
         CannotExamine: the file is no Python, or fails when it is imported.
     """
     path, module_name, name = split_target(target)
-    source, constants = None, tuple[str, ...]()
+    source, constants, mended = None, tuple[str, ...](), tuple[str, ...]()
     if path is not None:
         source = parse(path, name)
-        module, constants = _import_file(source)
+        module, constants, mended = _import_file(source)
     else:
         module = _import_module(module_name, target)
     found: Any = module
@@ -145,7 +147,8 @@ def load(target: str) -> Loaded:
         raise ValueError(f"{target} is {type(found).__name__}, not a function or a Module")
     if source is None:
         source = _source_of(found)
-    return Loaded(target, found, source, swapped=_targets_first(found), constants=constants)
+    swapped = _targets_first(found)
+    return Loaded(target, found, source, swapped=swapped, constants=constants, mended=mended)
 
 
 def split_target(target: str) -> tuple[Path | None, str, str]:
@@ -196,7 +199,7 @@ def _import_module(name: str, target: str) -> types.ModuleType:
         raise CannotExamine(crash(error, "importing it", None)) from None
 
 
-def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...]]:
+def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...], tuple[str, ...]]:
     """Runs the file as a module. What it leaves undefined is bound in the usual meaning first."""
     path = source.path.resolve()
     root, package = path.parent, list[str]()
@@ -214,7 +217,7 @@ def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...]]:
     for name in missing:
         if name in USUAL:
             exec(USUAL[name], module.__dict__)
-    add_returns(source)
+    mended = tuple(mend(source))
     linecache.checkcache(str(path))
     try:
         exec(compile(source.tree, str(path), "exec"), module.__dict__)
@@ -222,7 +225,7 @@ def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...]]:
         raise CannotExamine(crash(error, "importing it", source)) from None
     for name, owner in owners_in_super(source).items():
         module.__dict__.setdefault(name, module.__dict__.get(owner))
-    return module, constants
+    return module, constants, mended
 
 
 def _source_of(found: Any) -> Source | None:

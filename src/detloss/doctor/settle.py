@@ -276,8 +276,8 @@ def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]
         chosen["boxes"] = f"{form.fmt}, as its defaults have it"
     if loaded.swapped:
         chosen["order"] = "targets first, as its argument names say"
-    for name in loaded.constants:
-        chosen[name] = "1e-7, since the file does not define it"
+    chosen |= {name: "1e-7, since the file does not define it" for name in loaded.constants}
+    chosen |= {f"mended {i}": text for i, text in enumerate(loaded.mended, 1)}
     subject = make_subject(form, loaded, _reduction(trial, pair), chosen, BINS)
     findings = [changed_criterion(loaded), _probabilities(trial, trials), _columns(trial, trials)]
     findings += [_one_column(trial), _needs_eps(trial)]

@@ -2,7 +2,7 @@
 
 import ast
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,7 +148,9 @@ def _undefined(source: Source, statements: list[ast.stmt]) -> Iterator[Finding]:
             continue
         owner = _owner_in_super(statements, name)
         lines = sorted({node.lineno for node in uses})
-        more = f" (and on {len(lines) - 1} more lines)" if len(lines) > 1 else ""
+        more = (
+            f" (and line {', '.join(map(str, lines[1:4]))}{', ...' * (len(lines) > 4)})" if lines[1:] else ""
+        )
         message, remedy = f"`{name}` is defined nowhere", f"define `{name}`, or correct its name"
         if owner:
             message = f"`{name}` is defined nowhere: the class is called `{owner}`"
@@ -179,15 +181,17 @@ def owners_in_super(source: Source) -> dict[str, str]:
 
 def _partly(source: Source, function: Function) -> Iterator[Finding]:
     for one in partly_bound(function):
-        names = ", ".join(f"`{name}`" for name in one.names)
+        names = ", ".join(f"`{name}`" for name in one.names[:4])
+        names += f" and {len(one.names) - 4} more" if len(one.names) > 4 else ""
         if not one.condition:
             message = f"{names} is used before it has a value"
             level: Level = "error"
             remedy = f"give {names} a value first, or correct the name"
         else:
-            has = "has a value" if len(one.names) == 1 else "have values"
-            message = f"{names} {has} only if {one.condition} (line {one.bound}), but used in any case"
-            level, remedy = "warning", f"bind {names} on the other path too, or raise there"
+            has, is_ = ("has a value", "is") if len(one.names) == 1 else ("have values", "are")
+            where = f"only if {one.condition} (line {one.bound})"
+            message = f"{names} {has} {where}, but {is_} used in any case"
+            level, remedy = "warning", "bind on the other path too, or raise there"
         yield Finding("undefined-name", level, message, source.at(one.used), remedy)
 
 
@@ -260,18 +264,37 @@ def last_assigned(function: Function) -> str:
     return ""
 
 
-def add_returns(source: Source) -> list[str]:
-    """Lets functions that only forgot `return NAME` at their end return it, in the tree; their names."""
+def mend(source: Source) -> list[str]:
+    """Changes the tree where it is plain what was meant, so that the rest can be examined; what was done.
+
+    A function that ends with `name = ...` and returns nothing returns it. `ciou - x`, thrown away, where
+    `iou` has a value and `ciou` has none, becomes `ciou = iou - x`.
+    """
     statements = reached(source)
-    changed = []
+    unknown = undefined_names(source.tree, source.text)
+    done = []
     for function in _functions(statements):
         name = last_assigned(function)
         returns = any(isinstance(node, ast.Return) for node in own_nodes(function.body))
         if name and not returns and _used_for_its_value(source, function, statements):
             end = ast.Return(ast.Name(name, ast.Load()))
             function.body.append(ast.fix_missing_locations(ast.copy_location(end, function.body[-1])))
-            changed.append(f"{function.name} as if it ended with `return {name}`")
-    return changed
+            done.append(f"examined as if `{function.name}` ended with `return {name}`")
+        done += _assign_thrown_away(function, unknown)
+    return done
+
+
+def _assign_thrown_away(function: Function, unknown: Collection[str]) -> Iterator[str]:
+    bound = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    for number, node in enumerate(function.body):
+        match node:
+            case ast.Expr(value=ast.BinOp(left=ast.Name(id=name) as left)) if name in unknown:
+                near = [one for one in bound if name.endswith(one)]
+                if near:
+                    left.id = max(near, key=len)
+                    assigned = ast.Assign([ast.Name(name, ast.Store())], node.value)
+                    function.body[number] = ast.fix_missing_locations(ast.copy_location(assigned, node))
+                    yield f"examined as if line {node.lineno} were `{ast.unparse(assigned)}`"
 
 
 def reaches_end(body: list[ast.stmt]) -> bool:
