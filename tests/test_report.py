@@ -197,6 +197,18 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     assert "focal: no candidate" not in page
 
 
+def test_calibration_table(folder, page):
+    header, *rows = cells(page, "Calibration")
+    assert header[:5] == ["loss", "detections", "recall", "ECE", "by chance"]
+    for loss, row in zip(LOSSES, rows, strict=True):
+        files = sorted((folder / "runs" / f"{loss}+giou").glob("seed-*/metrics.json"))
+        found = [read_json(file)["calibration"] for file in files]
+        assert row[0] == loss
+        for what, cell in (("recall", row[2]), ("ece", row[3]), ("signed_gap", row[5]), ("laece", row[6])):
+            mean = np.mean([one[what] for one in found])
+            assert cell.split()[0] == points(mean, sign=what == "signed_gap"), what
+
+
 def test_losses_are_named_by_what_differs(tmp_path):
     write_comparison(tmp_path, losses=("bce", "focal"), seeds=1)
     rows = read_csv(tmp_path / "results.csv")

@@ -315,17 +315,19 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, f
 
 
 def verdict(loss: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the signed gap of a loss says, in a sentence."""
+    """What the signed gap of a loss says at the ends of its ``threshold_rows``."""
+    at = {threshold: found for (threshold,), found in grouped(rows, ("threshold",)).items()}
+    said = [_gap(threshold, at[threshold]) for threshold in sorted({min(at), max(at)})]
+    return f"{loss}: mean score - share right is {', '.join(said)}"
+
+
+def _gap(threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
     gap, width = over_seeds(rows, "signed_gap")
     if math.isnan(gap):
-        return f"{loss}: no detections, so nothing can be said"
+        return f"not known from a score of {threshold:g} on (no detections)"
     word = "over-confident" if gap > 0 else "under-confident"
     if math.isnan(width):
         word += ", one seed"
     elif abs(gap) <= width:
         word = "within the spread over seeds"
-    side = "above" if gap > 0 else "below"
-    return (
-        f"{loss}: the mean score is {points(abs(gap), width)} points {side} the share of right detections "
-        f"({word})"
-    )
+    return f"{points(gap, width, sign=True)} from a score of {threshold:g} on ({word})"

@@ -144,23 +144,24 @@ def _print(
     by_class: list[dict[str, Any]],
 ) -> None:
     seeds = len({row["seed"] for row in by_loss})
-    say(
-        f"Detections with a score of at least {config.thresholds[0]:g}, right from IoU 0.5 on; points of 100"
-        + (", mean over seeds ± half of the 95 % interval" if seeds > 1 else "")
-    )
+    say(f"Detections with a score of at least {config.thresholds[0]:g}, right from IoU 0.5 on; points of 100")
+    if seeds > 1:
+        say("mean over seeds ± half of the 95 % interval; below means only, the CSV files have every seed")
     errors = ("recall", "ap", "ece", "signed_gap", "dece", "laece")
-    console.print(_table(by_loss, ("loss",), errors))
+    console.print(_table(by_loss, ("loss",), errors, spread=True))
     for (loss,), rows in grouped(by_loss, ("loss",)).items():
-        chance = [over_seeds(rows, name)[0] for name in ("ece_by_chance", "dece_by_chance")]
+        chance = [points(over_seeds(rows, name)[0]) for name in ("ece_by_chance", "dece_by_chance")]
         share = sum(row["dece_detections"] for row in rows) / (sum(row["detections"] for row in rows) or 1)
         say(
-            f"{verdict(loss, rows)}; were every score right, chance would still give ECE "
-            f"{points(chance[0])} and D-ECE {points(chance[1])} (over {100 * share:.0f} % of the detections)"
+            f"{loss}: were every score right, chance alone would give ECE {chance[0]} and D-ECE {chance[1]}; "
+            f"D-ECE is over {100 * share:.0f} % of the detections"
         )
-    say("By class")
+    say("\nBy class")
     console.print(_table(by_class, ("loss", "class"), ("recall", "ap", "ece", "signed_gap", "laece")))
-    say("By threshold; AP is of the detections that are left")
+    say("\nBy threshold; AP is of the detections that are left")
     console.print(_table(by_threshold, ("loss", "threshold"), errors))
+    for (loss,), rows in grouped(by_threshold, ("loss",)).items():
+        say(verdict(loss, rows))
 
 
 HEADS = {
@@ -173,19 +174,31 @@ HEADS = {
 }
 
 
-def _table(rows: Sequence[Mapping[str, Any]], by: Sequence[str], columns: Sequence[str]) -> Table:
-    """A row a group of seeds: its name, mean detections, errors in points, score-IoU correlation."""
+def _table(
+    rows: Sequence[Mapping[str, Any]], by: Sequence[str], columns: Sequence[str], spread: bool = False
+) -> Table:
+    """A row a group of seeds: its name, mean detections, errors in points, score-IoU correlation.
+
+    Whole in 80 columns: the spread over seeds, where it is wanted, is a line of its own.
+    """
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in by:
         table.add_column(name, overflow="fold")
     for name in ("found", *(HEADS[column] for column in columns), "ρ"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, group in grouped(rows, by).items():
-        rho, spread = over_seeds(group, "score_iou_correlation")
         table.add_row(
             *(f"{part:g}" if isinstance(part, float) else str(part) for part in key),
             f"{over_seeds(group, 'detections')[0]:.0f}",
-            *(points(*over_seeds(group, column), sign=column == "signed_gap") for column in columns),
-            "–" if math.isnan(rho) else f"{rho:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}"),
+            *(_cell(group, column, spread) for column in (*columns, "score_iou_correlation")),
         )
     return table
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], column: str, spread: bool) -> str:
+    mean, width = over_seeds(rows, column)
+    if column == "score_iou_correlation":
+        text, half = f"{mean:.2f}".replace("nan", "–").replace("-", "−"), f"{width:.2f}"
+    else:
+        text, half = points(mean, sign=column == "signed_gap"), points(width)
+    return f"{text}\n± {half}" if spread and not math.isnan(width) else text

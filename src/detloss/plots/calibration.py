@@ -34,7 +34,8 @@ def calibration_against_threshold(at: Mapping[str, Sequence[Sequence[Evaluation]
             for evaluations in at[name]:
                 x = np.array([e.calibration.threshold for e in evaluations])
                 y = 100 * np.array([get(e) for e in evaluations])
-                seeds.append((x[~np.isnan(y)], y[~np.isnan(y)]))
+                if not np.isnan(y).all():
+                    seeds.append((x[~np.isnan(y)], y[~np.isnan(y)]))
             band(ax, seeds, name, style, marked=True)
         ax.set_ylim(bottom=0)
         finish(ax, "nothing measured", legend=False)

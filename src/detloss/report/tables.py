@@ -31,6 +31,7 @@ def tables(results: Results) -> dict[str, Table]:
     return {
         "main": _main(results),
         "differences": _differences(results),
+        "calibration": _calibration(results),
         "sizes": _by(results, "√area of the object", _sizes),
         "classes": _by(results, "class", lambda e: e.per_class),
         "sweep": _sweep(results),
@@ -100,6 +101,41 @@ def _differences(results: Results) -> Table:
         [
             "Differences of runs with the same seed, in points of 100; “no difference seen” where the "
             "interval holds zero. A lower ECE is better."
+        ],
+    )
+
+
+def _calibration(results: Results) -> Table:
+    """What the score means: errors over all classes, with how many detections and objects they rest on."""
+    rows = []
+    for name, evaluations in results.seeds(lambda run: run.evaluation).items():
+        found = [e.calibration for e in evaluations]
+        rows.append(
+            [
+                name,
+                _plus_minus(mean_interval([c.detections for c in found])[0], math.nan, ",.0f"),
+                *(
+                    points(*mean_interval([getattr(c, what) for c in found]), sign=what == "signed_gap")
+                    for what in (
+                        "recall",
+                        "ece",
+                        "ece_by_chance",
+                        "signed_gap",
+                        "laece",
+                        "dece",
+                        "dece_by_chance",
+                    )
+                ),
+            ]
+        )
+    return Table(
+        ["loss", "detections", "recall", "ECE", "by chance", "gap", "LaECE", "D-ECE", "by chance"],
+        rows,
+        [
+            f"Detections with a score of at least {results.threshold:g}, in points of 100, mean over seeds ± "
+            "half of the 95 % interval. By chance: the error if every score were right.",
+            "Gap: mean score − share of right detections; above 0 the scores are too proud. LaECE: against "
+            "the IoU reached, class by class. D-ECE: also by place and size of the box.",
         ],
     )
 
