@@ -96,8 +96,10 @@ class TrainConfig:
     """Classification loss:
     bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
     or your own module:function.
-    focal,gamma=1.5 sets a hyperparameter, focal,gamma=linear:0:2 (cosine:0:2, stages:0:1:2) changes it over
-    the steps; bce,mining=hard:3 (random:3, ohem:0.5:128, ohem3:0.5:128) counts some locations only."""
+    focal,gamma=1.5 sets a hyperparameter; linear:0:2,
+    cosine:0:2 or stages:0:1:2 for 1.5 changes it while
+    training. bce,mining=hard:3 (random:3, ohem:0.5:128,
+    ohem3:0.5:128) counts some locations only."""
     box_loss: str = "giou"
     """Box loss: iou giou diou ciou eiou, or your own module:function."""
     lr: float = 0.01
@@ -124,8 +126,10 @@ class CompareConfig:
     """Classification losses, the first is the baseline:
     bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
     or your own module:function.
-    focal,gamma=1.5 sets a hyperparameter, focal,gamma=linear:0:2 (cosine:0:2, stages:0:1:2) changes it over
-    the steps; bce,mining=hard:3 (random:3, ohem:0.5:128, ohem3:0.5:128) counts some locations only;
+    focal,gamma=1.5 sets a hyperparameter; linear:0:2,
+    cosine:0:2 or stages:0:1:2 for 1.5 changes it while
+    training. bce,mining=hard:3 (random:3, ohem:0.5:128,
+    ohem3:0.5:128) counts some locations only.
     focal+ciou names one pair, other names go with every box loss."""
     box_losses: tuple[str, ...] = ("giou",)
     """Box losses: iou giou diou ciou eiou, or your own module:function."""
