@@ -31,6 +31,7 @@ from detloss.imbalance import (
     hardest_shares,
     measure_data,
     measure_model,
+    percent,
     recommend,
 )
 from detloss.runs import new_folder, versions, write_csv, write_json
@@ -191,11 +192,11 @@ def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: b
         table.add_column(name, justify="right" if name else "left")
     first, losses = tables.quadrants[:4], tables.quadrants[::4]
     table.add_row("logits", *(f"{row.count:,}" for row in first))
-    table.add_row("of all", *(_percent(row.count_share) for row in first))
+    table.add_row("of all", *(percent(row.count_share) for row in first))
     for i, loss in enumerate(losses):
         rows = tables.quadrants[4 * i : 4 * i + 4]
-        table.add_row(f"{loss.loss}: loss", *(_percent(row.loss_share) for row in rows))
-        table.add_row(f"{loss.loss}: gradient norm", *(_percent(row.gradient_share) for row in rows))
+        table.add_row(f"{loss.loss}: loss", *(percent(row.loss_share) for row in rows))
+        table.add_row(f"{loss.loss}: gradient norm", *(percent(row.gradient_share) for row in rows))
     console.print(table)
     for claim in tables.claims:
         say(f"{'holds here' if claim.holds else 'does not hold here'}: {claim.text} ({claim.evidence})")
@@ -208,12 +209,8 @@ def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: b
         table.add_column(name, justify="right" if name else "left")
     for curve in tables.curves:
         mine = [one for one in shares if (one.label, one.gamma) == (curve.label, curve.gamma)]
-        table.add_row(f"{curve.label}s", f"{curve.gamma:g}", *(_percent(one.share) for one in mine))
+        table.add_row(f"{curve.label}s", f"{curve.gamma:g}", *(percent(one.share) for one in mine))
     console.print(table)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.1f} %"
 
 
 def tell_recommendations(recommendations: Sequence[Recommendation]) -> None:

@@ -25,7 +25,7 @@ from detloss.imbalance.inspection import (
 from detloss.imbalance.locations import LevelCounts, LocationCounts, count_locations
 from detloss.imbalance.logits import Labelled, labelled_logits, softmax_margins
 from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
-from detloss.imbalance.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims
+from detloss.imbalance.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims, percent
 from detloss.imbalance.recommend import Alternative, Recommendation, count_alternatives, recommend
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "labelled_logits",
     "measure_data",
     "measure_model",
+    "percent",
     "recommend",
     "softmax_margins",
 ]

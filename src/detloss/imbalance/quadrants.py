@@ -94,6 +94,16 @@ def value_and_gradient(loss: Loss, piece: Labelled) -> tuple[Tensor, Tensor]:
     return value.detach(), gradient
 
 
+def percent(share: float) -> str:
+    """A share in words, with two digits that count however small it is."""
+    value = 100 * share
+    if value == 0:
+        return "0 %"
+    if value >= 99.95:
+        return f"{value:.3f} %" if value < 100 else "100 %"
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
+
+
 @dataclass(frozen=True)
 class Claim:
     """What is said of imbalance, and whether it is so here.
@@ -131,10 +141,10 @@ def check_claims(table: Sequence[Quadrant]) -> list[Claim]:
             b.count > c.count + d.count,
             f"{b.count} and {c.count + d.count}",
         ),
-        Claim(f"easy negatives make most of {a.loss}", a.loss_share > 0.5, f"{a.loss_share:.1%} of it"),
+        Claim(f"easy negatives make most of {a.loss}", a.loss_share > 0.5, f"{percent(a.loss_share)} of it"),
         Claim(
             f"easy negatives make most of the gradient of {a.loss}",
             a.gradient_share > 0.5,
-            f"{a.gradient_share:.1%} of it",
+            f"{percent(a.gradient_share)} of it",
         ),
     ]

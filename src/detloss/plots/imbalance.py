@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from detloss.imbalance import QUADRANTS, DataTables, Example, LossCurve, Quadrant
+from detloss.imbalance import QUADRANTS, DataTables, Example, LossCurve, Quadrant, percent
 from detloss.plots.style import INK, PALETTE, WIDTH, drawing, say
 
 BLUE, SKY, RED, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73"
@@ -174,7 +174,7 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
     for i, row in enumerate(table[:4]):
         color, hatch = QUADRANT_STYLES[row.label, row.hardness]
         top.barh(i, max(row.count, 0.5), 0.78, color=color, hatch=hatch, edgecolor="white")
-        text = f"{row.count:,}  ({_percent(row.count_share)})"
+        text = f"{row.count:,}  ({percent(row.count_share)})"
         top.annotate(
             text, (max(row.count, 0.5), i), (4, 0), textcoords="offset points", va="center", fontsize=8
         )
@@ -199,7 +199,7 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
                 )
                 left += share
             for i, (name, share) in enumerate(zip(names, shares)):
-                below.text(0.25 * i, y + 0.47, f"{name[:8]}. {_percent(share)}", fontsize=7.5, va="center")
+                below.text(0.25 * i, y + 0.47, f"{name[:8]}. {percent(share)}", fontsize=7.5, va="center")
     below.set_yticks([y for y, _ in ticks], [text for _, text in ticks], fontsize=8)
     below.set_xlim(0, 1)
     below.set_ylim(2.5 * len(losses) - 0.6, -0.5)
@@ -211,16 +211,6 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=8)
     return figure
-
-
-def _percent(share: float) -> str:
-    """Two digits that count, however small."""
-    value = 100 * share
-    if value == 0:
-        return "0 %"
-    if value >= 99.95:
-        return f"{value:.3f} %" if value < 100 else "100 %"
-    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 
 @drawing
@@ -318,15 +308,15 @@ def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str]) -> N
             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linewidth=0.9, linestyle="--")
         )
         ax.annotate(
-            f"{names[one.classes[k]]} {_percent(negative[k])}", (x, y), (0, 5), textcoords="offset points",
+            f"{names[one.classes[k]]} {percent(negative[k])}", (x, y), (0, 5), textcoords="offset points",
             ha="left" if x < side / 2 else "right", fontsize=7, color="white",
             bbox={"facecolor": INK, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
         )  # fmt: skip
     ax.set(xlim=(0, side), ylim=(side, 0))
     ax.set_title(
-        f"{loss}: positives {_percent(float(positive.sum()))},\n"
-        f"{len(negative)} hardest negatives {_percent(float(negative.sum()))},\n"
-        f"{_short(one.others)} other negatives {_percent(one.rest[loss])}",
+        f"{loss}: positives {percent(float(positive.sum()))},\n"
+        f"{len(negative)} hardest negatives {percent(float(negative.sum()))},\n"
+        f"{_short(one.others)} other negatives {percent(one.rest[loss])}",
         fontsize=8.5,
     )
 

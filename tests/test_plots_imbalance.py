@@ -1,0 +1,136 @@
+"""Figures of the imbalance: the numbers in them are the tables', and odd tables can be drawn."""
+
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+
+from detloss import plots
+from detloss.imbalance import (
+    QUADRANTS,
+    DataTables,
+    Example,
+    LevelCounts,
+    LocationCounts,
+    LossCurve,
+    ObjectCounts,
+    Quadrant,
+    count_sizes,
+    percent,
+)
+from detloss.plots.imbalance import _short
+
+
+def data_tables(sizes: list[float], positives: list[int], classes: int = 3, levels: int = 3) -> DataTables:
+    per_class = {f"class {k}": classes - k for k in range(classes)}
+    objects = ObjectCounts(5, 1, len(sizes), 0, per_class, np.array([1, *[0] * 300, 4]), np.array(sizes))
+    rows = tuple(
+        LevelCounts(4 * 2**k, 64, sum(positives) if k == 0 else 0, 300, 7 * k) for k in range(levels)
+    )
+    locations = LocationCounts(5, classes, rows, np.array(sizes), np.array(positives))
+    return DataTables(objects, locations, count_sizes(locations.sizes, locations.sizes, positives))
+
+
+def widths(ax) -> list[float]:
+    return [patch.get_width() for patch in ax.patches if isinstance(patch, Rectangle)]
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        data_tables([3.0, 20.0, 2000.0], [0, 2, 3], classes=40),
+        data_tables([20.0], [1], classes=1, levels=1),
+        data_tables([], []),
+    ],
+)
+def test_data_tables_can_be_drawn(tables, tmp_path):
+    plots.save(plots.object_counts(tables), tmp_path / "objects", ["png"])
+    plots.save(plots.level_counts(tables), tmp_path / "levels", ["png"])
+
+
+def test_many_classes_are_gathered_and_none_is_lost():
+    figure = plots.object_counts(data_tables([20.0], [1], classes=40))
+    ax = figure.axes[2]
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(names) == 12
+    assert names[-1] == "29 more"
+    assert sum(widths(ax)) == sum(range(1, 41))
+
+
+def test_heights_of_the_size_histogram():
+    ax = plots.object_counts(data_tables([5.0, 5.5, 20.0], [0, 2, 3])).axes[0]
+    heights = [patch.get_height() for patch in ax.patches]
+    assert heights == [
+        1,
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]  # five ranges with a positive, then the one range that loses an object
+    assert "1 with none" in [text.get_text() for text in ax.texts]
+
+
+def test_shares_of_quadrants_are_the_widths_of_bars():
+    shares = (0.9, 0.09, 0.0099, 0.0001)
+    table = [
+        Quadrant(loss, *quadrant, 10**k, share, 1.0, share, 1.0, share)
+        for loss in ("bce", "focal")
+        for k, (quadrant, share) in enumerate(zip(QUADRANTS, shares))
+    ]
+    figure = plots.quadrant_shares(table)
+    assert widths(figure.axes[1]) == pytest.approx(list(shares) * 4)
+    written = [text.get_text() for text in figure.axes[1].texts]
+    assert written[3] == "easy pos. 0.01 %"
+
+
+def test_figure_4_is_drawn_from_low_loss_to_high(tmp_path):
+    curve = LossCurve("negative", 2.0, np.array([0, 0.1, 1]), np.array([0, 0.8, 1]), 10, 3.0)
+    none = LossCurve("positive", 2.0, np.zeros(0), np.zeros(0), 0, 0.0)
+    figure = plots.cumulative_loss([none, curve])
+    positive, negative = figure.axes
+    assert "no positive logits" in [text.get_text() for text in positive.texts]
+    x, y = negative.lines[-1].get_data()
+    np.testing.assert_allclose(x, [1, 0.9, 0])
+    np.testing.assert_allclose(y, [1, 0.2, 0])
+    plots.save(figure, tmp_path / "figure4", ["png"])
+
+
+def test_loss_on_images(tmp_path):
+    none = np.zeros((0, 4), np.float32)
+    square = np.array([[0, 0, 8, 8]], np.float32)
+    image = np.zeros((32, 32, 3), np.uint8)
+    found = Example(
+        "a", image, square, square, {"bce": np.array([0.5])}, square, np.array([1]), np.array([0.5]),
+        {"bce": np.array([0.3])}, {"bce": 0.2}, 99,
+    )  # fmt: skip
+    nothing = Example(
+        "b", image, none, none, {"bce": np.zeros(0)}, none, np.zeros(0, int), np.zeros(0),
+        {"bce": np.zeros(0)}, {"bce": 0.0}, 0,
+    )  # fmt: skip
+    figure = plots.loss_on_images([found, nothing], ["bce"], ["cat", "dog"])
+    assert "dog 30.0 %" in [text.get_text() for text in figure.axes[0].texts]
+    assert "99 other negatives 20.0 %" in figure.axes[0].get_title(loc="left")
+    plots.save(figure, tmp_path / "images", ["png"])
+    plots.save(plots.loss_on_images([], ["bce", "focal"], ["cat"]), tmp_path / "none", ["png"])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.99999, "99.999 %"),
+        (0.5, "50.0 %"),
+        (1e-4, "0.01 %"),
+        (3.21e-7, "3.2e-05 %"),
+    ],
+)
+def test_shares_in_words(share, text):
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999, "999"), (1000, "1k"), (2_345_678, "2.35M"), (1.2e9, "1.2G")]
+)
+def test_counts_in_words(value, text):
+    assert _short(value) == text
