@@ -6,7 +6,19 @@ import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
-from detloss.cli import bench, calibration, compare, curves, doctor, evaluate, inspect, predict, scenes, train
+from detloss.cli import (
+    bench,
+    calibration,
+    compare,
+    curves,
+    doctor,
+    evaluate,
+    inspect,
+    predict,
+    scenes,
+    simulate,
+    train,
+)
 from detloss.cli.arguments import Usage
 from detloss.cli.terminal import Interrupted
 from detloss.parallel import JobFailed
@@ -23,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "calibration": calibration,
     "curves": curves,
+    "simulate": simulate,
     "doctor": doctor,
 }
 

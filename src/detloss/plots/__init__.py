@@ -8,6 +8,7 @@ from detloss.plots.bench import bench_times
 from detloss.plots.calibration import calibration_against_threshold
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.plots.doctor import loss_beside_known
 from detloss.plots.imbalance import (
     cumulative_loss,
     level_counts,
@@ -16,7 +17,7 @@ from detloss.plots.imbalance import (
     quadrant_shares,
 )
 from detloss.plots.losses import loss_curves
-from detloss.plots.doctor import loss_beside_known
+from detloss.plots.simulation import error_curves, error_surface
 from detloss.plots.style import save, styles
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "calibration_against_threshold",
     "cost",
     "cumulative_loss",
+    "error_curves",
+    "error_surface",
     "level_counts",
+    "loss_beside_known",
     "loss_curves",
     "loss_on_images",
-    "loss_beside_known",
     "loss_share",
     "object_counts",
     "precision_recall",

@@ -1,0 +1,127 @@
+"""The simulation of box regression → error over steps, and final error over anchor positions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, drawing, finish, panels
+from detloss.simulate import PER_CENTRE, Regression, overlap_share
+
+_COLORS = {"iou": "#000000", "giou": "#0072B2", "diou": "#D55E00", "ciou": "#009E73", "eiou": "#CC79A7"}
+_MARKERS = {"iou": "X", "giou": "s", "diou": "^", "ciou": "o", "eiou": "D"}
+_REPAIRED = "vP<>*hp"
+
+
+@drawing
+def error_curves(found: Mapping[str, Regression]) -> Figure:
+    """Error of all cases after each update, linear above and logarithmic below; published ones are dashed."""
+    figure = Figure(figsize=(WIDTH, 6.4))
+    top, below = figure.subplots(2, 1, sharex=True)
+    top.set(title="Regression error of all cases", ylabel="error")
+    below.set(title="The same, logarithmic", ylabel="error (log scale)", xlabel="updates")
+    below.set_yscale("log")
+    looks = _looks(found)
+    for i, (name, regression) in enumerate(found.items()):
+        color, marker, line, fill = looks[name]
+        for ax in (top, below):
+            ax.plot(
+                regression.error,
+                color=color,
+                linestyle=line,
+                marker=marker,
+                markerfacecolor=fill,
+                markevery=(3 * (i % 6), 20),
+                linewidth=1.5,
+                label=name,
+            )
+    for rate_falls in (160, 180):
+        for ax in (top, below):
+            ax.axvline(rate_falls, color=FAINT, linestyle=":", linewidth=1, zorder=0)
+    top.set_ylim(bottom=0)
+    top.ticklabel_format(axis="y", scilimits=(6, 6), useMathText=True)
+    below.set_xlim(0, 200)
+    finish(top, "nothing simulated", legend=False)
+    dotted = Line2D([], [], color=FAINT, linestyle=":", linewidth=1, label="rate falls to a tenth")
+    figure.legend(
+        handles=[*top.lines[: len(found)], dotted], loc="outside lower center", ncols=3, handlelength=3.2
+    )
+    return figure
+
+
+@drawing
+def error_surface(found: Mapping[str, Regression]) -> Figure:
+    """Final error at each anchor centre, mean over its 343 cases: one logarithmic scale for all panels.
+
+    Lines: outside the dashed one no box touches its target at the start, inside the dotted one all do.
+    """
+    shown = [regression for name, regression in found.items() if "-" not in name] or list(found.values())
+    figure, axes = panels(len(shown), 2.75, "anchor centre x", "anchor centre y")
+    errors = [regression.errors[-1] / PER_CENTRE for regression in shown]
+    good = np.concatenate([error[np.isfinite(error) & (error > 0)] for error in errors] or [np.ones(1)])
+    if not len(good):
+        good = np.ones(1)
+    low, high = 10 ** np.floor(np.log10(good.min())), 10 ** np.ceil(np.log10(good.max() * 1.0001))
+    norm = LogNorm(low, high)
+    for ax, regression, error in zip(axes, shown, errors):
+        finite = np.isfinite(error)
+        missing = len(error) - np.count_nonzero(finite)
+        ax.set_title(f"{regression.loss}, {missing} not finite" if missing else regression.loss)
+        x, y = regression.centres.T
+        points = ax.scatter(
+            x[finite],
+            y[finite],
+            c=np.clip(error[finite], low, high),
+            s=np.clip(30000 / len(x), 7, 80),
+            norm=norm,
+            cmap="cividis",
+            linewidths=0,
+            rasterized=True,
+        )
+        ax.plot(x[~finite], y[~finite], "x", color="#D55E00", markersize=3)
+        _mark_overlap(ax)
+        ax.set_aspect("equal")
+        ax.set(xlim=(6.9, 13.1), ylim=(6.9, 13.1), xticks=range(7, 14), yticks=range(7, 14))
+        ax.grid(visible=False)
+    if shown:
+        figure.colorbar(points, ax=axes, label="final error, mean of 343 cases (log scale)", shrink=0.6)
+    keys = [
+        Line2D([], [], color=INK, linestyle="--", linewidth=1.2, label="outside: no box meets its target"),
+        Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="inside: every box does"),
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _mark_overlap(ax: Axes) -> None:
+    at = np.linspace(7, 13, 241)
+    x, y = np.meshgrid(at, at)
+    share = overlap_share(np.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
+    for level, line in ((0.5 / PER_CENTRE, "--"), (1 - 0.5 / PER_CENTRE, ":")):
+        for color, width in (("white", 2.4), (INK, 1.2)):
+            ax.contour(x, y, share, [level], colors=color, linestyles=line, linewidths=width)
+
+
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
+    """Colour, marker, line and filling: one colour a loss, its published gradients dashed and hollow."""
+    looks: dict[str, tuple[str, str, str, str]] = {}
+    others = repaired = 0
+    for name in names:
+        base, published, slip = re.fullmatch(r"(.*?)(_published)?(-\w+)?", name).groups()  # type: ignore[union-attr]
+        if base not in _COLORS:
+            looks[name] = (PALETTE[4:][others % 3], "Phd"[others % 3], "-", PALETTE[4:][others % 3])
+            others += 1
+        elif slip:
+            looks[name] = (_COLORS[base], _REPAIRED[repaired % len(_REPAIRED)], ":", "white")
+            repaired += 1
+        elif published:
+            looks[name] = (_COLORS[base], _MARKERS[base], "--", "white")
+        else:
+            looks[name] = (_COLORS[base], _MARKERS[base], "-", _COLORS[base])
+    return looks

@@ -1,0 +1,370 @@
+"""Boxes of many places, sizes and shapes follow a loss's gradient to their targets: the DIoU paper's test.
+
+Protocol (arXiv:1911.08287, section 3.1, and the authors' `test_1715k.m`): seven targets of area 1 at
+(10, 10), width to height 1:4 to 4:1; 5000 anchor centres uniform in the disc of radius 3 round them; at each
+centre anchors of seven areas and those seven shapes. Each of the 1,715,000 pairs takes 200 steps down the
+gradient in (cx, cy, w, h), times 2 - IoU, at rate 0.1, from step 161 on 0.01, from 181 on 0.001. The error of
+a pair is |Δcx| + |Δcy| + |Δw| + |Δh|.
+"""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detloss.boxes import box_convert, similarity
+from detloss.criterion import BOX_LOSSES, find_loss
+from detloss.engine import check_impl
+from detloss.parallel import JobFailed
+from detloss.passes import OPTIONS
+from detloss.simulate.published import PUBLISHED, Published
+
+TARGET = (10.0, 10.0)
+RADIUS = 3.0
+RATIOS = (1 / 4, 1 / 3, 1 / 2, 1.0, 2.0, 3.0, 4.0)
+"""Width to height, of targets and anchors."""
+AREAS = (0.5, 0.67, 0.75, 1.0, 1.33, 1.5, 2.0)
+"""Of anchors; a target has 1."""
+PER_CENTRE = len(RATIOS) * len(AREAS) * len(RATIOS)
+CENTRES = 5000
+CASES = CENTRES * PER_CENTRE
+STEPS = 200
+STUCK = 0.1
+"""A case whose final error is above this has not arrived."""
+BLOCK = 20
+"""Centres that take their 200 steps together: their boxes stay in a core's own cache meanwhile."""
+COMPILE_FROM = 400
+"""Centres from which on compiling takes less time than it saves."""
+
+Gradient = Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+"""Columns cx, cy, w, h of predicted and of true boxes → the loss's gradient by the predicted ones."""
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """Which losses are simulated, and on how many cases."""
+
+    losses: tuple[str, ...] = ("iou", "giou", "diou", "ciou", "eiou")
+    """iou giou diou ciou eiou, iou_published giou_published diou_published ciou_published, or your own
+    module:function or file.py:function."""
+    cases: int = CASES
+    """Rounded to whole anchor centres of 343 cases; errors are scaled to all 1715000."""
+    seed: int = 0
+    """Of the anchor centres."""
+    published: bool = False
+    """Beside each loss also what the paper's script computes for it (iou giou diou ciou)."""
+    repaired: bool = False
+    """And that with one of its slips repaired at a time."""
+
+    def __post_init__(self) -> None:
+        if not self.losses:
+            raise ValueError(f"losses is empty; name at least one of {', '.join(BOX_LOSSES)}")
+        if len(set(self.losses)) < len(self.losses):
+            raise ValueError(f"losses is {' '.join(self.losses)}; each may be there once")
+        _check(self.cases, self.seed)
+
+    @property
+    def names(self) -> list[str]:
+        """All that is simulated: the losses, then their published gradients, then the repaired ones."""
+        kinds = [kind for kind in PUBLISHED if kind in self.losses]
+        published = [f"{kind}_published" for kind in kinds if self.published or self.repaired]
+        repaired = [f"{kind}_published-{slip}" for kind in kinds for slip in PUBLISHED[kind] if self.repaired]
+        return list(dict.fromkeys([*self.losses, *published, *repaired]))
+
+
+def _check(cases: int, seed: int) -> None:
+    if not PER_CENTRE <= cases <= CASES:
+        raise ValueError(
+            f"cases is {cases}; it may be from {PER_CENTRE}, one anchor centre, to {CASES}, the paper's"
+        )
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How the boxes came nearer to their targets under one loss.
+
+    Attributes:
+        loss: its name.
+        centres: `(n, 2)` anchor centres, x and y.
+        errors: `(201, n)`, after each number of updates: the error of a centre, summed over its 343 cases.
+        stuck: cases whose final error is above 0.1 or not finite.
+        not_finite: cases whose final error is NaN or infinite.
+    """
+
+    loss: str
+    centres: np.ndarray
+    errors: np.ndarray
+    stuck: int
+    not_finite: int
+
+    @property
+    def cases(self) -> int:
+        """How many were simulated."""
+        return PER_CENTRE * len(self.centres)
+
+    @property
+    def error(self) -> np.ndarray:
+        """`(201,)`: error after k updates (0 is the start), summed over cases, scaled to all 1,715,000."""
+        return CENTRES * self.errors.mean(axis=1)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """`(201,)`: standard error of `error`, anchor centres being drawn at random; NaN of a single one."""
+        n = self.errors.shape[1]
+        if n == 1:
+            return np.full(len(self.errors), math.nan)
+        return CENTRES * self.errors.std(axis=1, ddof=1) / math.sqrt(n)
+
+    @property
+    def first_not_finite(self) -> int | None:
+        """The step after which an error is first NaN or infinite."""
+        steps = np.flatnonzero(~np.isfinite(self.errors).all(axis=1))
+        return int(steps[0]) if len(steps) else None
+
+
+def anchor_centres(count: int, seed: int = 0) -> np.ndarray:
+    """`(count, 2)` float64: uniform in the disc of radius 3 round (10, 10)."""
+    radius, turn = np.random.default_rng(seed).random((2, count))
+    radius, angle = RADIUS * np.sqrt(radius), 2 * np.pi * turn
+    return np.stack((TARGET[0] + radius * np.cos(angle), TARGET[1] + radius * np.sin(angle)), axis=1)
+
+
+def sizes() -> tuple[np.ndarray, np.ndarray]:
+    """Width and height, `(343, 2)` float64 each, of anchors and of targets in the cases of a centre."""
+    ratios = np.array(RATIOS)
+    shapes = np.stack((np.sqrt(ratios), 1 / np.sqrt(ratios)), axis=1)
+    anchors = np.sqrt(np.array(AREAS))[:, None, None] * shapes
+    each = (len(RATIOS), len(AREAS), len(RATIOS), 2)
+    targets = np.broadcast_to(shapes[:, None, None], each)
+    return np.broadcast_to(anchors, each).reshape(-1, 2), targets.reshape(-1, 2)
+
+
+def overlap_share(centres: np.ndarray) -> np.ndarray:
+    """`(n,)`: part of the 343 cases of each of `(n, 2)` anchor centres whose boxes overlap at the start."""
+    anchors, targets = sizes()
+    apart = np.abs(centres - np.array(TARGET))[:, None]
+    return (apart < (anchors + targets) / 2).all(axis=2).mean(axis=1)
+
+
+def rate(step: int) -> float:
+    """The learning rate of update `step`, counted from 1."""
+    return 0.1 if step <= 160 else 0.01 if step <= 180 else 0.001
+
+
+def find_gradient(loss: str | Callable[..., Tensor]) -> Gradient:
+    """The gradient that a name of `SimulationConfig.losses` or a box loss stands for.
+
+    Raises:
+        ValueError: no such loss; as `find_loss`.
+    """
+    if not isinstance(loss, str):
+        return Own(_name(loss), loss)
+    base, _, rest = loss.partition("_published")
+    if base in PUBLISHED and loss == f"{base}_published":
+        return Published(base, frozenset(PUBLISHED[base]))
+    if base in PUBLISHED and rest[:1] == "-" and rest[1:] in PUBLISHED[base]:
+        return Published(base, frozenset(PUBLISHED[base]) - {rest[1:]})
+    found = find_loss(loss, BOX_LOSSES)
+    if found.own:
+        return Own(loss, found.function)
+    return Exact(loss.split(",")[0], getattr(found.function, "keywords", {}).get("eps", 1e-7))
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The gradient of 1 - similarity, as in the library's box losses, by columns: they make one fast loop."""
+
+    kind: str
+    eps: float
+
+    def __call__(self, predicted: Sequence[Tensor], targets: Sequence[Tensor]) -> Sequence[Tensor]:
+        """As `Gradient`."""
+
+        def loss(*columns: Tensor) -> Tensor:
+            return 1 - similarity(columns, targets, self.kind, "cxcywh", self.eps, self.eps)
+
+        value, pull = torch.func.vjp(loss, *predicted)[:2]
+        return pull(torch.ones_like(value))
+
+
+@dataclass(frozen=True)
+class Own:
+    """The gradient of a user's box loss, which takes float32 `(N, 4)` corners and returns `(N,)`."""
+
+    name: str
+    function: Callable[..., Tensor]
+
+    def __call__(self, predicted: Sequence[Tensor], targets: Sequence[Tensor]) -> Sequence[Tensor]:
+        """As `Gradient`."""
+        shape = predicted[0].shape
+        boxes = torch.stack(tuple(predicted), -1).view(-1, 4).float().requires_grad_()
+        true = torch.stack([column.expand(shape) for column in targets], -1).view(-1, 4).float()
+        takes = inspect.signature(self.function).parameters
+        settings = (("reduction", "none"), ("impl", "eager"))
+        more: dict[str, Any] = {name: value for name, value in settings if name in takes}
+        try:
+            with torch.enable_grad():
+                corners = box_convert(boxes, "cxcywh", "xyxy")
+                value = self.function(corners, box_convert(true, "cxcywh", "xyxy"), **more)
+                if value.shape != (len(boxes),):
+                    raise ValueError(
+                        f"it returned shape {tuple(value.shape)}; it must return one value a box, "
+                        f"({len(boxes)},)"
+                    )
+                (gradient,) = torch.autograd.grad(value.sum(), boxes)
+        except Exception as error:
+            raise JobFailed(f"loss {self.name!r}: {type(error).__name__}: {error}") from error
+        return gradient.to(predicted[0].dtype).view(*shape, 4).unbind(-1)
+
+
+def simulate(
+    losses: Sequence[str | Callable[..., Tensor]],
+    cases: int = CASES,
+    seed: int = 0,
+    *,
+    impl: str = "auto",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Regression]:
+    """The DIoU paper's simulation, in float64.
+
+    Args:
+        losses: names, as in `SimulationConfig.losses`, or functions of `(N, 4)` predicted and true corner
+            boxes that return `(N,)`; functions are given float32 boxes, some thousand at a time.
+        cases: rounded to whole anchor centres, 343 cases each.
+        seed: of the anchor centres; the same ones for every loss.
+        impl: "compile" makes one loop of a step's value, gradient and update; "eager" does not; "auto" does
+            from 400 anchor centres on. A user's function always runs eagerly.
+        progress: called with (done, all), a count of blocks of cases.
+
+    Returns:
+        {name: Regression} in the order of `losses`.
+
+    Raises:
+        ValueError: unknown loss, cases or seed out of range, unknown impl.
+        JobFailed: a user's loss raised or returned something else.
+        RuntimeError: impl is "compile" and there is no way to compile.
+    """
+    check_impl(impl)
+    _check(cases, seed)
+    gradients = {loss if isinstance(loss, str) else _name(loss): find_gradient(loss) for loss in losses}
+    centres = anchor_centres(round(cases / PER_CENTRE), seed)
+    total, done = len(gradients) * math.ceil(len(centres) / BLOCK), 0
+    progress(done, total)
+    found = {}
+    with _one_thread():
+        for name, gradient in gradients.items():
+            step = _stepper(gradient, len(centres), impl)
+            errors = np.empty((STEPS + 1, len(centres)))
+            final = np.empty((len(centres), PER_CENTRE))
+            for first in range(0, len(centres), BLOCK):
+                block = slice(first, first + BLOCK)
+                errors[:, block], final[block] = _descend(step, centres[block])
+                done += 1
+                progress(done, total)
+            not_finite = ~np.isfinite(final)
+            stuck = not_finite | (final > STUCK)
+            found[name] = Regression(name, centres, errors, int(stuck.sum()), int(not_finite.sum()))
+    return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A step takes less time than threads need to find each other, and they would wait for it spinning."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _name(function: Callable[..., Tensor]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _stepper(gradient: Gradient, centres: int, impl: str) -> Callable[..., Any]:
+    eager = partial(_step, gradient)
+    if isinstance(gradient, Own) or impl == "eager" or (impl == "auto" and centres < COMPILE_FROM):
+        return eager
+    try:
+        return _filled(_compiled(gradient))
+    except Exception as error:
+        reason = f"the simulation's step could not be compiled ({type(error).__name__}: {_first_line(error)})"
+        if impl == "compile":
+            raise RuntimeError(f'{reason}; pass impl="eager"') from error
+        warnings.warn(f"{reason}; it runs eagerly, many times slower", stacklevel=3)
+        return eager
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _descend(step: Callable[..., Any], centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors `(201, n)` of n centres after each number of updates, and final ones `(n, 343)` of the cases."""
+    anchors, true = (torch.from_numpy(np.ascontiguousarray(size.T)) for size in sizes())
+    places = torch.from_numpy(centres)
+    full = (len(centres), PER_CENTRE)
+    boxes = [
+        *(places[:, i : i + 1].expand(full).contiguous() for i in range(2)),
+        *(anchors[i].expand(full).contiguous() for i in range(2)),
+    ]
+    targets = [*(torch.full((PER_CENTRE,), at, dtype=torch.float64) for at in TARGET), *true]
+    errors = [_errors(boxes, targets).sum(-1)]
+    rates = {value: torch.tensor(value, dtype=torch.float64) for value in map(rate, range(1, STEPS + 1))}
+    for k in range(1, STEPS + 1):
+        *boxes, error = step(*boxes, *targets, rates[rate(k)])
+        errors.append(error)
+    return torch.stack(errors).numpy(), _errors(boxes, targets).numpy()
+
+
+def _errors(boxes: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    x, y, w, h = ((box - target).abs() for box, target in zip(boxes, targets))
+    return x + y + w + h
+
+
+def _step(gradient: Gradient, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Columns of boxes and of targets and the rate → the moved boxes and the error of each centre."""
+    boxes, targets, rate = tensors[:4], tensors[4:8], tensors[8]
+    stride = rate * (2 - similarity(boxes, targets, "iou", "cxcywh", 0.0, 0.0))
+    moved = [column - stride * along for column, along in zip(boxes, gradient(boxes, targets))]
+    return *moved, _errors(moved, targets).sum(-1)
+
+
+@cache
+def _compiled(gradient: Gradient) -> Callable[..., Any]:
+    """`_step` as one loop over a full block; seconds of work, and so are the imports."""
+    from torch._inductor import standalone_compile
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    shapes = [(BLOCK, PER_CENTRE)] * 4 + [(PER_CENTRE,)] * 4 + [()]
+    examples: list[Any] = [torch.ones(shape, dtype=torch.float64) for shape in shapes]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its own code
+        graph = make_fx(partial(_step, gradient), tracing_mode="fake")(*examples)
+        return standalone_compile(
+            graph, examples, dynamic_shapes="from_example_inputs", options={"config_patches": OPTIONS}
+        )
+
+
+def _filled(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiled step for fewer centres too: the last one is repeated, and left out again."""
+
+    def with_fewer(*tensors: Tensor) -> Sequence[Tensor]:
+        count = len(tensors[0])
+        if count == BLOCK:
+            return step(*tensors)
+        boxes = [torch.cat((column, column[-1:].expand(BLOCK - count, -1))) for column in tensors[:4]]
+        return [result[:count] for result in step(*boxes, *tensors[4:])]
+
+    return with_fewer
