@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.doctor import known
-from detloss.doctor.elements import needs_a_positive, rows, slopes
+from detloss.doctor.elements import Divisor, needs_a_positive, rows, slopes
 from detloss.doctor.fit import EXACT, GRID, Law, poly_law, power_law, shifted_law, tidy
 from detloss.doctor.match import TOLERANCE, Match, deviation
 from detloss.doctor.softmax import softmax
@@ -218,7 +218,7 @@ def _poly(upper: Law, lower: Law) -> list[Candidate]:
     return [Candidate("poly_focal", words, both), Candidate("poly_focal", on_first, first_only)]
 
 
-def _alpha(subject: Subject, first: float, second: float, beside: bool) -> dict[str, Any]:
+def _alpha(subject: Subject, first: float, second: float, beside: Divisor) -> dict[str, Any]:
     """Alpha and where it goes, from the weights of positives and negatives and what another alpha changes."""
     if first == second == 1 and "alpha" not in subject.takes:
         return {"alpha": None, "alpha_on": "off"}
@@ -227,7 +227,7 @@ def _alpha(subject: Subject, first: float, second: float, beside: bool) -> dict[
     if side is None:
         balanced = abs(first + second - 1) < 1e-4
         words["alpha_known"] = False
-        side = "both" if first == second else "positives" if balanced else "positives only"
+        side = "positives" if balanced else "both" if first == second else "positives only"
         if side == "positives only" and second != 1:
             side = "either its own"
     if side == "neither" and first == second == 1:
@@ -235,7 +235,7 @@ def _alpha(subject: Subject, first: float, second: float, beside: bool) -> dict[
     return {"alpha": second if side.startswith("negatives") else first, "alpha_on": side, **words}
 
 
-def _by_another_alpha(subject: Subject, first: float, second: float, beside: bool) -> str | None:
+def _by_another_alpha(subject: Subject, first: float, second: float, beside: Divisor) -> str | None:
     if subject.rebuild is None or "alpha" not in subject.takes:
         return None
     x, t = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -281,7 +281,7 @@ def _by_its_value(subject: Subject, first: float, second: float) -> str | None:
     return f"{side} only" if side in ("positives", "negatives") and abs(other - 1) < 1e-4 else side
 
 
-def _gradient(subject: Subject, reference: Formula, beside: bool) -> str:
+def _gradient(subject: Subject, reference: Formula, beside: Divisor) -> str:
     """Whether the gradient is that of the value, or leaves out the weight on BCE."""
     x = torch.linspace(-3.1, 3.3, 9, dtype=torch.float64).repeat(2)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(9)

@@ -2,13 +2,14 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from detloss.doctor.subject import Subject
 
+Divisor = Literal["", "positives", "targets"]
 SURE = 40.0  # a logit at which a right prediction costs nothing
 
 
@@ -65,7 +66,7 @@ def in_a_line(error: BaseException) -> str:
 
 
 def rows(
-    subject: Subject, predictions: Tensor, targets: Tensor, gradient: bool = False, beside: bool = False
+    subject: Subject, predictions: Tensor, targets: Tensor, gradient: bool = False, beside: Divisor = ""
 ) -> Answer:
     """The value `(M,)` of each row on its own, and the gradient in the shape of the predictions.
 
@@ -74,8 +75,8 @@ def rows(
         predictions: `(M,)` logits for classification, `(M, k)` for the other kinds.
         targets: `(M,)`, for boxes `(M, 4)`.
         gradient: whether to take it.
-        beside: each row in a batch with a sure positive, for a loss that divides by the number of positives
-            and has no value where there is none.
+        beside: what the loss divides by where it has no value without positives, "" where it has one; each
+            row is then put beside a sure positive.
 
     A loss that reduces is called on one row at a time, where its mean and its sum are the row's own value. A
     row that raises ends it, with the error; a gradient that is missing counts as zero.
@@ -92,7 +93,7 @@ def rows(
     for i in range(len(predictions)):
         one, label, times = columns[i : i + 1], labels[i : i + 1], 1.0
         if beside:
-            times = float(1 + (label > 0).sum())
+            times = 1 + float(label if beside == "targets" else (label > 0).sum())
             one, label = torch.cat((sure, one)), torch.cat((torch.ones_like(sure), label))
         answer = attempt(subject.call, one, label, gradient)
         if answer.value is None:
@@ -116,18 +117,28 @@ def _shaped(answer: Answer, predictions: Tensor, gradient: bool) -> Answer:
     return Answer(answer.value.reshape(-1), slope)
 
 
-def needs_a_positive(subject: Subject) -> bool:
-    """Whether a batch without positives has no finite value: the loss divides by their number."""
+def needs_a_positive(subject: Subject) -> Divisor:
+    """What a loss divides by that has no finite value without positives: their number, or their targets' sum.
+
+    "" for all others. The two differ on a soft target, alone and beside a sure positive: e and e/2, or 2e and
+    e/1.5.
+    """
     if subject.kind != "classification" or subject.reduction == "none":
-        return False
-    alone = rows(subject, torch.zeros(1), torch.zeros(1))
-    if alone.value is None or alone.value.isfinite().all():
-        return False
-    near = rows(subject, torch.zeros(1), torch.zeros(1), beside=True)
-    return near.value is not None and bool(near.value.isfinite().all())
+        return ""
+    at = torch.zeros(1)
+    alone, near = rows(subject, at, at), rows(subject, at, at, beside="positives")
+    if alone.value is None or near.value is None or alone.value.isfinite().all():
+        return ""
+    if not near.value.isfinite().all():
+        return ""
+    half = torch.full((1,), 0.5)
+    alone, near = rows(subject, at, half), rows(subject, at, half, beside="positives")
+    if alone.value is None or near.value is None:
+        return "positives"
+    return "targets" if abs(float(alone.value / near.value) - 1.5) < 0.1 else "positives"
 
 
-def slopes(subject: Subject, predictions: Tensor, targets: Tensor, beside: bool = False) -> Tensor | None:
+def slopes(subject: Subject, predictions: Tensor, targets: Tensor, beside: Divisor = "") -> Tensor | None:
     """The gradient of each row as the differences of its own values have it (five points, fourth order).
 
     Predictions as in `rows`, float64. The step suits arithmetic in float32 too; a kink within it shows.

@@ -63,7 +63,7 @@ def poly_law(x: Tensor, value: Tensor, positive: bool) -> Law | None:
     exponent = minimum(lambda exponent: solve(exponent)[0], max(0.0, best - 0.1), best + 0.1)
     misfit, solution = solve(exponent)
     factor = float(solution[0])
-    if not factor > 0:
+    if not factor > 0.02 * abs(float(solution[1])):  # no cross entropy is left in it
         return None
     return Law(factor, exponent, float(solution[1]) / factor, misfit)
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from detloss.doctor.accuracy import accuracy
 from detloss.doctor.classification import classification
-from detloss.doctor.elements import attempt, needs_a_positive, rows
+from detloss.doctor.elements import Divisor, attempt, needs_a_positive, rows
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.known import PEERS
 from detloss.doctor.match import Match
@@ -36,6 +37,7 @@ def identify(subject: Subject, like: str | None = None) -> Match | None:
     if match is None:
         return None
     match.convention.setdefault("reduction", _reduction(subject))
+    match.convention["float32_error"] = accuracy(subject, match)
     return match if like is None else replace(match, findings=tuple(_differences(match, like)))
 
 
@@ -102,7 +104,7 @@ def _whole(subject: Subject, x: Tensor, t: Tensor) -> Tensor | None:
     return None if value is None or not value.isfinite().all() else value.double()
 
 
-def _of_soft_targets(subject: Subject, x: Tensor, t: Tensor, beside: bool) -> str:
+def _of_soft_targets(subject: Subject, x: Tensor, t: Tensor, beside: Divisor) -> str:
     """Whether the divisor counts positives or adds up their soft targets."""
     soft = t * 0.75
     each, whole = rows(subject, x.view(-1), soft.view(-1), beside=beside).value, _whole(subject, x, soft)

@@ -20,6 +20,8 @@ def device_hardcoded(subject: Subject, match: Match | None) -> list[Finding]:
     Not asked of a Module with buffers or parameters, which move with `.to(device)`, and not where the doctor
     itself made a tensor on the CPU as an argument.
     """
+    if getattr(subject.raw, "on_cpu", False):  # known already: it asks for a GPU by name
+        return []
     own = getattr(subject.raw, "object", subject.raw)
     built = (own, *getattr(subject.raw, "built", {}).values())
     modules = [module for module in built if isinstance(module, nn.Module)]

@@ -13,9 +13,9 @@ from detloss.doctor.subject import Subject
 
 def mutates_input(subject: Subject, match: Match | None) -> list[Finding]:
     """It changes its arguments, torch's settings, or its own next answer."""
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
     findings = _of_arguments(subject, match)
     x, t = batch(subject, match)
-    before = torch.get_default_dtype(), torch.is_grad_enabled()
     torch.manual_seed(0)
     first = attempt(subject.call, x, t).value
     torch.manual_seed(0)

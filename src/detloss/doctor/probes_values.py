@@ -1,10 +1,9 @@
 """Probes of values: finite everywhere, smallest where the prediction is right, alpha on the right side."""
 
 import torch
-from torch import Tensor
 
-from detloss.doctor.elements import Answer, needs_a_positive, rows
-from detloss.doctor.extremes import FAR, PAIRS, Onset, numbers, onset, pair_answer, taken_as, ways
+from detloss.doctor.elements import Answer, Divisor, needs_a_positive, rows
+from detloss.doctor.extremes import FAR, PAIRS, Onset, numbers, onset, pair_answer, ways
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.match import Match
 from detloss.doctor.subject import Subject
@@ -175,7 +174,7 @@ def soft_target_minimiser(subject: Subject, match: Match | None) -> list[Finding
     ]
 
 
-def _minimiser(subject: Subject, label: float, beside: bool) -> float | None:
+def _minimiser(subject: Subject, label: float, beside: Divisor) -> float | None:
     """The probability that minimises the loss for a soft label; None where there is none to tell."""
     low, high = -9.0, 9.0
     for _ in range(3):
@@ -219,58 +218,3 @@ def alpha_inverted(subject: Subject, match: Match | None) -> list[Finding]:
             "weigh with alpha t + (1 - alpha)(1 - t); for a gathered pair the order is [1 - alpha, alpha]",
         )
     ]
-
-
-def accuracy(subject: Subject, match: Match | None) -> dict[str, float]:
-    """The largest relative error of value and gradient in float32 against float64, up to logits of ±10.
-
-    Against the known loss in float64 where it equals one, else against itself in float64. Empty where there
-    is nothing to compare. For boxes: the pairs that identification compares.
-    """
-    from detloss.doctor.regression import sample_boxes
-
-    beside = needs_a_positive(subject)
-    if subject.kind == "box":
-        x, t = sample_boxes(24)
-    elif subject.kind == "classification":
-        x = torch.linspace(-10, 10, 41, dtype=torch.float64).repeat(2)
-        t = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(41)
-    else:
-        columns = 4 if subject.kind == "softmax" else subject.bins + 1
-        generator = torch.Generator().manual_seed(0)
-        x = 4 * torch.randn(24, columns, generator=generator, dtype=torch.float64)
-        t = torch.arange(24) % columns
-        if subject.kind == "distribution":
-            t = torch.linspace(0.25, subject.bins - 1.25, 24, dtype=torch.float64)
-    x = x.float().double()
-    if t.is_floating_point():
-        t = t.float().double()
-    narrow = rows(subject, x.float(), t.float() if t.is_floating_point() else t, gradient=True, beside=beside)
-    wide = rows(subject, x, t, gradient=True, beside=beside)
-    value, slope = wide.value, wide.gradient
-    reference = match.reference if match is not None and match.name is not None else None
-    if reference is not None and match is not None and match.error < 1e-9:
-        leaf = x.clone().requires_grad_()
-        value = reference(leaf, t)
-        if match.convention.get("gradient", "").startswith(("full", "alpha of")):
-            (slope,) = torch.autograd.grad(value.sum(), leaf)
-        value = value.detach()
-    errors = {}
-    for name, got, true in (("value", narrow.value, value), ("gradient", narrow.gradient, slope)):
-        if got is not None and true is not None and got.shape == true.shape:
-            errors[name] = _relative(got.double(), true.double())
-    return errors
-
-
-def _relative(got: Tensor, true: Tensor) -> float:
-    return float(((got - true).abs() / (true.abs() + 1e-12 + 1e-6 * true.abs().max())).max())
-
-
-__all__ = [
-    "accuracy",
-    "alpha_inverted",
-    "not_finite_value",
-    "similarity_not_loss",
-    "soft_target_minimiser",
-    "taken_as",
-]
