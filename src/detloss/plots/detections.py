@@ -48,7 +48,7 @@ def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
         below = figure.add_subplot(grid[2 * (i // 2) + 1, i % 2], sharex=top)
         calibrations = [e.calibration for e in evaluations[name]]
         count = np.sum([c.count for c in calibrations], axis=0, dtype=float)
-        top.set(xlim=(0, 1), ylim=(0, 1.02), ylabel=label)
+        top.set(xlim=(0, 1), ylim=(0, 1.05), ylabel=label)
         top.tick_params(labelbottom=False)
         below.set(xlabel="score", ylabel="count")
         if not count.sum():
