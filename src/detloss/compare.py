@@ -20,6 +20,7 @@ from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_d
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Dataset, load, scenes, summary
 from detloss.data.batches import Letterboxed
+from detloss.detector import fit_anchors
 from detloss.evaluate import Evaluation
 from detloss.imbalance import count_locations
 from detloss.parallel import Event, JobFailed, run_jobs
@@ -122,6 +123,11 @@ def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None)
     """The training and the validation split, with the same class names."""
     training = open_split(recipe, recipe.train_split, progress=progress)
     return training, open_split(recipe, recipe.val_split, training.names, progress)
+
+
+def settled(recipe: Recipe, training: Dataset) -> Recipe:
+    """The recipe with what it leaves to the data: the anchors of YOLOv2, by k-means of the training boxes."""
+    return replace(recipe, detector=fit_anchors(recipe.detector, training, recipe.size))
 
 
 def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:

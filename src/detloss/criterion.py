@@ -214,19 +214,24 @@ class Terms(NamedTuple):
     """What one batch costs, each a 0-dim tensor.
 
     Attributes:
-        total: what is minimised: classification + box_weight · box + distribution_weight · distribution.
+        total: what is minimised: classification + box_weight · box + distribution_weight · distribution +
+            objectness.
         classification: sum over counted locations (where there is mining, over those it keeps) ÷ normalizer.
         box: sum over positives ÷ normalizer.
         distribution: distribution focal loss, mean of the four sides, sum over positives ÷ normalizer.
+        objectness: cross entropy of the objectness (yolov2), sum over counted locations ÷ normalizer; its
+            target is the IoU of a positive's predicted box with its object, and 0 elsewhere.
         positives: number of positive locations.
         normalizer: what sums are divided by: positives, at least 1.
-        positive_share: part of the classification loss that comes from the positives' own class.
+        positive_share: part of the classification loss (yolov2: of the objectness loss) that comes from the
+            positives' own class.
     """
 
     total: Tensor
     classification: Tensor
     box: Tensor
     distribution: Tensor
+    objectness: Tensor
     positives: Tensor
     normalizer: Tensor
     positive_share: Tensor
@@ -250,6 +255,8 @@ def detection_loss(
     Sums are divided by the number of positives (1708.02002, section 4.1), those of a mined loss too, whatever
     it keeps; boxes are not mined. A classification loss with a `quality` argument is given the IoU of each
     positive's predicted box with its object, without gradient (2006.04388).
+
+    Of YOLOv2 only positives have a class (1612.08242): imbalanced there, and mined, is the objectness.
 
     Args:
         detector: gives the decoding.
@@ -275,37 +282,52 @@ def detection_loss(
     true = assignment.boxes[positives]
     box_term = _regress(box, predicted, true).sum() / normalizer
 
-    logits, labels = output.logits.float(), assignment.labels
-    quality = None
-    if classification.takes_quality:
-        quality = torch.ones_like(labels, dtype=torch.float32)
+    labels = assignment.labels
+    quality = torch.ones_like(labels, dtype=torch.float32)
+    if classification.takes_quality or output.objectness is not None:
         quality[positives] = paired_box_iou(predicted.detach(), true).clamp(0, 1)
-    loss = classify(classification, logits, labels, quality)
+    given = quality if classification.takes_quality else None
+    if output.objectness is None:
+        loss = imbalanced = classify(classification, output.logits.float(), labels, given)
+    else:
+        given = None if given is None else given[positives][None]
+        loss = classify(
+            classification, output.logits[positives][None].float(), labels[positives][None], given
+        )
+        imbalanced = _objectness_loss(output.objectness.float(), assignment, quality)
     if classification.mining is not None:
         boxes = None
         if classification.mining.by_boxes:
             boxes = detector.decode(output.regression.detach(), grid.anchors, grid.strides)
         draw = int(np.random.default_rng((seed, step, 2)).integers(2**63))
         weight = classification.mining.mask(
-            loss, boxes, positives, labels == IGNORED, torch.Generator().manual_seed(draw)
+            imbalanced, boxes, positives, labels == IGNORED, torch.Generator().manual_seed(draw)
         )
-        loss = loss * weight.view(*weight.shape, *[1] * (loss.ndim - 2))
-    if classification.softmax:
-        from_positives = loss[positives].sum()
-    else:
-        own = labels[positives]
-        from_positives = loss[positives].gather(1, own[:, None]).sum()
-    whole = loss.sum()
-    share = (from_positives / whole.clamp(min=torch.finfo(whole.dtype).tiny)).detach()
+        imbalanced = imbalanced * weight.view(*weight.shape, *[1] * (imbalanced.ndim - 2))
+    from_positives = imbalanced[positives]
+    if imbalanced.ndim == 3:
+        from_positives = from_positives.gather(1, labels[positives][:, None])
+    whole = imbalanced.sum()
+    share = (from_positives.sum() / whole.clamp(min=torch.finfo(whole.dtype).tiny)).detach()
 
-    distribution_term = whole.new_zeros(())
+    none = whole.new_zeros(())
+    class_term, objectness_term = whole / normalizer, none
+    if output.objectness is not None:
+        class_term, objectness_term = loss.sum() / normalizer, whole / normalizer
+    distribution_term = none
     if detector.config.bins:
         sides = encode_distances(true, anchors) / strides[:, None]
         sides_loss = losses.distribution_focal_loss(regression, sides, impl=_impl(sides))
         distribution_term = sides_loss.mean(-1).sum() / normalizer
-    class_term = whole / normalizer
-    total = class_term + box_weight * box_term + distribution_weight * distribution_term
-    return Terms(total, class_term, box_term, distribution_term, count, normalizer, share)
+    total = class_term + box_weight * box_term + distribution_weight * distribution_term + objectness_term
+    return Terms(total, class_term, box_term, distribution_term, objectness_term, count, normalizer, share)
+
+
+def _objectness_loss(logits: Tensor, assignment: Assignment, quality: Tensor) -> Tensor:
+    """Cross entropy `(B, P)` of `(B, P)` logits with the IoU of a positive's box, 0 of the background."""
+    targets = quality * assignment.positives
+    loss = losses.binary_cross_entropy_with_logits(logits, targets, impl=_impl(logits))
+    return loss.masked_fill(assignment.labels == IGNORED, 0)
 
 
 def classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:

@@ -32,6 +32,7 @@ LOG_COLUMNS = (
     "classification_loss",
     "box_loss",
     "distribution_loss",
+    "objectness_loss",
     "positives",
     "normalizer",
     "positive_loss_share",
@@ -225,8 +226,7 @@ class Training:
     def _row(step: int, rate: float, terms: Terms, norm: Tensor) -> dict[str, float]:
         # One transfer for all numbers: each would wait for the GPU on its own.
         values = torch.stack([t.detach().float() for t in (*terms, norm)]).tolist()
-        names = ("loss", "classification_loss", "box_loss", "distribution_loss", "positives", "normalizer")
-        row = dict(zip((*names, "positive_loss_share", "gradient_norm"), values))
+        row = dict(zip(LOG_COLUMNS[2:-1], values))
         row["positives"], row["normalizer"] = int(row["positives"]), int(row["normalizer"])
         return {"step": step, "lr": rate, **row}
 
@@ -243,8 +243,11 @@ class Training:
         }
         _replace(folder / "last.pt", lambda part: torch.save(state, part))
         weights = {name: value.contiguous() for name, value in self.average.model.state_dict().items()}
-        names = {"names": json.dumps(self.data.dataset.names)}
-        _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=names))
+        about = {
+            "names": json.dumps(self.data.dataset.names),
+            "softmax": json.dumps(self.classification.softmax),
+        }
+        _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=about))
 
     def restore(self, folder: Path) -> None:
         """Continues from `last.pt`, exactly as if never interrupted."""
@@ -381,11 +384,9 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
             raise ValueError(f"{folder} is no run folder of `detloss train`: it has no {name}")
     config = load_config(TrainConfig, folder)
     with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
-        names = tuple(json.loads(file.metadata()["names"]))
+        about = {key: json.loads(value) for key, value in file.metadata().items()}
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    # Seen from the weights: the file of a user's own loss may be gone by now.
-    detector = Detector(config.recipe.detector, len(names))
-    if weights["class_head.bias"].shape != detector.state_dict()["class_head.bias"].shape:
-        detector = Detector(config.recipe.detector, len(names), softmax=True)
+    # Not from the loss, whose file may be gone by now where it is a user's own.
+    detector = Detector(config.recipe.detector, len(about["names"]), about["softmax"])
     detector.load_state_dict(weights)
-    return detector.to(device).eval(), config, names
+    return detector.to(device).eval(), config, tuple(about["names"])

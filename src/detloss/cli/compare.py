@@ -16,7 +16,7 @@ from rich.table import Table
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare, settled
 from detloss.config import CompareConfig
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, write_json
@@ -61,6 +61,7 @@ def run(arguments: Arguments) -> Path:
     config = arguments.settings
     check(config)
     training, validation = open_splits(config.recipe)
+    config = replace(config, recipe=settled(config.recipe, training))
     if len(config.candidates) > 1:
         hold_out(training, config.held_out)
     out = new_folder("compare", arguments.out)

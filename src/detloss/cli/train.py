@@ -10,6 +10,7 @@ import tyro
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import interruptible, progress_bar, say
+from detloss.compare import settled
 from detloss.config import TrainConfig
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data.batches import Letterboxed
@@ -48,6 +49,8 @@ def run(arguments: Arguments) -> Path:
     find_loss(config.box_loss, BOX_LOSSES, training=True)
     device = pick_device(recipe.device)
     training, validation = open_splits(recipe)
+    recipe = settled(recipe, training)
+    config = replace(config, recipe=recipe)
     out = new_folder("train", arguments.out)
     write_json(out / "versions.json", versions(str(device)))
     with interruptible(out), progress_bar() as bar:
