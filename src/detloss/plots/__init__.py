@@ -9,6 +9,7 @@ from detloss.plots.calibration import calibration_against_threshold
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
 from detloss.plots.doctor import loss_beside_known
+from detloss.plots.experiments import Against, Difference, against, metrics_by_loss, paired_differences
 from detloss.plots.imbalance import (
     cumulative_loss,
     level_counts,
@@ -21,6 +22,9 @@ from detloss.plots.simulation import error_curves, error_surface
 from detloss.plots.style import save, styles
 
 __all__ = [
+    "Against",
+    "Difference",
+    "against",
     "ap_over_steps",
     "ap_per_seed",
     "bench_times",
@@ -34,7 +38,9 @@ __all__ = [
     "loss_curves",
     "loss_on_images",
     "loss_share",
+    "metrics_by_loss",
     "object_counts",
+    "paired_differences",
     "precision_recall",
     "quadrant_shares",
     "reliability",

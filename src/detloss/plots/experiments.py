@@ -1,0 +1,178 @@
+"""What experiments found: paired differences, a metric against a knob, several metrics side by side."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from detloss.plots.style import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
+from detloss.statistics import BETTER, WORSE, mean_interval
+
+_VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v")}
+_UNDECIDED = ("#5a5a5a", "o")
+
+
+class Difference(NamedTuple):
+    """A paired difference over seeds, in the units to be drawn.
+
+    Attributes:
+        label: what is compared.
+        values: one a seed.
+        mean, half_width: with Student's 95 % interval; nan where there is none.
+        low, high: the bootstrap's; nan where there is none.
+        verdict: of `detloss.statistics`.
+        unit: differences of one unit share an axis.
+    """
+
+    label: str
+    values: Sequence[float]
+    mean: float
+    half_width: float
+    low: float
+    high: float
+    verdict: str
+    unit: str = "AP points"
+
+
+class Against(NamedTuple):
+    """A metric against a knob, for one panel.
+
+    Attributes:
+        title, x, y: words.
+        series: name → knob → one value a seed. A knob that is text stands in the order of its first mention.
+        log: whether the knob's axis is logarithmic.
+        zero: whether a line marks the value 0 rather than the axis beginning there.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, Mapping[float | str, Sequence[float]]]
+    log: bool = False
+    zero: bool = False
+
+
+@drawing
+def paired_differences(differences: Sequence[Difference]) -> Figure:
+    """Seeds as dots, mean with Student's 95 % interval as a line, the bootstrap's as a bar; a row each."""
+    units = list(dict.fromkeys(one.unit for one in differences)) or ["AP points"]
+    groups = [[one for one in differences if one.unit == unit] for unit in units]
+    labels = [[textwrap.fill(one.label, 34) for one in group] for group in groups]
+    heights = [0.5 + sum(0.26 + 0.16 * text.count("\n") for text in group) for group in labels]
+    figure = Figure(figsize=(WIDTH, 0.9 + sum(heights)))
+    axes = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes[0].set_title("Paired differences over seeds")
+    for ax, unit, group, texts in zip(axes, units, groups, labels):
+        for row, one in enumerate(group):
+            _difference(ax, row, one)
+        ax.axvline(0, color=INK, linewidth=1, zorder=1)
+        ax.set_yticks(range(len(group)), texts, fontsize=9)
+        ax.set_ylim(max(1, len(group)) - 0.4, -0.6)
+        ax.set_xlabel(unit)
+        ax.grid(axis="y", visible=False)
+        finish(ax, "no results", legend=False)
+    keys: list[Any] = [Line2D([], [], color=c, marker=m, label=word) for word, (c, m) in _VERDICTS.items()]
+    color, marker = _UNDECIDED
+    keys += [
+        Line2D([], [], color=color, marker=marker, label="no verdict"),
+        Line2D([], [], color=FAINT, marker="o", markersize=4, linestyle="none", label="a seed"),
+        Patch(color=FAINT, alpha=0.4, label="bootstrap 95 %"),
+        Line2D([], [], color=INK, marker="|", markersize=8, label="Student's t 95 %"),
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _difference(ax: Axes, row: int, one: Difference) -> None:
+    color, marker = _VERDICTS.get(one.verdict, _UNDECIDED)
+    if not math.isnan(one.low):
+        ax.barh(row, one.high - one.low, 0.5, left=one.low, color=color, alpha=0.22, linewidth=0, zorder=1.5)
+    width = None if math.isnan(one.half_width) else one.half_width
+    ax.errorbar(one.mean, row, xerr=width, color=color, marker=marker, markersize=7, capsize=4, zorder=3)
+    count = len(one.values)
+    spread = 0.2 * np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
+    ax.plot(one.values, row + spread, "o", color=FAINT, markersize=4, markeredgecolor="white", zorder=2.5)
+
+
+@drawing
+def against(shown: Sequence[Against]) -> Figure:
+    """One panel below the other: means over seeds with Student's 95 % interval, seeds as dots."""
+    figure = Figure(figsize=(WIDTH, 0.4 + 2.9 * max(1, len(shown))))
+    axes = figure.subplots(max(1, len(shown)), 1, squeeze=False)[:, 0]
+    for ax, panel in zip(axes, shown):
+        ax.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        knobs = list(dict.fromkeys(knob for points in panel.series.values() for knob in points))
+        named = any(isinstance(knob, str) for knob in knobs)
+        if panel.log:
+            ax.set_xscale("log")
+        if panel.zero:
+            ax.axhline(0, color=INK, linewidth=1, zorder=1)
+        for i, (name, style) in enumerate(styles(panel.series).items()):
+            points = panel.series[name]
+            shift = (i - (len(panel.series) - 1) / 2) * min(0.12, 0.6 / max(1, len(panel.series)))
+            x = np.array([knobs.index(knob) + shift if named else knob for knob in points], dtype=float)
+            order = np.argsort(x)
+            found = [mean_interval(values) for values in points.values()]
+            mean, width = np.array(found).reshape(-1, 2).T
+            for at, values in zip(x, points.values()):
+                ax.plot(np.full(len(values), at), values, ".", color=style.color, alpha=0.35, markersize=4)
+            ax.errorbar(
+                x[order],
+                mean[order],
+                yerr=np.nan_to_num(width[order]),
+                color=style.color,
+                marker=style.marker,
+                linestyle="none" if named else style.line,
+                capsize=3,
+                label=name,
+            )
+        if named:
+            ax.set_xticks(range(len(knobs)), [str(knob) for knob in knobs])
+            ax.grid(axis="x", visible=False)
+        elif panel.log and knobs:
+            ax.set_xticks(knobs, [f"{knob:g}" for knob in knobs])
+            ax.minorticks_off()
+        if not panel.zero:
+            ax.set_ylim(bottom=0)
+        finish(ax, "no results", legend=False)
+        if len(panel.series) > 1 and ax.get_legend_handles_labels()[0]:
+            ax.legend(ncols=2 if len(panel.series) > 3 else 1)
+    return figure
+
+
+@drawing
+def metrics_by_loss(shown: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Several metrics, two in a row, a line a loss: seeds as dots, mean with Student's 95 % interval.
+
+    Args:
+        shown: metric with its unit → loss → one value a seed.
+    """
+    names = list(dict.fromkeys(name for losses in shown.values() for name in losses))
+    figure, axes = panels(len(shown), 0.7 + 0.24 * len(names), "", "")
+    looks = styles(names)
+    for i, (ax, (title, losses)) in enumerate(zip(axes, shown.items())):
+        ax.set_title(title)
+        for row, name in enumerate(names):
+            values = list(losses.get(name, ()))
+            if not values:
+                continue
+            mean, width = mean_interval(values)
+            style = looks.get(name, LOSS_STYLES["bce"])
+            ax.plot(values, np.full(len(values), row), ".", color=style.color, alpha=0.4, markersize=4)
+            xerr = None if math.isnan(width) else width
+            ax.errorbar(mean, row, xerr=xerr, color=style.color, marker=style.marker, capsize=3)
+        if ax.dataLim.x0 < 0 < ax.dataLim.x1:
+            ax.axvline(0, color=INK, linewidth=1, zorder=1)
+        ax.set_yticks(range(len(names)), names if i % 2 == 0 else [""] * len(names), fontsize=9)
+        ax.set_ylim(max(1, len(names)) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        finish(ax, "no results", legend=False)
+    return figure
