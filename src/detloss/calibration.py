@@ -53,9 +53,10 @@ def _short_training() -> CompareConfig:
 class CalibrationConfig:
     """Whose calibration is measured, and where."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Run folders of `detloss train` or `evaluate`, folders of `detloss compare` (all their runs), or COCO
-    results files (.json; --data and --val-split say of what). Without any, --losses are trained first."""
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    """Folders of `detloss train`, `evaluate` or `compare` (all its runs),
+    or COCO results (.json; --data and --val-split say of what).
+    Without any, --losses are trained first."""
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
     """Lowest scores that count, increasing; the first is that of the tables by loss and class and of the
     reliability diagrams."""
