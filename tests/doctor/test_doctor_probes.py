@@ -1,5 +1,6 @@
 """Probes of values, gradients and arguments: a faulty loss for each, and a sound one beside it."""
 
+import re
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from detloss.doctor import probes_state as state
 from detloss.doctor import probes_values as values
 from detloss.doctor.findings import CODES
 from detloss.doctor.identify import identify
+from detloss.doctor.known import ON_SOFT_TARGETS
 from detloss.doctor.probes import PROBES
 
 LOGIT_LOSSES = [
@@ -178,6 +180,17 @@ def test_soft_targets():
     (finding,) = values.soft_target_minimiser(subject(partial(detloss.sigmoid_focal_loss, alpha=None)), None)
     assert "t = 0.3: smallest at p = 0.122" in finding.evidence  # a number of the field
     assert values.soft_target_minimiser(subject(detloss.quality_focal_loss), None) == []
+    field = {"each term its own weight": 0.421, "p_t = σ(x (2t-1))": 0.0, "p_t = exp(-BCE)": 0.3}
+    for name, p in field.items():
+        own = subject(partial(ON_SOFT_TARGETS[name], gamma=2.0))
+        assert identify(own).convention["soft_targets"] == name
+        found = values.soft_target_minimiser(own, None)
+        assert len(found) == (p != 0.3)
+        for finding in found:
+            assert float(re.search(r"p = ([\d.]+)", finding.evidence)[1]) == pytest.approx(p, abs=1e-3)
+    for name in ("targets cut to 0", "targets rounded", "1 - p_t from t > 0"):
+        own = subject(partial(ON_SOFT_TARGETS[name], gamma=2.0))
+        assert codes(own, only=values.soft_target_minimiser) == {"soft-target-minimiser"}
 
     def cut(x, t):
         return bce(x, t.long().to(x.dtype))

@@ -112,6 +112,8 @@ def test_broadcast_of_boxes():
     (finding,) = shapes.silent_broadcast(subject(centres, "box"), None)
     assert "targets (1, 4)" in finding.evidence
     assert shapes.silent_broadcast(subject(detloss.box_iou_loss, "box"), None) == []
+    # every box with every other is no broadcasting
+    assert shapes.silent_broadcast(subject(detloss.box_iou, "box", "other"), None) == []
 
     def columns(a, b):
         assert a.shape == b.shape

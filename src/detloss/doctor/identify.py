@@ -81,7 +81,9 @@ def _reduction(subject: Subject) -> str:
     if whole.numel() != 1:
         return "other"
     divisor = float(each.sum() / whole.reshape(()))
-    if columns == 1:
+    if subject.kind != "classification":
+        names = {"sum": 1.0, "mean over rows": float(batch)}
+    elif columns == 1:
         names = {"sum": 1.0, "mean over all elements": float(batch)}
     else:
         names = {

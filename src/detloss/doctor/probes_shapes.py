@@ -231,7 +231,8 @@ def silent_broadcast(subject: Subject, match: Match | None) -> list[Finding]:
 
 def _misfits(subject: Subject, match: Match | None) -> Iterator[tuple[Tensor, Tensor]]:
     x, t = batch(subject, match, 6)
-    if _bad(attempt(subject.raw, x, t)):
+    usual = attempt(subject.raw, x, t)
+    if _bad(usual):
         # `raw` takes another form than this batch: only what is flat can be tried
         if subject.kind == "classification" and not subject.columns:
             flat = x.view(-1), t.view(-1)
@@ -246,7 +247,7 @@ def _misfits(subject: Subject, match: Match | None) -> Iterator[tuple[Tensor, Te
             square = x[:5, :5]
             yield square, t[0]
         yield x, t.view(-1)[:1]
-    elif subject.kind == "box":
+    elif subject.kind == "box" and usual.value is not None and usual.value.numel() == len(x):
         yield x, t[:1]
         yield x[:1], t
 

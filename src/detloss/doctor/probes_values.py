@@ -43,7 +43,7 @@ def not_finite_value(subject: Subject, match: Match | None) -> list[Finding]:
             return [
                 Finding(
                     "not-finite-value",
-                    "warning",
+                    "note",
                     f"the loss is {_what(answer)} at {way.name.format(FAR)}",
                     f"finite up to 1e4 (float32); {_what(answer)} at {FAR:g}",
                     "no training should come here; where it may, use logsigmoid or softplus on the logits",
@@ -177,10 +177,12 @@ def soft_target_minimiser(subject: Subject, match: Match | None) -> list[Finding
 def _minimiser(subject: Subject, label: float, beside: Divisor) -> float | None:
     """The probability that minimises the loss for a soft label; None where there is none to tell."""
     low, high = -9.0, 9.0
-    for _ in range(3):
+    for finer in range(3):
         x = torch.linspace(low, high, 41, dtype=torch.float64)
         value = rows(subject, x, torch.full_like(x, label), beside=beside).value
-        if value is None or not value.isfinite().all() or float(value.max() - value.min()) < 1e-9:
+        if value is None or not value.isfinite().all():
+            return None
+        if not finer and float(value.max() - value.min()) < 1e-9:
             return None
         at = int(value.argmin())
         low, high = float(x[max(at - 1, 0)]), float(x[min(at + 1, 40)])
