@@ -147,11 +147,11 @@ class TestOhem:
         loss = torch.arange(12.0, 0, -1)[None]
         assert ohem_mask(loss, boxes).tolist() == [[1, 0] * 6]
 
-    @pytest.mark.parametrize("block", [7, 256])
+    @pytest.mark.parametrize("first", [5, 2048])
     @pytest.mark.parametrize("ratio", [None, 3.0, 1.0])
     @pytest.mark.parametrize(("nms", "keep"), [(0.5, 128), (0.3, 8), (0.0, 4), (0.7, 16)])
-    def test_equals_a_plain_loop(self, monkeypatch, block: int, ratio: float | None, nms: float, keep: int):
-        monkeypatch.setattr(mining, "BLOCK", block)
+    def test_equals_a_plain_loop(self, monkeypatch, ratio: float | None, nms: float, keep: int, first: int):
+        monkeypatch.setattr(mining, "FIRST", first)
         for seed in range(4):
             loss, boxes, positives, ignored = batch(seed, locations=60, spread=60.0)
             positives[0] = False
@@ -167,12 +167,12 @@ class TestOhem:
         )
 
     def test_it_stops_when_enough_have_survived(self, monkeypatch):
-        looked = []
-        real = mining.box_iou
-        monkeypatch.setattr(mining, "box_iou", lambda a, b: looked.append(a.shape[1]) or real(a, b))
+        turns = []
+        real = mining.similarity
+        monkeypatch.setattr(mining, "similarity", lambda *a: turns.append(a[1][0].shape) or real(*a))
         loss, boxes, _, _ = batch(0, images=2, locations=5000, classes=1, spread=1000.0)
         assert (ohem_mask(loss, boxes, keep=64).sum(1) == 64).all()
-        assert sum(looked) == 2 * mining.BLOCK  # one block, against what survived before it and itself
+        assert turns == [(2, mining.FIRST)] * 64
 
 
 MINERS = {

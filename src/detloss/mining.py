@@ -20,7 +20,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from detloss.boxes import box_iou
+from detloss.boxes import similarity, widened
 
 Kind = Literal["hard", "random", "ohem", "ohem3"]
 
@@ -116,9 +116,9 @@ def ohem_mask(
     (the focal loss paper's "OHEM 1:3") the suppressed list is divided: the hardest positives, at most
     keep / (1 + ratio) of them, and for each of those the `ratio` hardest negatives.
 
-    The greedy suppression goes through the batch in blocks of sorted locations and ends where enough have
-    survived, so its cost follows from `keep` more than from the number of locations. It waits for the GPU
-    once or more a block.
+    The greedy suppression takes a turn for each survivor, all images at once, and ends where enough have
+    survived. With `ratio` that is where the last positive is decided, which may be far down the list: its
+    cost then follows from the number of locations, not from `keep`. It waits for the GPU every 16 turns.
 
     Args:
         loss: `(B, P)` or `(B, P, C)`, any floating dtype.
@@ -153,7 +153,7 @@ def ohem_mask(
         counted = positives | negatives
         limit = torch.full_like(each[:, :1], keep)
         alive = _survivors(
-            each, boxes, counted, nms, lambda alive, seen: (alive.sum(1, keepdim=True) >= limit).all()
+            each, boxes, counted, nms, lambda alive, undecided: (alive.sum(1, keepdim=True) >= limit).all()
         )
         return _highest(each, alive, limit).float()
     if positives is None:
@@ -162,9 +162,9 @@ def ohem_mask(
     positives, negatives = _split(positives, ignored, each.shape)
     most = max(1, int(keep / (1 + ratio)))
 
-    def enough(alive: Tensor, seen: Tensor) -> Tensor:
+    def enough(alive: Tensor, undecided: Tensor) -> Tensor:
         found = (alive & positives).sum(1, keepdim=True).clamp(max=most)
-        complete = (found == most) | ~(positives & ~seen).any(1, keepdim=True)
+        complete = (found == most) | ~(positives & undecided).any(1, keepdim=True)
         return (complete & ((alive & negatives).sum(1, keepdim=True) >= _wanted(found, ratio, minimum))).all()
 
     alive = _survivors(each, boxes, positives | negatives, nms, enough)
@@ -237,8 +237,8 @@ class Mining:
         return ohem_mask(loss, boxes, positives, ignored=ignored, nms=self.nms, keep=self.keep, ratio=ratio)
 
 
-BLOCK = 256
-"""Locations that the suppression looks at together: their overlaps are one matrix an image."""
+FIRST = 2048
+"""Locations that the suppression begins with, the hardest; four times as many where they do not do."""
 
 
 def _survivors(
@@ -250,31 +250,51 @@ def _survivors(
 ) -> Tensor:
     """`(B, P)` bool: what greedy suppression leaves of the counted locations, hardest first.
 
-    It ends early where `enough(survivors, seen)`, both `(B, P)`, says so.
+    One survivor of every image a turn. It ends early where `enough(survivors, undecided)`, both `(B, P)`,
+    says so.
     """
     if nms == 1:
         return counted  # rounding must not find an overlap above it
-    order = each.masked_fill(~counted, -math.inf).argsort(dim=1, descending=True, stable=True)
-    alive, seen = torch.zeros_like(counted), torch.zeros_like(counted)
-    kept = boxes[:, :0].detach()
-    for index in order.split(BLOCK, dim=1):
-        block = boxes.detach().gather(1, index[..., None].expand(-1, -1, 4))
-        free = counted.gather(1, index) & ~(box_iou(block, kept) > nms).any(-1)
-        clash = (box_iou(block, block) > nms).tril(-1)
-        # Greedy: a location survives if no survivor before it overlaps it. Each pass settles one more at
-        # least, and all passes together only as many as the longest chain of overlaps.
-        now, before = free, None
-        while before is None or not torch.equal(now, before):
-            now, before = free & ~(clash & now[:, None]).any(-1), now
-        alive.scatter_(1, index, now)
-        seen.scatter_(1, index, True)
-        if enough(alive, seen):
-            break
-        # The survivors' boxes, padded by boxes without area: those overlap nothing.
-        places = now.int().topk(int(now.sum(1).max()), dim=1).indices
-        found = (block * now[..., None]).gather(1, places[..., None].expand(-1, -1, 4))
-        kept = torch.cat([kept, found], dim=1)
-    return alive
+    score = each.masked_fill(~counted, -math.inf)
+    size = FIRST
+    while True:
+        top = score.topk(min(size, score.shape[1]), dim=1).indices
+        survivors = torch.zeros_like(counted)
+        done = _suppress(score, boxes.detach(), counted, top, survivors, nms, enough)
+        if done or size >= score.shape[1]:
+            return survivors
+        size *= 4
+
+
+def _suppress(
+    score: Tensor,
+    boxes: Tensor,
+    counted: Tensor,
+    top: Tensor,
+    survivors: Tensor,
+    nms: float,
+    enough: Callable[[Tensor, Tensor], Tensor],
+) -> bool:
+    """Marks the survivors among the locations `top` `(B, K)`; whether they were enough."""
+    score, undecided = score.gather(1, top), counted.gather(1, top)
+    columns = [column.gather(1, top) for column in widened(boxes).unbind(-1)]
+    tiny = torch.finfo(columns[0].dtype).tiny
+    for turn in range(top.shape[1] + 16):
+        # Asked now and then only: the answer has to come from the GPU.
+        if turn % 16 == 0:
+            if enough(survivors, counted.scatter(1, top, undecided)):
+                return True
+            if not undecided.any():
+                break
+        hardest = score.argmax(1, keepdim=True)
+        found = undecided.gather(1, hardest)
+        place = top.gather(1, hardest)
+        survivors.scatter_(1, place, survivors.gather(1, place) | found)
+        overlap = similarity([x.gather(1, hardest) for x in columns], columns, "iou", "xyxy", tiny, tiny)
+        gone = ((overlap > nms) & found).scatter_(1, hardest, True)
+        undecided &= ~gone
+        score.masked_fill_(gone, -math.inf)
+    return False
 
 
 def _highest(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
