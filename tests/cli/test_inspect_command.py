@@ -135,6 +135,17 @@ def test_a_softmax_checkpoint(here):
     assert found["model_logits"] == 4 * found["locations"]  # four images without ignored locations
 
 
+def test_yolov2_is_looked_at_by_its_objectness(here):
+    arguments = [*TINY, "--detector.kind", "yolov2", "--detector.strides", 8, "--examples", 1]
+    done = detloss("inspect", *arguments, "--out", "out")
+    assert done.status == 0, done.err
+    found = counts(here / "out")
+    assert (found["classes"], found["locations"]) == (1, 16 * 5)
+    again = detloss("inspect", "--checkpoint", "out/trained", "--examples", 0, "--out", "again")
+    assert again.status == 0, again.err
+    assert counts(here / "again") == found
+
+
 def test_anchors(here):
     arguments = [*TINY, "--detector.kind", "retinanet", "--losses", "bce", "quality_focal", "--examples", 1]
     done = detloss("inspect", *arguments, "--out", "out")

@@ -18,7 +18,7 @@ from detloss.compare import open_split
 from detloss.config import TrainConfig, load_config, to_dict
 from detloss.data import Dataset
 from detloss.data.batches import Letterboxed
-from detloss.detector import Detector
+from detloss.detector import Detector, fit_anchors
 from detloss.imbalance import (
     QUADRANTS,
     Alternative,
@@ -88,6 +88,8 @@ def run(arguments: Arguments) -> Path:
     known = None if config.checkpoint is None else _load(config, device)
     training, validation = _open(config, None if known is None else known[1])
     size = config.recipe.size
+    fitted = fit_anchors(config.recipe.detector, training, size)
+    config = replace(config, recipe=replace(config.recipe, detector=fitted))
     seen, unseen = Letterboxed(training, size), Letterboxed(validation, size)
     out = new_folder("inspect", arguments.out)
     write_json(out / "config.json", to_dict(config))
@@ -185,7 +187,7 @@ def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: b
     say(f"model: {what}")
     say(
         f"applied to {tables.images} images of split {config.recipe.val_split!r}, {tables.logits:,} {unit}; "
-        f"easy: p_t ≥ {config.easy:g}"
+        f"easy: p_t ≥ {config.easy:g}; gradient: share of Σ |∂L/∂logit|"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", *(f"{hardness} {label}s" for label, hardness in QUADRANTS)):
@@ -195,8 +197,8 @@ def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: b
     table.add_row("of all", *(percent(row.count_share) for row in first))
     for i, loss in enumerate(losses):
         rows = tables.quadrants[4 * i : 4 * i + 4]
-        table.add_row(f"{loss.loss}: loss", *(percent(row.loss_share) for row in rows))
-        table.add_row(f"{loss.loss}: gradient norm", *(percent(row.gradient_share) for row in rows))
+        table.add_row(f"{loss.loss} loss", *(percent(row.loss_share) for row in rows))
+        table.add_row("  gradient", *(percent(row.gradient_share) for row in rows))
     console.print(table)
     for claim in tables.claims:
         say(f"{'holds here' if claim.holds else 'does not hold here'}: {claim.text} ({claim.evidence})")

@@ -1,5 +1,6 @@
 """What to try, why, and the numbers it rests on. Nothing here promises AP."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -109,7 +110,8 @@ def count_alternatives(
     todo = list(changes(config, data.size)) if counts.objects_without_positive else []
     for done, (change, other, size) in enumerate(todo, 1):
         there = data if size == data.size else Letterboxed(data.dataset, size)
-        rows.append(_row(change, size, count_locations(other, there, counts.images)))
+        with contextlib.suppress(ValueError):  # k-means finds no more anchors than there are sizes
+            rows.append(_row(change, size, count_locations(other, there, counts.images)))
         progress(done, len(todo))
     return rows
 
