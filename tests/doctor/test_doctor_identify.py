@@ -125,6 +125,18 @@ def test_alpha_on_either_side():
     assert words["alpha_known"] is False
 
 
+def test_class_indices_have_one_positive_a_row():
+    def indexed(x, t):  # as a form of class indices, C for background, is called
+        if (t.sum(1) > 1).any() or not ((t == 0) | (t == 1)).all():
+            raise ValueError("no class index says that")
+        return bce(x, t).sum() / len(x)
+
+    match = identify(subject(indexed, reduction="mean"))
+    assert match.name == "bce"
+    assert match.convention["reduction"] == "sum over classes, mean over rows"
+    assert match.convention["soft_targets"].startswith("refused")
+
+
 def test_reductions():
     for name, (kind, reduce) in REDUCTIONS.items():
         match = identify(subject(lambda x, t, reduce=reduce: reduce(bce(x, t), t), reduction=kind))

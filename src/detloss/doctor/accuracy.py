@@ -51,4 +51,5 @@ def accuracy(subject: Subject, match: Match | None) -> dict[str, float]:
 
 
 def _relative(got: Tensor, true: Tensor) -> float:
-    return float(((got - true).abs() / (true.abs() + 1e-12 + 1e-6 * true.abs().max())).max())
+    worst = float(((got - true).abs() / (true.abs() + 1e-12 + 1e-6 * true.abs().max())).max())
+    return float(f"{worst:.2g}")
