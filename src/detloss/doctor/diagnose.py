@@ -305,7 +305,7 @@ def user_line(trace: Path) -> str:
         except (OSError, IndexError, UnicodeDecodeError):
             text = ""
         return f"{Path(file).name}:{line}: {text}"
-    return "no line known"
+    return "no traceback was left"
 
 
 def _memory(process: int) -> int:

@@ -83,6 +83,8 @@ def _assigned(value: ast.expr) -> str:
 
 def _only_computes(value: ast.expr) -> bool:
     match value:
+        case ast.Call(keywords=keywords) if {"out", "inplace"} & {keyword.arg for keyword in keywords}:
+            return False
         case ast.BinOp() | ast.Compare() | ast.UnaryOp() | ast.Name() | ast.Subscript() | ast.IfExp():
             return True
         case ast.Tuple(elts=elements):
@@ -268,7 +270,7 @@ def python_loops(at: At, function: Function, entry: bool) -> Iterator[Finding]:
         match node:
             case ast.Name(id=name):
                 return entry and name in tensors
-            case ast.Call(func=ast.Name("range"), args=bounds):
+            case ast.Call(func=ast.Name("range"), args=bounds) if len(bounds) < 3:  # with a step: blocks
                 return any(is_size(inner) for bound in bounds for inner in ast.walk(bound))
             case ast.Call(func=ast.Name("zip" | "enumerate"), args=parts):
                 return any(goes_through(part) for part in parts)
@@ -283,8 +285,8 @@ def python_loops(at: At, function: Function, entry: bool) -> Iterator[Finding]:
         elif isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             over = [generator.iter for generator in node.generators]
         found = [part for part in over if goes_through(part)]
-        if isinstance(node, ast.While) and any(is_size(inner) for inner in ast.walk(node.test)):
-            found = [node.test]
+        if isinstance(node, ast.While) and _counts(node.test):
+            found = [node.test] if any(is_size(inner) for inner in ast.walk(node.test)) else []
         for part in found:
             yield Finding(
                 "python-loop",
@@ -293,6 +295,12 @@ def python_loops(at: At, function: Function, entry: bool) -> Iterator[Finding]:
                 at(part.lineno),
                 "index or mask the whole tensor at once, such as torch.where(targets > 0, a, b)",
             )
+
+
+def _counts(test: ast.expr) -> bool:
+    """Whether it compares by size, as `i < len(x)` does."""
+    less = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+    return any(isinstance(n, ast.Compare) and isinstance(n.ops[0], less) for n in ast.walk(test))
 
 
 def _tensors(function: Function) -> tuple[set[str], set[str]]:

@@ -140,15 +140,29 @@ def load(target: str) -> Loaded:
             raise ValueError(
                 f"{target}: there is no {part!r}" + (f"; did you mean {near[0]!r}?" if near else "")
             )
-        found = getattr(found, part)
+        owner, found = found, getattr(found, part)
+        if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, part)):
+            found = _bound(target, owner, part)
     if inspect.isclass(found) and issubclass(found, torch.autograd.Function):
         found = found.apply
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__}, not a function or a Module")
+    if inspect.isclass(found) and not any("__call__" in vars(base) for base in found.__mro__):
+        raise ValueError(f"{target} is a class whose objects cannot be called; name a method of it")
     if source is None:
         source = _source_of(found)
     swapped = _targets_first(found)
     return Loaded(target, found, source, swapped=swapped, constants=constants, mended=mended)
+
+
+def _bound(target: str, owner: type, method: str) -> Any:
+    """The method of an object made without arguments."""
+    try:
+        return getattr(owner(), method)
+    except Exception as error:
+        raise ValueError(
+            f"{target} is a method, and {owner.__name__}() fails ({error}); name an object's: obj.{method}"
+        ) from None
 
 
 def split_target(target: str) -> tuple[Path | None, str, str]:

@@ -217,11 +217,16 @@ def _diagonal(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _one_against(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda a, b: torch.cat([value_of(raw(one, other[None])).reshape(1) for one, other in zip(a, b)])
+    return _each(lambda one, other: value_of(raw(one, other[None])))
 
 
 def _one_at_a_time(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda a, b: torch.stack([value_of(raw(one, other)).reshape(()) for one, other in zip(a, b)])
+    return _each(lambda one, other: value_of(raw(one, other)))
+
+
+def _each(call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Pair by pair; of no pairs nothing."""
+    return lambda a, b: torch.cat([call(*pair).reshape(1) for pair in zip(a, b)] or [a.sum(-1)])
 
 
 def _bins() -> Iterator[Form]:

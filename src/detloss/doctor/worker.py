@@ -29,10 +29,6 @@ STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")
 Emit = Callable[[dict[str, Any]], None]
 
 
-class Refused(ValueError):
-    """The user asked for something that is not there."""
-
-
 def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], emit: Emit) -> None:
     """All stages, each told as `{"stage": name}` when it begins, then its findings.
 
