@@ -18,6 +18,7 @@ from detloss.evaluate import (
     expected_calibration_error,
     localisation_aware_error,
 )
+from detloss.evaluate.calibration import match
 
 MIDDLE = (0.5, 0.5, 0.3, 0.3)
 
@@ -334,6 +335,12 @@ def test_places_are_fractions_of_their_own_image():
     sizes = [(100, 100)] * 9 + [(50, 200)]
     c = evaluate(results, truths, ["a", "b"], sizes=sizes).calibration
     assert (c.dece, c.dece_detections) == (pytest.approx(7 / 9 - 0.65), 9)
+
+
+def test_places_by_hand():
+    # 200 px wide, 50 px high: centre (40, 15), size 40 × 10
+    matches = match([found((20, 10, 60, 20, 0, 0.9))], [truth()], 0.05, [(50, 200)])
+    np.testing.assert_allclose(matches.places, [[0.2, 0.3, 0.2, 0.2]])
 
 
 def test_without_sizes_only_dece_is_missing():
