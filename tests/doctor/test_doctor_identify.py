@@ -1,3 +1,4 @@
+import json
 import math
 from functools import partial
 
@@ -345,6 +346,15 @@ def test_sampled_boxes_are_boxes_in_every_format():
     overlap = paired_box_iou(*sample_boxes(36))
     assert (overlap > 0).sum() >= 18
     assert (overlap == 0).sum() >= 2
+
+
+def test_conventions_are_json():
+    for loss, kind in ((detloss.sigmoid_focal_loss, "classification"), (lambda a, b: -iou_log(a, b), "box")):
+        json.dumps(identify(subject(loss, kind)).convention, allow_nan=False)
+
+
+def iou_log(a, b):
+    return paired_box_iou(a, b).log()
 
 
 def test_error_in_float32():

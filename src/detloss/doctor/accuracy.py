@@ -1,5 +1,7 @@
 """How far a loss in float32 is from float64."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def accuracy(subject: Subject, match: Match | None) -> dict[str, float]:
     errors = {}
     for name, got, true in (("value", narrow.value, value), ("gradient", narrow.gradient, slope)):
         if got is not None and true is not None and got.shape == true.shape:
-            errors[name] = _relative(got.double(), true.double())
+            worst = _relative(got.double(), true.double())
+            errors |= {name: worst} if math.isfinite(worst) else {}  # what is not finite is a finding
     return errors
 
 
