@@ -45,7 +45,7 @@ def accuracy(subject: Subject, match: Match | None) -> dict[str, float]:
         if match.convention.get("gradient") == usual.get(str(match.name), "full"):
             (slope,) = torch.autograd.grad(value.sum(), leaf)
         value = value.detach()
-    errors = {}
+    errors: dict[str, float] = {}
     for name, got, true in (("value", narrow.value, value), ("gradient", narrow.gradient, slope)):
         if got is not None and true is not None and got.shape == true.shape:
             worst = _relative(got.double(), true.double())
