@@ -385,6 +385,8 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
     config = load_config(TrainConfig, folder)
     with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
         about = {key: json.loads(value) for key, value in file.metadata().items()}
+        if "softmax" not in about:
+            raise ValueError(f"{folder} was trained by an older version of detloss; train it again")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     # Not from the loss, whose file may be gone by now where it is a user's own.
     detector = Detector(config.recipe.detector, len(about["names"]), about["softmax"])
