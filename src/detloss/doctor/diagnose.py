@@ -333,9 +333,8 @@ def _diagnosis(target: str, seen: Seen, printed: str) -> Diagnosis:
         notes.append(f"nearest known loss: {seen.match['nearest']}, off by up to {100 * off:.3g} %")
     if printed:
         lines = printed.splitlines()
-        notes.append(
-            f"it prints: {lines[0][:100]}" + (f" (and {len(lines) - 1} lines)" if len(lines) > 1 else "")
-        )
+        more = f" (the first of {len(lines)} lines)" if len(lines) > 1 else ""
+        notes.append(f"it prints: {lines[0][:100]}{more}")
     found = merged(seen.findings)
     return Diagnosis(
         target,
