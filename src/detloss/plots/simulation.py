@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, drawing, finish, panels
+from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, drawing, finish
 from detloss.simulate import PER_CENTRE, Regression, overlap_share
 
 _COLORS = {"iou": "#000000", "giou": "#0072B2", "diou": "#D55E00", "ciou": "#009E73", "eiou": "#CC79A7"}
@@ -24,8 +25,8 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
     """Error of all cases after each update, linear above and logarithmic below; published ones are dashed."""
     figure = Figure(figsize=(WIDTH, 6.4))
     top, below = figure.subplots(2, 1, sharex=True)
-    top.set(title="Regression error of all cases", ylabel="error")
-    below.set(title="The same, logarithmic", ylabel="error (log scale)", xlabel="updates")
+    top.set(title="Regression error, sum of 1,715,000 cases", ylabel="error, millions")
+    below.set(title="The same, logarithmic", ylabel="error", xlabel="updates of each box")
     below.set_yscale("log")
     looks = _looks(found)
     for i, (name, regression) in enumerate(found.items()):
@@ -45,7 +46,7 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
         for ax in (top, below):
             ax.axvline(rate_falls, color=FAINT, linestyle=":", linewidth=1, zorder=0)
     top.set_ylim(bottom=0)
-    top.ticklabel_format(axis="y", scilimits=(6, 6), useMathText=True)
+    top.yaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
     below.set_xlim(0, 200)
     finish(top, "nothing simulated", legend=False)
     dotted = Line2D([], [], color=FAINT, linestyle=":", linewidth=1, label="rate falls to a tenth")
@@ -62,35 +63,38 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
     Lines: outside the dashed one no box touches its target at the start, inside the dotted one all do.
     """
     shown = [regression for name, regression in found.items() if "-" not in name] or list(found.values())
-    figure, axes = panels(len(shown), 2.75, "anchor centre x", "anchor centre y")
+    rows = math.ceil(len(shown) / 3)
+    figure = Figure(figsize=(WIDTH, 2.05 * rows + 1.2))
+    axes = list(figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True).flat)
     errors = [regression.errors[-1] / PER_CENTRE for regression in shown]
-    good = np.concatenate([error[np.isfinite(error) & (error > 0)] for error in errors] or [np.ones(1)])
-    if not len(good):
-        good = np.ones(1)
-    low, high = 10 ** np.floor(np.log10(good.min())), 10 ** np.ceil(np.log10(good.max() * 1.0001))
-    norm = LogNorm(low, high)
+    norm = _scale(errors)
     for ax, regression, error in zip(axes, shown, errors):
         finite = np.isfinite(error)
-        missing = len(error) - np.count_nonzero(finite)
-        ax.set_title(f"{regression.loss}, {missing} not finite" if missing else regression.loss)
         x, y = regression.centres.T
         points = ax.scatter(
             x[finite],
             y[finite],
-            c=np.clip(error[finite], low, high),
-            s=np.clip(30000 / len(x), 7, 80),
+            c=np.clip(error[finite], norm.vmin, norm.vmax),
+            s=np.clip(55000 / len(x), 11, 50),
             norm=norm,
             cmap="cividis",
             linewidths=0,
             rasterized=True,
         )
         ax.plot(x[~finite], y[~finite], "x", color="#D55E00", markersize=3)
+        ax.set_title(regression.loss if finite.all() else f"{regression.loss}: ×: not finite")
         _mark_overlap(ax)
-        ax.set_aspect("equal")
-        ax.set(xlim=(6.9, 13.1), ylim=(6.9, 13.1), xticks=range(7, 14), yticks=range(7, 14))
+        ax.set(aspect="equal", xlim=(6.9, 13.1), ylim=(6.9, 13.1), xticks=(7, 10, 13), yticks=(7, 10, 13))
         ax.grid(visible=False)
-    if shown:
-        figure.colorbar(points, ax=axes, label="final error, mean of 343 cases (log scale)", shrink=0.6)
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    for i, ax in enumerate(axes[: len(shown)]):
+        ax.set_ylabel("" if i % 3 else "anchor centre y")
+        below = i + 3 >= len(shown)  # none is below it
+        ax.set_xlabel("anchor centre x" if below else "")
+        ax.tick_params(labelbottom=below)
+    bar = figure.colorbar(points, ax=axes[: len(shown)], location="top", shrink=0.7, aspect=40)
+    bar.set_label("final error, mean of the 343 cases of a centre")
     keys = [
         Line2D([], [], color=INK, linestyle="--", linewidth=1.2, label="outside: no box meets its target"),
         Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="inside: every box does"),
@@ -99,13 +103,22 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
     return figure
 
 
+def _scale(errors: Sequence[np.ndarray]) -> LogNorm:
+    """Whole powers of ten round all that is finite and above zero."""
+    values = np.concatenate([error[np.isfinite(error) & (error > 0)] for error in errors])
+    if not len(values):
+        return LogNorm(0.1, 1)
+    low, high = math.floor(math.log10(values.min())), math.ceil(math.log10(values.max()))
+    return LogNorm(10.0**low, 10.0 ** max(high, low + 1))
+
+
 def _mark_overlap(ax: Axes) -> None:
     at = np.linspace(7, 13, 241)
     x, y = np.meshgrid(at, at)
     share = overlap_share(np.stack((x.ravel(), y.ravel()), axis=1)).reshape(x.shape)
     for level, line in ((0.5 / PER_CENTRE, "--"), (1 - 0.5 / PER_CENTRE, ":")):
-        for color, width in (("white", 2.4), (INK, 1.2)):
-            ax.contour(x, y, share, [level], colors=color, linestyles=line, linewidths=width)
+        ax.contour(x, y, share, [level], colors="white", linewidths=2.4)
+        ax.contour(x, y, share, [level], colors=INK, linestyles=line, linewidths=1.2)
 
 
 def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
