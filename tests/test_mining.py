@@ -219,6 +219,10 @@ class TestAll:
         assert weight.sum(1).ge(1).all()
         assert weight.sum(1).le(9).all()
         assert not miner(loss, boxes, nothing, ~nothing).any()
+        only_first = nothing | (torch.arange(3) == 0)[:, None]
+        weight = miner(loss, boxes, positives, ignored | only_first)
+        assert not weight[0].any()
+        assert weight[1:].equal(miner(loss, boxes, positives, ignored)[1:])
         assert miner(*(x[:, :0] for x in batch(6))).shape == (3, 0)
         assert miner(*(x[:0] for x in batch(6))).shape == (0, 40)
 

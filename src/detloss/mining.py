@@ -291,7 +291,7 @@ def _suppress(
         place = top.gather(1, hardest)
         survivors.scatter_(1, place, survivors.gather(1, place) | found)
         overlap = similarity([x.gather(1, hardest) for x in columns], columns, "iou", "xyxy", tiny, tiny)
-        gone = ((overlap > nms) & found).scatter_(1, hardest, True)
+        gone = (overlap > nms).scatter_(1, hardest, True)
         undecided &= ~gone
         score.masked_fill_(gone, -math.inf)
     return False
