@@ -153,4 +153,6 @@ def test_the_picture_shows_differences_only_where_there_are_any(known, off):
     assert len(figure.axes) == (3 if known and off else 2)
     assert [len(ax.lines) for ax in figure.axes[:2]] == [1 + known, 1 + known]
     title = figure.get_suptitle()
-    assert title == ("loss" if not known else "loss beside focal" if off else "loss, equal to focal")
+    assert title == (
+        "loss" if not known else "loss beside known focal" if off else "loss, equal to known focal"
+    )

@@ -10,6 +10,8 @@ from detloss.doctor.match import Match
 from detloss.doctor.subject import Subject
 
 POINTS = 121
+NEAR = 0.5
+"""The largest relative deviation at which the nearest known loss is drawn beside."""
 
 
 def curve(subject: Subject, match: Match | None) -> dict[str, Any] | None:
@@ -20,7 +22,8 @@ def curve(subject: Subject, match: Match | None) -> dict[str, Any] | None:
         and lists `value`, `gradient`, `known_value`, `known_gradient`, the last two None where nothing is
         known. For boxes the gradient is the one along the slide. A value that is not finite is None.
     """
-    reference = None if match is None else match.reference
+    near = match is not None and (match.name is not None or match.error < NEAR)
+    reference = match.reference if match is not None and near else None
     lines = []
     x = torch.zeros(0)
     for label, over, predictions, targets, direction in _slides(subject):
@@ -45,7 +48,7 @@ def curve(subject: Subject, match: Match | None) -> dict[str, Any] | None:
         )
     if not lines:
         return None
-    nearest = "" if match is None else match.name or match.nearest
+    nearest = match.name or match.nearest if match is not None and near else ""
     return {"kind": subject.kind, "nearest": nearest, "x": x.tolist(), "lines": lines}
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 
 import tyro
 
+from detloss.doctor.curve import NEAR
 from detloss.doctor.findings import Diagnosis, Finding
 from detloss.doctor.known import PEERS
 from detloss.doctor.load import CannotExamine, parse, split_target
@@ -329,8 +330,11 @@ def _diagnosis(target: str, seen: Seen, printed: str) -> Diagnosis:
     chosen = seen.subject.get("chosen", {}).items()
     notes = [text if name.startswith("mended") else f"{name}: {text}" for name, text in chosen]
     if seen.match and seen.match.get("name") is None:
-        off = seen.match["error"]
-        notes.append(f"nearest known loss: {seen.match['nearest']}, off by up to {100 * off:.3g} %")
+        off = f"off by up to {100 * seen.match['error']:.3g} %"
+        near = seen.match["error"] < NEAR
+        notes.append(
+            f"nearest known loss: {seen.match['nearest']}, {off}" if near else "no known loss is near"
+        )
     if printed:
         lines = printed.splitlines()
         more = f" (the first of {len(lines)} lines)" if len(lines) > 1 else ""

@@ -29,7 +29,7 @@ def loss_beside_known(curve: Mapping[str, Any], name: str = "yours") -> Figure:
         name: of the loss; shortened to what stands after the last colon.
     """
     own = name.rpartition(":")[2]
-    known = curve["nearest"] if any(line["known_value"] for line in curve["lines"]) else ""
+    known = f"known {curve['nearest']}" if any(line["known_value"] for line in curve["lines"]) else ""
     off = {quantity: _differences(curve, quantity) if known else [] for quantity in ("value", "gradient")}
     apart = [column for column, lines in enumerate(off.values()) if any(_apart(line) for line in lines)]
     figure = Figure(figsize=(1.5 * WIDTH, 5.8 if apart else 3.9))
