@@ -154,6 +154,20 @@ def test_formats_and_pairings_of_boxes(settled, sides, fmt, pair):
         same(subject.raw(*one), 1 - paired_box_iou(A[:1], B[:1], "iou"))
 
 
+@pytest.mark.parametrize("end", ["2:4", "2:"])
+def test_boxes_are_no_logits_whatever_their_names(settled, end):
+    text = f"""\
+        def loss(p, t):
+            low, high = torch.max(p[..., :2], t[..., :2]), torch.min(p[..., {end}], t[..., {end}])
+            inter = (high - low).clamp(0).prod(-1)
+            areas = sum((one[..., {end}] - one[..., :2]).prod(-1) for one in (p, t))
+            return 1 - inter / (areas - inter + 1e-7)
+        """
+    subject, _ = settled(text)
+    assert (subject.kind, subject.fmt) == ("box", "xyxy")
+    same(subject.call(A, B), 1 - paired_box_iou(A, B, "iou"))
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -13,6 +13,7 @@ from detloss.cli.arguments import FromFile, Out, Usage, given, read
 from detloss.cli.terminal import console, progress_bar, say
 from detloss.config import to_dict
 from detloss.doctor import Diagnosis, DoctorConfig, Finding, diagnose
+from detloss.parallel import JobFailed
 from detloss.runs import new_folder, versions, write_csv, write_json
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
@@ -63,15 +64,18 @@ def run(arguments: Arguments) -> Path:
 
 
 def _examine(config: DoctorConfig, quiet: bool) -> Diagnosis:
-    if quiet:
-        return diagnose(**asdict(config))
-    with progress_bar() as bar:
-        task = bar.add_task("examining", total=None, note="starting")
+    try:
+        if quiet:
+            return diagnose(**asdict(config))
+        with progress_bar() as bar:
+            task = bar.add_task("examining", total=None, note="starting")
 
-        def tell(done: int, total: int, stage: str) -> None:
-            bar.update(task, completed=done, total=total, note=stage)
+            def tell(done: int, total: int, stage: str) -> None:
+                bar.update(task, completed=done, total=total, note=stage)
 
-        return diagnose(**asdict(config), progress=tell)
+            return diagnose(**asdict(config), progress=tell)
+    except RuntimeError as error:
+        raise JobFailed(str(error)) from None
 
 
 def _rows(curve: dict[str, Any]) -> list[dict[str, Any]]:

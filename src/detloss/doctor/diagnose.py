@@ -84,7 +84,8 @@ def diagnose(
     seen = Seen()
     with tempfile.TemporaryDirectory() as folder:
         _watch_all(target, kind, like, time_limit, progress, seen, Path(folder))
-        printed = (Path(folder) / "printed").read_text(encoding="utf-8", errors="replace").strip()
+        with (Path(folder) / "printed").open(encoding="utf-8", errors="replace") as file:
+            printed = file.read(1 << 16).strip()
     return _diagnosis(target, seen, printed)
 
 
@@ -150,7 +151,7 @@ def _watch_all(
             if progress is not None and stage in STAGES:
                 progress(STAGES.index(stage), len(STAGES), stage)
 
-        end = watch([sys.executable, "-m", "detloss.doctor.worker"], spec, left, seen, folder, tell)
+        end = watch([sys.executable, "-P", "-m", "detloss.doctor.worker"], spec, left, seen, folder, tell)
         if end is None:
             return
         stage = seen.begun[-1] if seen.begun else STARTING

@@ -100,19 +100,20 @@ class Loaded:
             key = predictions.shape[-1] if follows else None
             if key not in self.built:
                 self.built[key] = function(**given | dict(self.hyper))
-            function, given = self.built[key], self._of_call(predictions, targets)
+            function = self.built[key]
+            given = {name: guess.make(predictions, targets) for name, guess in self.given_to_forward.items()}
         else:
             given |= self.hyper
         pair = (targets, predictions) if self.swapped else (predictions, targets)
         return function(*pair, **given)
 
-    def _of_call(self, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
-        """What `forward` itself asks for beside predictions and targets."""
-        found = {}
-        for name in required(getattr(self.object, "forward", self.object.__call__))[3:]:
-            for guess in guesses(name)[:1]:
-                found[name] = guess.make(predictions, targets)
-        return found
+    @property
+    def given_to_forward(self) -> dict[str, Guess]:
+        """What the `forward` of a class asks for beside predictions and targets."""
+        if not inspect.isclass(self.object):
+            return {}
+        names = required(getattr(self.object, "forward", self.object.__call__))[3:]
+        return {name: guesses(name)[0] for name in names if guesses(name)}
 
     def with_hyper(self, **hyper: Any) -> "Loaded":
         """The same loss with other hyperparameters."""

@@ -32,11 +32,17 @@ def settle(loaded: Loaded, kind: Wanted = "auto") -> tuple[Subject, list[Finding
         CannotExamine: it works in no form.
     """
     trials: list[Trial] = []
+    unlikely: Trial | None = None
     for way in with_arguments(loaded):
         for one in _order(loaded, kind):
             found = _find(way, one, trials)
-            if found is not None:
+            if found is None:
+                continue
+            if kind != "auto" or one != "classification" or _treats_columns_alike(found):
                 return _settled(found, trials)
+            unlikely = unlikely or found
+    if unlikely is not None:
+        return _settled(unlikely, trials)
     lacks_gpu = [t for t in trials if t.error is not None and any(word in str(t.error) for word in NO_GPU)]
     if lacks_gpu and not loaded.on_cpu:
         subject, findings = settle(replace(loaded, on_cpu=True), kind)
@@ -156,12 +162,28 @@ def _same(trial: Trial, predictions: Tensor, targets: Tensor) -> bool:
 
 def _moves(trial: Trial, pair: Pair) -> bool:
     """Whether its value depends on the predictions."""
-    return not _same(trial, pair[0] * 0.6 + 0.3 * pair[0].roll(1, -1), pair[1])
+    return not _same(trial, _stirred(pair[0]), pair[1])
+
+
+def _stirred(predictions: Tensor) -> Tensor:
+    return predictions * 0.6 + 0.3 * predictions.roll(1, -1)
 
 
 def _shifts(trial: Trial, pair: Pair) -> bool:
     """Whether a constant added to all logits of a row changes nothing: so it is for a softmax."""
     return _same(trial, pair[0] + 1.7, pair[1])
+
+
+def _treats_columns_alike(trial: Trial) -> bool:
+    """Whether the order of the classes is nothing to it: that of a box's four numbers is."""
+    logits, targets = examples(trial.form.kind)
+    for one in (logits, -logits, logits.flip(0), _stirred(logits)):
+        for by in (1, 2):
+            moved = targets.roll(by, -1) if targets.ndim > 1 else (targets + by) % logits.shape[-1]
+            here, there = again(trial, one, targets), again(trial, one.roll(by, -1), moved)
+            if here is None or there is None or not near(here.sum(), there.sum()):
+                return False
+    return True
 
 
 def _is_linear(loaded: Loaded, pair: Pair) -> bool:
@@ -213,7 +235,7 @@ def _mirrored(trial: Trial, pair: Pair) -> bool:
 def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]:
     loaded, form = trial.loaded, trial.form
     pair = examples(form.kind)
-    chosen = {name: guess.text for name, guess in loaded.given.items()}
+    chosen = {name: guess.text for name, guess in (*loaded.given.items(), *loaded.given_to_forward.items())}
     usual = next(iter(forms(form.kind))).says
     if form.says.removesuffix("; probabilities") != usual:
         chosen["called with"] = form.says

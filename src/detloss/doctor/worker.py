@@ -6,6 +6,7 @@ Started by `detloss.doctor.diagnose` as `python -m detloss.doctor.worker SPEC`.
 import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -26,6 +27,7 @@ from detloss.doctor.source import source_findings
 
 NEEDED = ("reading the source", "loading it", "the form in which it is called")
 STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")
+FILE_LIMIT = 1 << 28
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -98,9 +100,9 @@ def main() -> NoReturn:
     spec = json.loads(sys.argv[1])
     trace = open(spec["trace"], "w")  # noqa: SIM115
     faulthandler.enable(trace)
-    if hasattr(signal, "SIGUSR1"):
-        faulthandler.register(signal.SIGUSR1, trace)
-        signal.alarm(int(spec["time_limit"]) + 300)  # nobody may be left to end it
+    faulthandler.register(signal.SIGUSR1, trace)
+    signal.alarm(int(spec["time_limit"]) + 300)  # nobody may be left to end it
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))  # what prints for ever fills no disk
     sys.addaudithook(refuse_network)
     sys.argv = [spec["target"]]
     warnings.simplefilter("ignore")
