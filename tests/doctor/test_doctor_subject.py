@@ -168,24 +168,40 @@ def test_boxes_are_no_logits_whatever_their_names(settled, end):
     same(subject.call(A, B), 1 - paired_box_iou(A, B, "iou"))
 
 
+@pytest.mark.parametrize("reduction", ["none", "sum"])
 @pytest.mark.parametrize(
     "arguments",
     [
         "x, t",
-        "x.view(-1, 4, x.shape[-1])[:, 0], t[:, 0]",
-        "x.view(-1, 4, t.shape[0] * 0 + 9)[:, 1], t[:, 1]",
+        "x.reshape(-1, 4, 9), t.view(-1, 4)",
+        "x.view(-1, 4, 9), t.view(-1, 4)",
+        "x.view(-1, 9), t.view(-1)",
     ],
 )
-def test_layouts_of_distributions(settled, arguments):
+def test_layouts_of_distributions(settled, arguments, reduction):
     text = f"""\
         from detloss import distribution_focal_loss
         def dfl(x, t):
-            return distribution_focal_loss({arguments})
+            assert t.shape[1:] == (4,) or "4" not in "{arguments}"
+            return distribution_focal_loss({arguments}, reduction="{reduction}")
         """
     subject, _ = settled(text, "dfl")
-    assert subject.kind == "distribution"
-    logits, distance = torch.randn(5, 9), torch.tensor([0.3, 7.2, 3.0, 4.9, 1.5])
-    same(subject.call(logits, distance), detloss.distribution_focal_loss(logits, distance))
+    assert (subject.kind, subject.reduction) == ("distribution", reduction)
+    logits, distance = torch.randn(6, 9), torch.tensor([0.3, 7.2, 3.0, 4.9, 1.5, 6.6])
+    same(subject.call(logits, distance), detloss.distribution_focal_loss(logits, distance, reduction))
+
+
+@pytest.mark.parametrize("clamp", [True, False])
+def test_a_distance_in_the_last_bin(settled, clamp):
+    text = f"""\
+        def dfl(logits, y):
+            y = y.clamp(0, logits.shape[-1] - 1.01) if {clamp} else y
+            left = y.long()
+            one, other = (F.cross_entropy(logits, bin, reduction="none") for bin in (left, left + 1))
+            return one * (left + 1 - y) + other * (y - left)
+        """
+    _, findings = settled(text, "dfl")
+    assert [(f.code, f.level) for f in findings] == ([] if clamp else [("crashes", "warning")])
 
 
 def test_targets_may_come_first(settled):

@@ -174,6 +174,12 @@ def test_a_line_is_told_once_and_what_was_measured_joins_what_was_read():
     assert module.merged([read, other]) == [read, other]
     broadcast = [finding("silent-broadcast", evidence=text, message=text) for text in ("a", "b", "a")]
     assert len(module.merged(broadcast)) == 2
+    nowhere = [
+        finding("undefined-name", message=f"`{name}` is defined nowhere", evidence="mine.py:3: x + y")
+        for name in "xy"
+    ]
+    called = finding("undefined-name", message="called: NameError: name 'x' is not defined")
+    assert module.merged([*nowhere, called]) == nowhere
 
 
 def test_errors_come_first_and_fail_a_diagnosis():

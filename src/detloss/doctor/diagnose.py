@@ -353,17 +353,23 @@ def _diagnosis(target: str, seen: Seen, printed: str) -> Diagnosis:
 
 
 def merged(findings: Sequence[Finding]) -> list[Finding]:
-    """One finding a code and line; what was seen at run time is added to the line that the source showed."""
+    """Nothing twice; what was seen at run time is added to the line that the source showed.
+
+    What is told of a line, or of an undefined name, is told once for each code.
+    """
     found: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         line = re.match(r"[^\s:]+\.py:\d+:", finding.evidence)
-        key = (finding.code, line[0] if line else finding.message)
-        same = [k for k in found if k[0] == finding.code and ".py:" in k[1]]
-        if not line and same and finding.code in MERGED:
-            first = found[same[0]]
+        about = line[0] if line else finding.message
+        if finding.code == "undefined-name" and (name := re.search(r"[`'](\w+)[`']", finding.message)):
+            about = name[1]
+        read = next(
+            (key for key, one in found.items() if key[0] == finding.code and ".py:" in one.evidence), None
+        )
+        if not line and read is not None and finding.code in MERGED:
+            first = found[read]
             worst = min(first.level, finding.level, key=LEVELS.index)
-            evidence = f"{first.evidence}; {finding.evidence}"
-            found[same[0]] = replace(first, level=worst, evidence=evidence)
+            found[read] = replace(first, level=worst, evidence=f"{first.evidence}; {finding.evidence}")
         else:
-            found.setdefault(key, finding)
+            found.setdefault((finding.code, about), finding)
     return list(found.values())

@@ -9,18 +9,18 @@ from torch import Tensor
 from detloss.doctor.findings import Finding
 from detloss.doctor.load import changed_criterion, crash
 from detloss.doctor.subject import forms
-from detloss.doctor.trial import COLUMNS, ROWS, Trial, again, attempt_form, examples, near
+from detloss.doctor.trial import BINS, COLUMNS, ROWS, Trial, again, attempt_form, examples, near
 
 
 def form_findings(trial: Trial, trials: list[Trial]) -> list[Finding]:
-    """Probabilities instead of logits, one column only, a missing eps, a criterion that is changed.
+    """Probabilities, one column only, a missing eps, a criterion that is changed, the last bin out of reach.
 
     Args:
         trial: of the form that was settled on.
         trials: all that were made.
     """
     found = [changed_criterion(trial.loaded), _probabilities(trial, trials), _columns(trial, trials)]
-    found += [_one_column(trial), _needs_eps(trial)]
+    found += [_one_column(trial), _needs_eps(trial), _last_bin(trial)]
     return [finding for finding in found if finding is not None]
 
 
@@ -121,3 +121,19 @@ def _needs_eps(trial: Trial) -> Finding | None:
         f"with {name} = 0, {where}: {value.reshape(-1)[0].item()}",
         f"add an argument {name}=1e-7",
     )
+
+
+def _last_bin(trial: Trial) -> Finding | None:
+    """Whether a distance may be exactly the last bin's: what looks one bin further then fails."""
+    if trial.form.kind != "distribution":
+        return None
+    logits, distances = examples("distribution")
+    end = attempt_form(trial.loaded, trial.form, (logits, torch.full_like(distances, BINS)))
+    if end.finite:
+        return None
+    remedy = "clamp without touching the argument: targets.clamp(0, n - 0.01), or weigh bin n alone there"
+    if end.error is not None:
+        found = crash(end.error, f"a distance of {BINS} with bins 0 to {BINS}", trial.loaded.source)
+        return replace(found, level="warning", remedy=remedy)
+    message = "the loss of a distance in the last bin is not finite"
+    return Finding("not-finite-value", "warning", message, f"distance {BINS} with bins 0 to {BINS}", remedy)

@@ -74,6 +74,7 @@ class Form:
         says: the form in words.
         bind: makes `Subject.call` of the user's function.
         probabilities, columns, fmt: as in `Subject`.
+        times: how many equal rows of the user's stand for one: a sum is that much too large.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Form:
     probabilities: bool = False
     columns: bool = True
     fmt: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+    times: int = 1
 
 
 def forms(kind: Kind) -> Iterator[Form]:
@@ -237,7 +239,7 @@ def _bins() -> Iterator[Form]:
         return lambda x, y: _a_row(value_of(raw(x, y[:, None])), x)
 
     def sides(arrange: Callable[[Tensor], Tensor]) -> Callable[[Call], Callable[[Tensor, Tensor], Tensor]]:
-        """Four equal sides stand for one: their mean is its value, and a sum four times that."""
+        """Four equal sides stand for one: their mean is its value."""
 
         def bind(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
             def call(x: Tensor, y: Tensor) -> Tensor:
@@ -250,16 +252,14 @@ def _bins() -> Iterator[Form]:
 
         return bind
 
+    arrangements: dict[str, Callable[[Tensor], Tensor]] = {
+        "(4 N, n+1)": lambda x: x[:, None].expand(-1, 4, -1).reshape(-1, x.shape[-1]),
+        "(N, 4 (n+1))": lambda x: x.repeat(1, 4),
+        "(N, 4, n+1)": lambda x: x[:, None].expand(-1, 4, -1),
+    }
     yield Form("distribution", "(N, n+1) logits, (N,) distances", same)
-    yield Form(
-        "distribution",
-        "(4 N, n+1) logits, (N, 4) distances",
-        sides(lambda x: x[:, None].expand(-1, 4, -1).reshape(-1, x.shape[-1])),
-    )
-    yield Form("distribution", "(N, 4 (n+1)) logits, (N, 4) distances", sides(lambda x: x.repeat(1, 4)))
-    yield Form(
-        "distribution", "(N, 4, n+1) logits, (N, 4) distances", sides(lambda x: x[:, None].expand(-1, 4, -1))
-    )
+    for shape, arrange in arrangements.items():
+        yield Form("distribution", f"{shape} logits, (N, 4) distances", sides(arrange), times=4)
     yield Form("distribution", "(N, n+1) logits, (N, 1) distances", column)
 
 
@@ -277,10 +277,14 @@ def make_subject(form: Form, loaded: Any, reduction: Any, chosen: dict[str, str]
     def rebuild(**hyper: Any) -> Subject:
         return make_subject(form, loaded.with_hyper(**hyper), reduction, chosen, bins)
 
+    call = form.bind(loaded)
+    if reduction == "sum" and form.times > 1:
+        whole, times = call, form.times
+        call = lambda x, t: whole(x, t) / times  # noqa: E731
     return Subject(
         name=loaded.name,
         kind=form.kind,
-        call=form.bind(loaded),
+        call=call,
         raw=loaded,
         probabilities=form.probabilities,
         columns=form.columns,
