@@ -6,7 +6,7 @@ OUT ?= runs/demo
 BENCH ?=
 WHEEL ?= dist/wheel
 
-.PHONY: help demo test check slow clients bench wheel
+.PHONY: help demo test check slow clients bench wheel experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; about five minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
@@ -14,6 +14,8 @@ help:
 	@echo "make slow     the slow tests"
 	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
 	@echo "make bench    time and memory of the losses beside torchvision, there; BENCH=--quick for a first look"
+	@echo "make experiments  what each loss buys, see experiments/README.md; under two hours on two cores, resumable"
+	@echo "make experiments-quick  the same in a minute, to see that all of it runs"
 	@echo "make wheel    build a wheel and try it in an empty environment"
 
 demo: $(VENV)/installed
@@ -36,6 +38,12 @@ clients: $(VENV_CLIENTS)/installed
 
 bench: $(VENV_CLIENTS)/installed
 	$(VENV_CLIENTS)/bin/detloss bench $(BENCH)
+
+experiments: $(VENV)/installed
+	set -e; for file in experiments/[a-z]_*.py; do $(VENV)/bin/python $$file; done
+
+experiments-quick: $(VENV)/installed
+	set -e; for file in experiments/[a-z]_*.py; do $(VENV)/bin/python $$file --quick; done
 
 # In its own folder, so that nothing of this checkout can stand in for what the wheel lacks.
 wheel: $(VENV)/installed-dev

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from detloss.plots.style import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
-from detloss.statistics import BETTER, WORSE, mean_interval
+from detloss.statistics import BETTER, NO_DIFFERENCE, WORSE, mean_interval
 
 _VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v")}
 _UNDECIDED = ("#5a5a5a", "o")
@@ -48,15 +49,15 @@ class Against(NamedTuple):
     Attributes:
         title, x, y: words.
         series: name → knob → one value a seed. A knob that is text stands in the order of its first mention.
-        log: whether the knob's axis is logarithmic.
-        zero: whether a line marks the value 0 rather than the axis beginning there.
+        scale: of the knob's axis: linear, log or logit.
+        zero: whether a line marks the value 0.
     """
 
     title: str
     x: str
     y: str
     series: Mapping[str, Mapping[float | str, Sequence[float]]]
-    log: bool = False
+    scale: str = "linear"
     zero: bool = False
 
 
@@ -77,12 +78,13 @@ def paired_differences(differences: Sequence[Difference]) -> Figure:
         ax.set_yticks(range(len(group)), texts, fontsize=9)
         ax.set_ylim(max(1, len(group)) - 0.4, -0.6)
         ax.set_xlabel(unit)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.grid(axis="y", visible=False)
         finish(ax, "no results", legend=False)
     keys: list[Any] = [Line2D([], [], color=c, marker=m, label=word) for word, (c, m) in _VERDICTS.items()]
     color, marker = _UNDECIDED
     keys += [
-        Line2D([], [], color=color, marker=marker, label="no verdict"),
+        Line2D([], [], color=color, marker=marker, label=NO_DIFFERENCE),
         Line2D([], [], color=FAINT, marker="o", markersize=4, linestyle="none", label="a seed"),
         Patch(color=FAINT, alpha=0.4, label="bootstrap 95 %"),
         Line2D([], [], color=INK, marker="|", markersize=8, label="Student's t 95 %"),
@@ -107,23 +109,29 @@ def against(shown: Sequence[Against]) -> Figure:
     """One panel below the other: means over seeds with Student's 95 % interval, seeds as dots."""
     figure = Figure(figsize=(WIDTH, 0.4 + 2.9 * max(1, len(shown))))
     axes = figure.subplots(max(1, len(shown)), 1, squeeze=False)[:, 0]
+    # One legend below all panels, where it hides nothing, if it is the same for all.
+    shared = len({tuple(panel.series) for panel in shown}) == 1
+    handles, names = [], []
     for ax, panel in zip(axes, shown):
         ax.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
         knobs = list(dict.fromkeys(knob for points in panel.series.values() for knob in points))
         named = any(isinstance(knob, str) for knob in knobs)
-        if panel.log:
-            ax.set_xscale("log")
+        ax.set_xscale(panel.scale)
         if panel.zero:
             ax.axhline(0, color=INK, linewidth=1, zorder=1)
         for i, (name, style) in enumerate(styles(panel.series).items()):
             points = panel.series[name]
-            shift = (i - (len(panel.series) - 1) / 2) * min(0.12, 0.6 / max(1, len(panel.series)))
+            gap = min(0.16, 0.7 / len(panel.series))
+            shift = (i - (len(panel.series) - 1) / 2) * gap
             x = np.array([knobs.index(knob) + shift if named else knob for knob in points], dtype=float)
             order = np.argsort(x)
             found = [mean_interval(values) for values in points.values()]
             mean, width = np.array(found).reshape(-1, 2).T
             for at, values in zip(x, points.values()):
-                ax.plot(np.full(len(values), at), values, ".", color=style.color, alpha=0.35, markersize=4)
+                beside = at + 0.35 * gap if named else at * 1.04 if panel.scale == "log" else at
+                ax.plot(
+                    np.full(len(values), beside), values, ".", color=style.color, alpha=0.45, markersize=5
+                )
             ax.errorbar(
                 x[order],
                 mean[order],
@@ -131,21 +139,28 @@ def against(shown: Sequence[Against]) -> Figure:
                 color=style.color,
                 marker=style.marker,
                 linestyle="none" if named else style.line,
+                elinewidth=1.2,
                 capsize=3,
                 label=name,
             )
         if named:
             ax.set_xticks(range(len(knobs)), [str(knob) for knob in knobs])
             ax.grid(axis="x", visible=False)
-        elif panel.log and knobs:
-            ax.set_xticks(knobs, [f"{knob:g}" for knob in knobs])
+        elif panel.scale != "linear" and knobs:
+            ax.set_xticks(knobs, [_short(knob) for knob in knobs])
             ax.minorticks_off()
-        if not panel.zero:
-            ax.set_ylim(bottom=0)
         finish(ax, "no results", legend=False)
-        if len(panel.series) > 1 and ax.get_legend_handles_labels()[0]:
-            ax.legend(ncols=2 if len(panel.series) > 3 else 1)
+        handles, names = ax.get_legend_handles_labels()
+        if len(names) > 1 and not shared:
+            ax.legend([handle[0] for handle in handles], names)
+    if shared and len(names) > 1:
+        figure.legend([handle[0] for handle in handles], names, loc="outside lower center", ncols=4)
     return figure
+
+
+def _short(knob: float | str) -> str:
+    """A number in three digits, at least the whole ones."""
+    return f"{knob:.0f}" if float(knob) >= 100 else f"{float(knob):.3g}"
 
 
 @drawing
@@ -166,9 +181,11 @@ def metrics_by_loss(shown: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
                 continue
             mean, width = mean_interval(values)
             style = looks.get(name, LOSS_STYLES["bce"])
-            ax.plot(values, np.full(len(values), row), ".", color=style.color, alpha=0.4, markersize=4)
+            ax.plot(values, np.full(len(values), row + 0.3), ".", color=style.color, alpha=0.45, markersize=5)
             xerr = None if math.isnan(width) else width
-            ax.errorbar(mean, row, xerr=xerr, color=style.color, marker=style.marker, capsize=3)
+            ax.errorbar(
+                mean, row, xerr=xerr, color=style.color, marker=style.marker, elinewidth=1.2, capsize=3
+            )
         if ax.dataLim.x0 < 0 < ax.dataLim.x1:
             ax.axvline(0, color=INK, linewidth=1, zorder=1)
         ax.set_yticks(range(len(names)), names if i % 2 == 0 else [""] * len(names), fontsize=9)

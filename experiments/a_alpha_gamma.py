@@ -1,0 +1,73 @@
+"""How do cross entropy's alpha and focal loss's gamma change AP?
+
+Source: Lin et al., 1708.02002, tables 1a and 1b, RetinaNet on COCO. CE by alpha: .10 0.0, .25 10.8, .50
+30.2, .75 31.1, .90 30.8, .99 28.7, .999 25.1. FL by gamma, with the alpha best for it: 0 (.75) 31.1, .5
+(.50) 32.9, 1 (.25) 33.7, 2 (.25) 34.0, 5 (.25) 32.2.
+
+Command: python experiments/a_alpha_gamma.py
+
+Duration: on two cores see results/a_alpha_gamma.md (measured); on a GPU not measured.
+
+Expected: A broad optimum of alpha round .75, a collapse at .10; AP that rises up to gamma 2 and falls at
+5, both with smaller differences than on COCO: here are 1:100 to 1:300 negatives, there 1:1000 and more.
+"""
+
+from harness import RETINANET, Experiment, Results, bccd, difference, embedded, main
+
+from detloss import plots
+
+ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
+GAMMAS = {0.0: 0.75, 0.5: 0.5, 1.0: 0.25, 2.0: 0.25, 5.0: 0.25}
+"""gamma → alpha, of table 1b."""
+
+
+def ce(alpha: float) -> str:
+    return f"bce,alpha={alpha:g}"
+
+
+def fl(gamma: float) -> str:
+    return f"focal,gamma={gamma:g},alpha={GAMMAS[gamma]:g}" if gamma else ce(GAMMAS[gamma])
+
+
+def plot(results: Results) -> plots.Against:
+    by_alpha = {alpha: results.shown("embedded", ce(alpha)) for alpha in ALPHAS}
+    by_gamma = {gamma: results.shown("embedded", fl(gamma)) for gamma in GAMMAS}
+    return plots.against(
+        [
+            plots.Against(
+                "Cross entropy by alpha", "alpha (log odds)", "AP", {"CE": by_alpha}, scale="logit"
+            ),
+            plots.Against(
+                "Focal loss by gamma, each with the paper's alpha", "gamma", "AP", {"FL": by_gamma}
+            ),
+        ]
+    )
+
+
+E = "embedded"
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {
+        E: embedded(
+            tuple(dict.fromkeys([ce(0.5), fl(2.0), *map(ce, ALPHAS), *map(fl, GAMMAS)])), detector=RETINANET
+        ),
+        "bccd": bccd((ce(0.5), ce(0.75), fl(2.0))),
+    },
+    (
+        difference("FL gamma 2 − CE alpha .5", (E, fl(2.0)), (E, ce(0.5))),
+        difference("FL gamma 2 − CE alpha .75", (E, fl(2.0)), (E, ce(0.75))),
+        difference("CE alpha .75 − alpha .5", (E, ce(0.75)), (E, ce(0.5))),
+        difference("CE alpha .1 − alpha .5", (E, ce(0.1)), (E, ce(0.5))),
+        difference("CE alpha .999 − alpha .75", (E, ce(0.999)), (E, ce(0.75))),
+        difference("FL gamma 2 − gamma .5", (E, fl(2.0)), (E, fl(0.5))),
+        difference("FL gamma 5 − gamma 2", (E, fl(5.0)), (E, fl(2.0))),
+        difference("BCCD: FL gamma 2 − CE alpha .5", ("bccd", fl(2.0)), ("bccd", ce(0.5))),
+        difference("BCCD: CE alpha .75 − alpha .5", ("bccd", ce(0.75)), ("bccd", ce(0.5))),
+    ),
+    plot=plot,
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,62 @@
+"""Does cross entropy need the prior bias, and does focal loss?
+
+Source: Lin et al., 1708.02002, sections 3.3 and 4.1: without the prior bias (pi .5) training with CE
+diverges, with pi .01 it reaches AP 30.2; "results are insensitive to the exact value of pi".
+
+Command: python experiments/b_prior.py
+
+Duration: on two cores see results/b_prior.md (measured); on a GPU not measured.
+
+Expected: No difference by AdamW with warm-up and clipped gradients, which the paper did not have; by SGD
+without either, lower AP or divergence of CE without the prior, and less of that with focal loss.
+"""
+
+from harness import RETINANET, Experiment, change, difference, embedded, main
+
+from detloss.config import CompareConfig
+from detloss.detector import DetectorConfig
+
+NO_PRIOR = DetectorConfig(kind="retinanet", anchor_scales=(1.0,), prior=0.5)
+
+
+def adamw(detector: DetectorConfig) -> CompareConfig:
+    return embedded(("bce", "focal"), detector=detector)
+
+
+def sgd(detector: DetectorConfig) -> CompareConfig:
+    """The paper's optimiser: no warm-up, no limit on the gradient, the rate falls in steps."""
+    plain = {"optimizer": "sgd", "warmup": 0.0, "clip": 0.0, "schedule": "steps", "weight_decay": 1e-4}
+    return embedded(("bce", "focal"), lrs=(0.01, 0.03), detector=detector, **plain)
+
+
+def gain(optimizer: str, loss: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (f"{optimizer} prior .01", loss), (f"{optimizer} prior .5", loss)
+
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {
+        "sgd prior .01": sgd(RETINANET),
+        "sgd prior .5": sgd(NO_PRIOR),
+        "adamw prior .01": adamw(RETINANET),
+        "adamw prior .5": adamw(NO_PRIOR),
+    },
+    (
+        difference("CE by SGD: prior .01 − .5", *gain("sgd", "bce")),
+        difference("FL by SGD: prior .01 − .5", *gain("sgd", "focal")),
+        change(
+            "by SGD: what the prior gives CE − what it gives FL",
+            difference("", *gain("sgd", "bce")),
+            difference("", *gain("sgd", "focal")),
+        ),
+        difference("CE by AdamW: prior .01 − .5", *gain("adamw", "bce")),
+        difference("FL by AdamW: prior .01 − .5", *gain("adamw", "focal")),
+        difference("SGD, prior .01: FL − CE", ("sgd prior .01", "focal"), ("sgd prior .01", "bce")),
+        difference("AdamW, prior .01: FL − CE", ("adamw prior .01", "focal"), ("adamw prior .01", "bce")),
+    ),
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,44 @@
+"""Does focal loss beat choosing examples: OHEM, OHEM 1:3, the hardest or random negatives at 1:3?
+
+Source: Lin et al., 1708.02002, table 1d (ResNet-101): best OHEM 32.8, best OHEM 1:3 31.1, FL 36.0;
+Shrivastava et al., 1604.03540 (OHEM); Liu et al., 1512.02325 (SSD, the hardest negatives at 1:3).
+
+Command: python experiments/c_mining.py
+
+Duration: on two cores see results/c_mining.md (measured); on a GPU not measured.
+
+Expected: Focal above every choice of examples; OHEM above OHEM 1:3; random 1:3 last, since what it drops
+are hard negatives as often as easy ones.
+"""
+
+from harness import RETINANET, Experiment, difference, embedded, main
+
+MINED = {
+    "hard 1:3": "bce,mining=hard:3",
+    "random 1:3": "bce,mining=random:3",
+    "OHEM, NMS .5, best 16": "bce,mining=ohem:0.5:16",
+    "OHEM, NMS .5, best 64": "bce,mining=ohem:0.5:64",
+    "OHEM, NMS .5, best 128": "bce,mining=ohem:0.5:128",
+    "OHEM, NMS .7, best 64": "bce,mining=ohem:0.7:64",
+    "OHEM 1:3, NMS .5, best 64": "bce,mining=ohem3:0.5:64",
+}
+E = "embedded"
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {E: embedded(("focal", MINED["hard 1:3"], "bce", *list(MINED.values())[1:]), detector=RETINANET)},
+    (
+        difference("FL − CE on all locations", (E, "focal"), (E, "bce")),
+        *(difference(f"FL − CE, {words}", (E, "focal"), (E, loss)) for words, loss in MINED.items()),
+        difference(
+            "OHEM − OHEM 1:3 (NMS .5, best 64)",
+            (E, MINED["OHEM, NMS .5, best 64"]),
+            (E, MINED["OHEM 1:3, NMS .5, best 64"]),
+        ),
+    ),
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

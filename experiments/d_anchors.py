@@ -1,0 +1,57 @@
+"""How many anchors a location are worth having, and does focal loss gain by more of them?
+
+Source: Lin et al., 1708.02002, table 1c: scales × ratios 1×1 30.3, 1×3 32.4, 2×3 34.2, 3×3 34.0, all by
+FL.
+
+Command: python experiments/d_anchors.py
+
+Duration: on two cores see results/d_anchors.md (measured); on a GPU not measured.
+
+Expected: A gain from one anchor to several, little beyond six. Positives grow with the anchors as
+negatives do, so the gap between FL and CE should not.
+"""
+
+from harness import Experiment, Results, change, difference, embedded, main
+
+from detloss import plots
+from detloss.detector import DetectorConfig
+
+SCALES = {1: (1.0,), 2: (1.0, 2**0.5), 3: (1.0, 2 ** (1 / 3), 2 ** (2 / 3))}
+RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
+SETTINGS = {f"{s}×{r}": (s, r) for s, r in ((1, 1), (1, 3), (2, 3), (3, 3))}
+
+
+def detector(scales: int, ratios: int) -> DetectorConfig:
+    return DetectorConfig(kind="retinanet", anchor_scales=SCALES[scales], anchor_ratios=RATIOS[ratios])
+
+
+def plot(results: Results) -> plots.Against:
+    series = {
+        loss: {setting: results.shown(setting, loss) for setting in results.settings()}
+        for loss in ("focal", "bce")
+    }
+    return plots.against([plots.Against("AP by anchors a location", "scales × ratios", "AP", series)])
+
+
+def gap(setting: str):
+    return difference(f"{setting}: FL − CE", (setting, "focal"), (setting, "bce"))
+
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {setting: embedded(("focal", "bce"), detector=detector(s, r)) for setting, (s, r) in SETTINGS.items()},
+    (
+        difference("FL: 3×3 − 1×1", ("3×3", "focal"), ("1×1", "focal")),
+        difference("FL: 1×3 − 1×1", ("1×3", "focal"), ("1×1", "focal")),
+        difference("FL: 2×3 − 1×3", ("2×3", "focal"), ("1×3", "focal")),
+        difference("FL: 3×3 − 2×3", ("3×3", "focal"), ("2×3", "focal")),
+        *map(gap, SETTINGS),
+        change("FL − CE at 3×3, less that at 1×1", gap("3×3"), gap("1×1")),
+    ),
+    plot=plot,
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

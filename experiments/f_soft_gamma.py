@@ -1,0 +1,51 @@
+"""Does a gamma that grows during training beat a fixed one?
+
+Source: Proposed, not done, in the third of the documents behind this project ("soft gamma": raise gamma in
+stages); sample-dependent gamma: Mukhoti et al., 2002.09437 (FLSD-53, for calibration).
+
+Command: python experiments/f_soft_gamma.py
+
+Duration: on two cores see results/f_soft_gamma.md (measured); on a GPU not measured.
+
+Expected: No difference. Early in training nearly everything is hard, where gamma changes little; what it
+does late is the same.
+"""
+
+from harness import RETINANET, Experiment, difference, embedded, main
+
+FIXED = "focal,gamma=2"
+CHANGED = {
+    "gamma 0 to 2, linear": "focal,gamma=linear:0:2",
+    "gamma 0, 1, 2 in stages": "focal,gamma=stages:0:1:2",
+    "gamma 0 to 2, cosine": "focal,gamma=cosine:0:2",
+    "gamma 0 to 4, linear": "focal,gamma=linear:0:4",
+    "gamma 2 to 0, linear": "focal,gamma=linear:2:0",
+    "gamma by sample (FLSD-53)": "flsd",
+}
+FIXED_1 = "focal,gamma=1"
+E = "embedded"
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {
+        E: embedded(
+            (FIXED, CHANGED["gamma 0, 1, 2 in stages"], FIXED_1, *CHANGED.values()), detector=RETINANET
+        )
+    },
+    (
+        difference("gamma 0, 1, 2 in stages − fixed 2", (E, CHANGED["gamma 0, 1, 2 in stages"]), (E, FIXED)),
+        *(
+            difference(f"{words} − fixed 2", (E, loss), (E, FIXED))
+            for words, loss in CHANGED.items()
+            if "stages" not in words
+        ),
+        difference("gamma 0 to 2, linear − fixed 1", (E, CHANGED["gamma 0 to 2, linear"]), (E, FIXED_1)),
+        difference("fixed 1 − fixed 2", (E, FIXED_1), (E, FIXED)),
+    ),
+    columns=("ap", "ap50", "ap75", "ece"),
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,350 @@
+"""From `results/<name>.csv` to what was found: paired differences with a verdict, a figure, a page, a row.
+
+Everything here is computed from that table and the experiment's own file, so that a page can be written again
+where the runs are long gone.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from detloss import plots
+from detloss.config import CompareConfig
+from detloss.runs import read_csv, write_text
+from detloss.statistics import (
+    BETTER,
+    NO_DIFFERENCE,
+    WORSE,
+    bootstrap_interval,
+    mean_interval,
+    points,
+    verdict,
+)
+
+RULE = (
+    "A difference is taken seed by seed: one seed means the same initial weights and batches for both sides. "
+    "It is called better or worse only where both 95 % intervals leave out zero, Student's t (±) and the "
+    "percentile bootstrap [from, to]; all else is “no difference seen”, which does not say “none”. Of so "
+    "few seeds the bootstrap alone would say too much: of normal differences without any effect it leaves "
+    "out zero in 25 % of cases with three seeds and in 16 % with five, Student's t in 5 % (simulated, 4000 "
+    "cases each). A seed on which one side diverged, or has nothing to measure, is left out, and those left "
+    "may be the easy ones. “strict” marks what also holds at Bonferroni's level for all the comparisons of "
+    "the page."
+)
+MEASURES: dict[str, tuple[str, int, str]] = {
+    "ap": ("AP", 100, "higher"),
+    "ap50": ("AP50", 100, "higher"),
+    "ap75": ("AP75", 100, "higher"),
+    "voc2007": ("VOC 2007 mAP", 100, "higher"),
+    "voc2010": ("VOC 2010 mAP", 100, "higher"),
+    "ece": ("ECE", 100, "lower"),
+    "dece": ("D-ECE", 100, "lower"),
+    "laece": ("LaECE", 100, "lower"),
+    "signed_gap": ("signed gap", 100, ""),
+    "ece_recall": ("recall", 100, "higher"),
+    "score_iou_correlation": ("score-IoU ρ", 1, "higher"),
+}
+"""Column → its name, the factor it is shown with, and which way is better."""
+Key = tuple[str, str]
+"""Setting and loss."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of runs' results, computed for each seed; above zero the first side is the higher one.
+
+    Attributes:
+        label: what is compared, in words.
+        weights: of each setting and loss.
+        column: of the results.
+        words: for a verdict of better and of worse, where those would mislead.
+    """
+
+    label: str
+    weights: Mapping[Key, float]
+    column: str = "ap"
+    words: tuple[str, str] = (BETTER, WORSE)
+
+
+def difference(
+    label: str, first: Key | Sequence[Key], second: Key | Sequence[Key], column: str = "ap"
+) -> Contrast:
+    """The first minus the second; of several, their mean."""
+    weights: dict[Key, float] = {}
+    for sign, side in ((1, first), (-1, second)):
+        keys: Any = [side] if isinstance(side[0], str) else side
+        for key in keys:
+            weights[key] = weights.get(key, 0) + sign / len(keys)
+    return Contrast(label, weights, column)
+
+
+def change(label: str, gap: Contrast, before: Contrast) -> Contrast:
+    """How much larger one difference is than another."""
+    keys = [*gap.weights, *before.weights]
+    weights = {key: gap.weights.get(key, 0) - before.weights.get(key, 0) for key in keys}
+    return Contrast(label, weights, gap.column, ("larger", "smaller"))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the comparisons that answer it, and what is read from them.
+
+    Attributes:
+        file: the experiment's own file.
+        header: its docstring: the question, then paragraphs Source, Command, Duration, Expected.
+        comparisons: by setting; those on real data come last.
+        contrasts: the first is the answer's effect in README.md.
+        columns: shown in the table of means.
+        plot: draws the figure; without one, the contrasts.
+        shared: setting → experiment that has the same comparison under this name, run only once.
+        found: what was found, in prose, written after the runs.
+        answer: the same in a few words for README.md; without it, the verdict on the first contrast.
+    """
+
+    file: str
+    header: str
+    comparisons: Mapping[str, CompareConfig]
+    contrasts: Sequence[Contrast]
+    columns: Sequence[str] = ("ap", "ap50", "ap75", "voc2007")
+    plot: "Callable[[Results], Any] | None" = None
+    shared: Mapping[str, str] | None = None
+    found: str = ""
+    answer: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return Path(self.file).stem
+
+    def said(self, what: str) -> str:
+        """The paragraph of the header that begins with this word; "Question" is the first."""
+        paragraphs = [" ".join(part.split()) for part in self.header.strip().split("\n\n")]
+        if what == "Question":
+            return paragraphs[0]
+        fields = re.split(r"(?:^| )(Source|Command|Duration|Expected): ", " ".join(paragraphs[1:]))
+        found = {name: text for (i, name), (_, text) in pairwise(enumerate(fields)) if i % 2}
+        if what not in found:
+            raise ValueError(f"{self.file}: its header has no paragraph {what!r}")
+        return found[what]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The rows of `results/<name>.csv`."""
+
+    rows: Sequence[Mapping[str, str]]
+
+    def settings(self) -> list[str]:
+        """In their order."""
+        return list(dict.fromkeys(row["setting"] for row in self.rows))
+
+    def losses(self, setting: str) -> list[str]:
+        """Of a setting, in their order."""
+        return list(dict.fromkeys(row["loss"] for row in self.rows if row["setting"] == setting))
+
+    def of(self, key: Key, column: str = "ap") -> dict[int, float]:
+        """Seed → value; a run that diverged has none."""
+        mine = [row for row in self.rows if (row["setting"], row["loss"]) == key]
+        return {int(row["seed"]): float(row[column]) for row in mine if row[column] != ""}
+
+    def runs(self, key: Key) -> int:
+        """How many, with those that diverged."""
+        return sum((row["setting"], row["loss"]) == key for row in self.rows)
+
+    def shown(self, setting: str, loss: str, column: str = "ap") -> list[float]:
+        """The seeds' values as they are shown, AP in points."""
+        return [MEASURES[column][1] * value for value in self.of((setting, loss), column).values()]
+
+    def negatives(self, setting: str) -> float:
+        """Negatives per positive location, as measured."""
+        return next(float(r["negatives_per_positive"]) for r in self.rows if r["setting"] == setting)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a contrast came to, in the units of the results; `runs` counts seeds without a difference too."""
+
+    contrast: Contrast
+    values: Mapping[int, float]
+    mean: float
+    half_width: float
+    low: float
+    high: float
+    verdict: str
+    strict: bool
+    runs: int
+
+    @property
+    def word(self) -> str:
+        """The verdict in the contrast's own words."""
+        return dict(zip((BETTER, WORSE), self.contrast.words)).get(self.verdict, self.verdict)
+
+    def text(self) -> str:
+        """Mean, Student's interval and the bootstrap's."""
+        column = self.contrast.column
+        bounds = "" if math.isnan(self.low) else f" [{show(self.low, column)}, {show(self.high, column)}]"
+        return show(self.mean, column, self.half_width) + bounds
+
+
+def judge(values: Sequence[float], higher_is_better: bool = True, confidence: float = 0.95) -> str:
+    """ "better" or "worse" only where Student's t and the bootstrap both leave out zero."""
+    mean, width = mean_interval(values, confidence)
+    word = verdict(mean if higher_is_better else -mean, width)
+    low, high = bootstrap_interval(values, confidence)
+    return NO_DIFFERENCE if word in (BETTER, WORSE) and low <= 0 <= high else word
+
+
+def findings(experiment: Experiment, results: Results) -> list[Found]:
+    """Every contrast whose runs are all there."""
+    there = {(setting, loss) for setting in results.settings() for loss in results.losses(setting)}
+    contrasts = [one for one in experiment.contrasts if set(one.weights) <= there]
+    found = []
+    for contrast in contrasts:
+        values = {key: results.of(key, contrast.column) for key in contrast.weights}
+        seeds = sorted(set.intersection(*(set(of) for of in values.values())))
+        per_seed = [
+            math.fsum(weight * values[key][seed] for key, weight in contrast.weights.items())
+            for seed in seeds
+        ]
+        higher = MEASURES[contrast.column][2] != "lower"
+        strict = judge(per_seed, higher, 1 - 0.05 / len(contrasts)) in (BETTER, WORSE)
+        found.append(
+            Found(
+                contrast,
+                dict(zip(seeds, per_seed)),
+                *mean_interval(per_seed),
+                *bootstrap_interval(per_seed),
+                judge(per_seed, higher),
+                strict,
+                max(results.runs(key) for key in contrast.weights),
+            )
+        )
+    return found
+
+
+def show(value: float, column: str, half_width: float = math.nan, sign: bool = True) -> str:
+    """A value as its column is shown: points of 100, or two decimals."""
+    if MEASURES[column][1] == 100:
+        return points(value, half_width, sign=sign)
+    text = points(value / 100, sign=sign) if math.isnan(value) else f"{value:{'+' if sign else ''}.2f}"
+    return text.replace("-", "−") + ("" if math.isnan(half_width) else f"\u00a0±\u00a0{half_width:.2f}")
+
+
+def draw_differences(found: Sequence[Found]) -> Any:
+    """The contrasts as a figure."""
+    drawn = []
+    for one in found:
+        name, scale, _ = MEASURES[one.contrast.column]
+        numbers = [scale * value for value in (one.mean, one.half_width, one.low, one.high)]
+        unit = f"{name}, points" if scale == 100 else name
+        values = [scale * value for value in one.values.values()]
+        drawn.append(plots.Difference(one.contrast.label, values, *numbers, one.verdict, unit))
+    return plots.paired_differences(drawn)
+
+
+def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
+    """`<name>.md` and `<name>.png` beside `<name>.csv`; the page is returned."""
+    results = Results(read_csv(folder / f"{experiment.name}.csv"))
+    found = findings(experiment, results)
+    figure = experiment.plot(results) if experiment.plot else draw_differences(found)
+    plots.save(figure, folder / experiment.name, ("png",))
+    parts = [
+        f"# {experiment.said('Question')}",
+        f"Written by `{experiment.said('Command')}` from [{experiment.name}.csv]({experiment.name}.csv) and "
+        f"the header of [{experiment.name}.py](../{experiment.name}.py).",
+        *([note] if note else []),
+        f"**Source.** {experiment.said('Source')}",
+        f"**Expected.** {experiment.said('Expected')}",
+        f"**What was found.** {experiment.found.strip() or 'Not written yet; the numbers stand below.'}",
+        f"![{experiment.said('Question')}]({experiment.name}.png)",
+        "## Paired differences",
+        difference_table(found),
+        RULE,
+        "## Means",
+        mean_table(experiment, results),
+        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
+        "on a part of the training set held out for that, so that no verdict is one of the rate.",
+        "## How it was made",
+        how_it_was_made(experiment, results),
+    ]
+    page = folder / f"{experiment.name}.md"
+    write_text(page, "\n\n".join(parts) + "\n")
+    return page
+
+
+def difference_table(found: Sequence[Found]) -> str:
+    """Markdown."""
+    if not found:
+        return "No comparison has finished runs on both sides."
+    lines = ["| difference | measure | seeds | mean | verdict | strict |", "|---|---|---|---|---|---|"]
+    for one in found:
+        name = MEASURES[one.contrast.column][0]
+        strict = "yes" if one.strict else "no"
+        seeds = f"{len(one.values)} of {one.runs}" if len(one.values) < one.runs else len(one.values)
+        cells = (one.contrast.label, name, seeds, one.text(), one.word, strict)
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
+def mean_table(experiment: Experiment, results: Results) -> str:
+    """Markdown: a line for each setting and loss."""
+    names = [MEASURES[column][0] for column in experiment.columns]
+    lines = [
+        f"| setting | loss | lr | box weight | runs | {' | '.join(names)} |",
+        "|---|---|---|---|---|" + "---|" * len(names),
+    ]
+    for setting in results.settings():
+        for loss in results.losses(setting):
+            rows = [r for r in results.rows if (r["setting"], r["loss"]) == (setting, loss)]
+            diverged = sum(row["diverged"] != "" for row in rows)
+            runs = f"{len(rows)}, {diverged} diverged" if diverged else len(rows)
+            cells = [setting, loss, *(f"{float(rows[0][name]):g}" for name in ("lr", "box_weight")), runs]
+            for column in experiment.columns:
+                mean, width = mean_interval(results.of((setting, loss), column).values())
+                cells.append(show(mean, column, width, sign=False))
+            lines.append(_row(cells))
+    return "\n".join(lines)
+
+
+def how_it_was_made(experiment: Experiment, results: Results) -> str:
+    """Markdown: command, commit, hardware, duration, and each setting."""
+    minutes = {row["setting"]: float(row["setting_minutes"]) for row in results.rows}
+    lines = [
+        f"- Command: `{experiment.said('Command')}`",
+        f"- Commit: {_all(results, 'commit')}",
+        f"- Hardware: {_all(results, 'hardware')}",
+        f"- Duration: {sum(minutes.values()):.1f} minutes, the sweeps of learning rates included "
+        f"({', '.join(f'{setting} {value:.1f}' for setting, value in minutes.items())})",
+    ]
+    for setting in results.settings():
+        data = next(row["data"] for row in results.rows if row["setting"] == setting)
+        shared = (experiment.shared or {}).get(setting)
+        where = f"; the runs are those of {shared}.py" if shared else ""
+        ratio = results.negatives(setting)
+        lines.append(f"- {setting}: {data}; {ratio:.0f} negatives per positive location{where}")
+    return "\n".join(lines)
+
+
+def _all(results: Results, column: str) -> str:
+    return "; ".join(dict.fromkeys(row[column] for row in results.rows))
+
+
+def _row(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def readme_row(experiment: Experiment, folder: Path) -> str:
+    """The experiment's line of the table in README.md."""
+    question = f"[{experiment.name[0]}]({experiment.name}.py) {experiment.said('Question')}"
+    rows = read_csv(folder / f"{experiment.name}.csv")
+    found = findings(experiment, Results(rows)) if rows else []
+    if not found:
+        return _row((question, "not run yet", "", ""))
+    first = found[0]
+    effect = f"{first.contrast.label}: {first.text()} {MEASURES[first.contrast.column][0]}"
+    links = f"[figure]({folder.name}/{experiment.name}.png), [page]({folder.name}/{experiment.name}.md)"
+    return _row((question, experiment.answer or first.word, effect, links))

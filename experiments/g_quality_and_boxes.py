@@ -1,0 +1,119 @@
+"""Which classification loss (CE, FL, QFL, VFL) with which box loss, and with or without DFL?
+
+Source: Li et al., 2006.04388 (ATSS 39.2, with QFL 39.9, with DFL 39.5, with both 40.2); Zhang et al.,
+2008.13367 (39.0, with VFL 40.1); Zheng et al., 1911.08287 (DIoU, CIoU); EIoU: Zhang et al., 2101.08158.
+
+Command: python experiments/g_quality_and_boxes.py
+
+Duration: on two cores see results/g_quality_and_boxes.md (measured); on a GPU not measured.
+
+Expected: QFL and VFL above FL, by what their scores know of the box; the IoU family above L1 and close to
+one another; DFL worth little on small objects with sharp edges. L1 is that of boxes, each side divided by
+the true box's width or height (l1.py). Each pair has the better of two box weights as well as of two
+rates.
+"""
+
+from dataclasses import replace
+
+from harness import Experiment, Results, bccd, difference, embedded, main
+
+from detloss import plots
+from detloss.config import CompareConfig
+from detloss.detector import DetectorConfig
+
+LOSSES = {"CE": "bce", "FL": "focal", "QFL": "quality_focal", "VFL": "varifocal"}
+BOXES = {
+    "GIoU": "giou",
+    "L1": "experiments/l1.py:l1",
+    "IoU": "iou",
+    "DIoU": "diou",
+    "CIoU": "ciou",
+    "EIoU": "eiou",
+}
+CLASSES = tuple(LOSSES.values())
+DFL = DetectorConfig(bins=16)
+
+
+def tuned(config: CompareConfig, boxes: tuple[str, ...] = ("giou",)) -> CompareConfig:
+    """With two box weights to choose from; of four candidates two go on to the second rung."""
+    return replace(config, box_losses=boxes, box_weight=None, box_weights=(2.0, 6.0), rungs=(0.25, 0.5))
+
+
+def key(loss: str, box: str) -> tuple[str, str]:
+    return "embedded", f"{LOSSES[loss]}+{'l1' if box == 'L1' else BOXES[box]}"
+
+
+def plot(results: Results) -> plots.Against:
+    order = ("L1", "IoU", "GIoU", "DIoU", "CIoU", "EIoU")
+    by_box = {loss: {box: results.shown(*key(name, box)) for box in order} for name, loss in LOSSES.items()}
+    with_dfl = {
+        loss: {
+            "embedded": results.shown(*key(name, "GIoU")),
+            "with DFL": results.shown("embedded DFL", loss),
+            "BCCD": results.shown("bccd", loss),
+            "BCCD with DFL": results.shown("bccd DFL", loss),
+        }
+        for name, loss in LOSSES.items()
+    }
+    return plots.against(
+        [
+            plots.Against("AP by box loss, embedded scenes", "box loss", "AP", by_box),
+            plots.Against("With and without DFL, box loss GIoU", "data", "AP", with_dfl),
+        ]
+    )
+
+
+def over_boxes(first: str, second: str):
+    """Mean over the six box losses, in each seed."""
+    return difference(
+        f"{first} − {second}, mean of six box losses",
+        [key(first, box) for box in BOXES],
+        [key(second, box) for box in BOXES],
+    )
+
+
+def over_losses(first: str, second: str):
+    return difference(
+        f"{first} − {second}, mean of four classification losses",
+        [key(loss, first) for loss in LOSSES],
+        [key(loss, second) for loss in LOSSES],
+    )
+
+
+def dfl(words: str, setting: str, without: list[tuple[str, str]]):
+    return difference(
+        f"{words}: DFL − none, mean of four losses", [(setting, loss) for loss in CLASSES], without
+    )
+
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {
+        "embedded": tuned(embedded(CLASSES, seeds=3, steps=250), tuple(BOXES.values())),
+        "embedded DFL": tuned(embedded(CLASSES, seeds=3, steps=250, detector=DFL)),
+        "bccd": tuned(bccd(CLASSES)),
+        "bccd DFL": tuned(bccd(CLASSES, detector=DFL)),
+    },
+    (
+        over_boxes("QFL", "FL"),
+        over_boxes("VFL", "FL"),
+        over_boxes("FL", "CE"),
+        over_losses("GIoU", "L1"),
+        over_losses("GIoU", "IoU"),
+        over_losses("DIoU", "GIoU"),
+        over_losses("CIoU", "GIoU"),
+        over_losses("EIoU", "GIoU"),
+        dfl("embedded, GIoU", "embedded DFL", [key(loss, "GIoU") for loss in LOSSES]),
+        difference("BCCD, GIoU: QFL − FL", ("bccd", "quality_focal"), ("bccd", "focal")),
+        difference("BCCD, GIoU: VFL − FL", ("bccd", "varifocal"), ("bccd", "focal")),
+        difference("BCCD, GIoU: FL − CE", ("bccd", "focal"), ("bccd", "bce")),
+        dfl("BCCD, GIoU", "bccd DFL", [("bccd", loss) for loss in CLASSES]),
+    ),
+    columns=("ap", "ap50", "ap75", "score_iou_correlation"),
+    plot=plot,
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,61 @@
+"""What does the score mean under each loss: is it a probability, does it know how well the box fits?
+
+Source: The documents behind this project (CE rewards confidence on what is already right, focal loss does
+not; an IoU as soft label makes the score mean quality); Mukhoti et al., 2002.09437 (focal loss calibrates
+classifiers: ECE 4.35 to 1.48); Kuppers et al., 2004.13546 (D-ECE); Oksuz et al., 2307.00934 (LaECE).
+
+Command: python experiments/h_calibration.py
+
+Duration: on two cores see results/h_calibration.md (measured); on a GPU not measured.
+
+Expected: CE above the diagonal (too sure), FL below it; the highest correlation of score and IoU with QFL,
+VFL and MAL. Scores from .05 on count; few detections can look calibrated, so recall and AP stand beside.
+"""
+
+from findings import MEASURES
+from g_quality_and_boxes import EXPERIMENT as G
+from harness import Experiment, Results, difference, embedded, main
+
+from detloss import plots
+
+LOSSES = ("bce", "focal", "balanced_bce", "quality_focal", "varifocal", "mal", "poly_focal", "flsd")
+SHOWN = ("ece", "signed_gap", "laece", "score_iou_correlation", "ece_recall", "ap")
+E, B = "embedded", "bccd"
+
+
+def plot(results: Results) -> plots.Against:
+    shown = {}
+    for column in SHOWN:
+        name, scale, _ = MEASURES[column]
+        title = f"{name}, points" if scale == 100 else name
+        shown[title] = {loss: results.shown(E, loss, column) for loss in results.losses(E)}
+    return plots.metrics_by_loss(shown)
+
+
+EXPERIMENT = Experiment(
+    __file__,
+    __doc__,
+    {E: embedded(LOSSES), B: G.comparisons["bccd"]},
+    (
+        difference("FL − CE", (E, "focal"), (E, "bce"), "ece"),
+        difference("QFL − FL", (E, "quality_focal"), (E, "focal"), "ece"),
+        difference("FLSD-53 − FL", (E, "flsd"), (E, "focal"), "ece"),
+        difference("BCCD: FL − CE", (B, "focal"), (B, "bce"), "ece"),
+        difference("BCCD: QFL − FL", (B, "quality_focal"), (B, "focal"), "ece"),
+        difference("FL − CE", (E, "focal"), (E, "bce"), "laece"),
+        difference("QFL − FL", (E, "quality_focal"), (E, "focal"), "laece"),
+        difference("VFL − FL", (E, "varifocal"), (E, "focal"), "laece"),
+        difference("QFL − FL", (E, "quality_focal"), (E, "focal"), "score_iou_correlation"),
+        difference("VFL − FL", (E, "varifocal"), (E, "focal"), "score_iou_correlation"),
+        difference("MAL − FL", (E, "mal"), (E, "focal"), "score_iou_correlation"),
+        difference("BCCD: QFL − FL", (B, "quality_focal"), (B, "focal"), "score_iou_correlation"),
+        difference("BCCD: VFL − FL", (B, "varifocal"), (B, "focal"), "score_iou_correlation"),
+    ),
+    columns=("ece", "signed_gap", "dece", "laece", "score_iou_correlation", "ece_recall", "ap"),
+    plot=plot,
+    shared={B: "g_quality_and_boxes"},
+    found="",
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,351 @@
+"""Runs an experiment: its comparisons by `detloss compare`'s own functions, then table, figure and page.
+
+    python experiments/a_alpha_gamma.py [--quick] [--seeds N] [--data FOLDER] [--device cuda]
+    python experiments/harness.py    writes the table of experiments/README.md from the results that exist
+
+Runs lie in `runs/<experiment>/<setting>`, as folders of `detloss compare`; those that are finished are not
+repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`.
+"""
+
+import contextlib
+import importlib
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from findings import Contrast, Experiment, Key, Results, change, difference, readme_row, write_page
+
+from detloss.cli.compare import describe
+from detloss.cli.terminal import progress_bar, say
+from detloss.compare import RESULT_COLUMNS, Comparison, check, compare, open_data, prepare, settled
+from detloss.config import CompareConfig, Recipe
+from detloss.data import Dataset
+from detloss.detector import DetectorConfig
+from detloss.evaluate import from_coco_results
+from detloss.evaluate.voc import voc_ap
+from detloss.parallel import JobFailed
+from detloss.runs import read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.statistics import short_names
+from detloss.train import pick_device
+
+__all__ = [
+    "RETINANET",
+    "Contrast",
+    "Experiment",
+    "Key",
+    "Results",
+    "bccd",
+    "change",
+    "difference",
+    "embedded",
+    "main",
+]
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+REAL = "bccd"
+"""Stands for the folder of the real data in a recipe."""
+COLUMNS = (
+    *RESULT_COLUMNS,
+    "setting",
+    "loss",
+    "voc2007",
+    "voc2010",
+    "data",
+    "negatives_per_positive",
+    "diverged",
+    "commit",
+    "hardware",
+    "setting_minutes",
+)
+RETINANET = DetectorConfig(kind="retinanet", anchor_scales=(1.0,))
+"""RetinaNet with three of the paper's nine anchors a cell: as imbalanced, since positives shrink alike."""
+
+
+def embedded(
+    losses: tuple[str, ...], seeds: int = 5, lrs: tuple[float, ...] = (0.003, 0.008), **recipe: Any
+) -> CompareConfig:
+    """A comparison on the embedded scenes: one box weight, each loss with the better of the rates."""
+    shared = Recipe(**{"evaluations": 1, "steps": 350, **recipe})
+    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weight=2.0, rungs=(0.5,), recipe=shared)
+
+
+def bccd(
+    losses: tuple[str, ...], seeds: int = 3, lrs: tuple[float, ...] = (0.004, 0.012), **recipe: Any
+) -> CompareConfig:
+    """A comparison on BCCD's real images, in under a minute a run."""
+    return embedded(losses, seeds, lrs, **{"data": REAL, "size": 160, "steps": 200, **recipe})
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an experiment is run."""
+
+    quick: bool = False
+    """Tiny budgets on embedded data, results in a temporary folder: shows that it runs, nothing else."""
+    seeds: int | None = None
+    """Runs of each loss, instead of the experiment's own number; more of them continue earlier ones."""
+    data: Path = ROOT.parent / "shared" / "data" / "bccd"
+    """Folder of BCCD (github.com/Shenggan/BCCD_Dataset); without it that part is left out."""
+    device: str = "auto"
+    """cpu, cuda, ...; auto takes a GPU when there is one."""
+
+
+def main(experiment: Experiment) -> None:
+    """The command line of an experiment's file."""
+    options = tyro.cli(Options, description=experiment.header)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    try:
+        page = run(experiment, options)
+    except (ValueError, JobFailed) as error:
+        print(f"{experiment.name}: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
+    if not options.quick:
+        write_readme()
+    print(page)
+
+
+def run(
+    experiment: Experiment, options: Options, runs: Path | None = None, results: Path | None = None
+) -> Path:
+    """Runs what is not finished yet; the page is returned.
+
+    Args:
+        experiment: what to run.
+        options: of the command line.
+        runs, results: other folders than the experiments' own.
+
+    Raises:
+        ValueError: a loss that does not exist, or a run folder that holds another configuration.
+        JobFailed: a run failed for another reason than a diverging loss; finished runs are kept.
+    """
+    runs = runs or HERE / "runs" / ("quick" if options.quick else "")
+    results = results or (
+        Path(tempfile.mkdtemp(prefix="detloss-quick-")) if options.quick else HERE / "results"
+    )
+    comparisons, absent = chosen(experiment, options)
+    for setting in absent:
+        say(f"{setting} is left out: there is no folder {options.data} (--data)")
+    with contextlib.chdir(ROOT):  # own losses are named relative to it
+        states = prepared(experiment, comparisons, runs)
+        train_all(experiment.name, states)
+        rows = [row for setting, state in states.items() for row in gather(setting, state)]
+    table = results / f"{experiment.name}.csv"
+    # What an earlier call found on data that is not here now stays.
+    kept = [row for row in read_csv(table) if row["setting"] in absent]
+    write_csv(table, COLUMNS, [*rows, *kept])
+    return write_page(
+        experiment, results, "**A quick run: nothing here is a result.**" if options.quick else ""
+    )
+
+
+def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareConfig], list[str]]:
+    """The comparisons as the options want them, and those whose data is not here."""
+    comparisons, absent = {}, []
+    for setting, config in experiment.comparisons.items():
+        recipe = replace(config.recipe, device=options.device)
+        if recipe.data == REAL:
+            if options.quick or not options.data.is_dir():
+                absent.append(setting)
+                continue
+            recipe = replace(recipe, data=str(options.data.resolve()))
+        config = replace(config, recipe=recipe, seeds=options.seeds or config.seeds)
+        comparisons[setting] = quick(config) if options.quick else config
+    if options.quick:
+        return dict(list(comparisons.items())[:2]), []
+    return comparisons, absent
+
+
+def quick(config: CompareConfig) -> CompareConfig:
+    """The same in seconds: two losses, two seeds, three steps on small scenes, no sweep."""
+    recipe = config.recipe
+    recipe = replace(
+        recipe,
+        scenes=replace(recipe.scenes, size=48, object_size=(8.0, 20.0), train=24, val=8),
+        detector=replace(recipe.detector, width=4, channels=8),
+        size=48,
+        steps=3,
+        batch=2,
+    )
+    return replace(
+        config,
+        losses=config.losses[:2],
+        box_losses=config.box_losses[:2],
+        seeds=2,
+        lr=config.lrs[0],
+        box_weight=config.box_weights[0],
+        recipe=recipe,
+    )
+
+
+def prepared(
+    experiment: Experiment, comparisons: Mapping[str, CompareConfig], runs: Path
+) -> dict[str, Comparison]:
+    """Checks everything before anything is trained: the losses, the data, what the folders hold."""
+    for config in comparisons.values():
+        check(config)
+    states = {}
+    for setting, config in comparisons.items():
+        folder = runs / (experiment.shared or {}).get(setting, experiment.name) / setting.replace(" ", "_")
+        try:
+            training, validation = open_data(config.recipe)
+            config = replace(config, recipe=settled(config.recipe, training))
+            data = prepare(config, folder, training, validation)
+        except ValueError as error:
+            if folder.is_dir() and "give another --out" in str(error):
+                reason = str(error).partition(";")[0]
+                raise ValueError(
+                    f"{reason}; remove that folder, or check out the version it was made with"
+                ) from None
+            raise
+        say(f"{setting}: {data['negatives_per_positive']:.0f} negatives per positive location")
+        states[setting] = Comparison(config, folder)
+    return states
+
+
+def train_all(name: str, states: Mapping[str, Comparison]) -> None:
+    """Runs the comparisons one after another, with progress over all of them."""
+    # A step costs about as much as its image has pixels.
+    costs = {setting: (state.config.recipe.size / 96) ** 2 for setting, state in states.items()}
+    total = sum(costs[setting] * state.steps_planned for setting, state in states.items())
+    before, began = 0.0, None
+    with progress_bar() as bar:
+        task = bar.add_task(name, total=round(total), note="")
+        for setting, state in states.items():
+            told = None
+            with recorded(state.out):
+                for now in compare(state.config, state.out):
+                    done = before + costs[setting] * now.steps_done
+                    if now.active and began is None:
+                        began = (time.monotonic(), done)
+                    bar.update(task, completed=round(done), note=setting)
+                    if now.latest is not told and began is not None:
+                        told = now.latest
+                        left = (time.monotonic() - began[0]) * (total - done) / max(1e-9, done - began[1])
+                        if bar.disable:
+                            share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
+                            say(f"{share}; {setting}: {describe(now.latest)}")
+            before += costs[setting] * state.steps_planned
+            states[setting].results[:] = now.results
+            states[setting].chosen.update(now.chosen)
+
+
+@contextlib.contextmanager
+def recorded(folder: Path) -> Iterator[None]:
+    """Notes by which commit and on what hardware each run of a comparison was made, and for how long."""
+
+    def finished() -> set[Path]:
+        return {
+            path.parent for name in ("metrics", "diverged") for path in folder.glob(f"runs/*/*/{name}.json")
+        }
+
+    before, began = finished(), time.monotonic()
+    recipe = read_json(folder / "config.json")["recipe"]
+    hardware = versions(str(pick_device(recipe["device"])))
+    device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
+    made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
+    try:
+        yield
+    finally:
+        new = finished() - before
+        for run_folder in new:
+            write_json(run_folder / "made.json", made)
+        clock = folder / "seconds.json"
+        if new:
+            spent = read_json(clock) if clock.exists() else 0.0
+            write_json(clock, spent + time.monotonic() - began)
+
+
+def commit() -> str:
+    """The checkout's commit, with -dirty where code that decides results differs from it."""
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    found = git("describe", "--always", "--abbrev=12", "--exclude=*").stdout.strip()
+    changed = git("diff", "--quiet", "HEAD", "--", "src", "experiments/*.py").returncode
+    return (found or "unknown") + ("-dirty" if found and changed else "")
+
+
+def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
+    """A row for each run of a setting, those that diverged among them."""
+    config, recipe = state.config, state.config.recipe
+    names = short_names(config.pairs)
+    by_run = {(row["classification_loss"], row["box_loss"], int(row["seed"])): row for row in state.results}
+    clock = state.out / "seconds.json"
+    shared = {
+        "setting": setting,
+        "data": words(config),
+        "negatives_per_positive": read_json(state.out / "data.json")["negatives_per_positive"],
+        "setting_minutes": round(read_json(clock) / 60, 2) if clock.exists() else 0,
+    }
+    _, validation = open_data(recipe)
+    for job in state.final_jobs():
+        run = job.config
+        row = by_run.get((*job.pair, run.seed))
+        made = job.folder / "made.json"
+        more = read_json(made) if made.exists() else {"commit": "unknown", "hardware": "unknown"}
+        empty = {"classification_loss": job.pair[0], "box_loss": job.pair[1], "seed": run.seed}
+        empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": recipe.steps}
+        measured = {**row, **voc_map(job.folder, validation)} if row else empty
+        why = "" if row else read_json(job.folder / "diverged.json")
+        loss = names[job.pair].replace("experiments/", "").replace(".py:l1", "")
+        yield {**dict.fromkeys(COLUMNS, ""), **measured, **shared, **more, "loss": loss, "diverged": why}
+
+
+def words(config: CompareConfig) -> str:
+    """A comparison's data and detector in a line."""
+    recipe, detector = config.recipe, config.recipe.detector
+    data = "embedded scenes" if recipe.data == "embedded" else "BCCD"
+    kind = detector.kind + (f" with {detector.bins} bins" if detector.bins else "")
+    prior = "" if detector.kind == "yolov2" else f", prior {detector.prior:g}"
+    rates = ", ".join(f"{rate:g}" for rate in config.lrs)
+    return (
+        f"{data}, {recipe.size} px, {kind}{prior}, {recipe.steps} steps of {recipe.batch} images by "
+        f"{recipe.optimizer}, learning rates tried: {rates}"
+    )
+
+
+def voc_map(folder: Path, validation: Dataset) -> dict[str, float]:
+    """VOC's mAP of a run by both rules, kept beside its detections."""
+    kept = folder / "voc.json"
+    if not kept.exists():
+        truths = [validation.annotation(i) for i in range(len(validation))]
+        labels = range(len(validation.names))
+        found = from_coco_results(read_json(folder / "detections.json"), [t.id for t in truths], labels)
+        maps = {}
+        for rule in ("2007", "2010"):
+            classes = [ap for ap in voc_ap(found, truths, validation.names, rule).values() if ap == ap]
+            maps[f"voc{rule}"] = sum(classes) / max(1, len(classes))
+        write_json(kept, maps)
+    return dict(read_json(kept))
+
+
+def experiments() -> list[Experiment]:
+    """All of them, by name."""
+    return [importlib.import_module(path.stem).EXPERIMENT for path in sorted(HERE.glob("[a-z]_*.py"))]
+
+
+def write_readme() -> None:
+    """Replaces the table of README.md, between its two marks, by what the results say now."""
+    page = HERE / "README.md"
+    start, rest = page.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
+    _, end = rest.split("<!-- end of table -->", 1)
+    rows = ["| question | answer | effect, 95 % intervals | |", "|---|---|---|---|"]
+    rows += [readme_row(experiment, HERE / "results") for experiment in experiments()]
+    table = "\n".join(rows)
+    write_text(page, f"{start}<!-- table -->\n{table}\n<!-- end of table -->{end}")
+
+
+if __name__ == "__main__":
+    write_readme()
