@@ -306,6 +306,19 @@ def test_a_gpu_that_is_not_there_is_told_and_done_without(settled):
     same(subject.call(LOGITS, DENSE), 2 * BCE.mean())
 
 
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="there is a GPU; the doctor hides it in its own process"
+)
+def test_a_gpu_asked_for_when_the_file_is_imported_is_done_without(settled):
+    text = """\
+        SCALE = torch.ones(1, device="cuda").cuda()
+        def loss(x, t):
+            return SCALE.to(x) * F.binary_cross_entropy_with_logits(x, t)
+        """
+    subject, _ = settled(text)
+    same(subject.call(LOGITS, DENSE), BCE.mean().view(1))
+
+
 def test_names_left_undefined_get_their_usual_meaning(settled):
     text = """\
         class Loss(nn.Module):

@@ -235,7 +235,8 @@ def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...], tup
     mended = tuple(mend(source))
     linecache.checkcache(str(path))
     try:
-        exec(compile(source.tree, str(path), "exec"), module.__dict__)
+        with OnCpu():  # a GPU that is asked for in the file itself is told by reading it
+            exec(compile(source.tree, str(path), "exec"), module.__dict__)
     except BaseException as error:
         raise CannotExamine(crash(error, "importing it", source)) from None
     for name, owner in owners_in_super(source).items():
