@@ -9,6 +9,7 @@ repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`.
 
 import contextlib
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -299,8 +300,13 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
         empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": recipe.steps}
         measured = {**row, **voc_map(job.folder, validation)} if row else empty
         why = "" if row else read_json(job.folder / "diverged.json")
-        loss = names[job.pair].replace("experiments/", "").replace(".py:l1", "")
+        loss = loss_name(names[job.pair])
         yield {**dict.fromkeys(COLUMNS, ""), **measured, **shared, **more, "loss": loss, "diverged": why}
+
+
+def loss_name(name: str) -> str:
+    """A loss in tables and contrasts: of one of the experiments' own, the function alone."""
+    return re.sub(r"experiments/\w+\.py:", "", name)
 
 
 def words(config: CompareConfig) -> str:
