@@ -176,8 +176,7 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
         f"{counts.negatives_per_positive:.0f} must find nothing; "
         f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit ({counts.images} images)"
     )
-    lost = counts.objects_without_positive
-    say(f"{lost} of {counts.objects} objects get no positive location")
+    say(f"objects without a positive location: {counts.objects_without_positive} of {counts.objects}")
 
 
 def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: bool) -> None:
@@ -197,8 +196,8 @@ def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: b
     table.add_row("of all", *(percent(row.count_share) for row in first))
     for i, loss in enumerate(losses):
         rows = tables.quadrants[4 * i : 4 * i + 4]
-        table.add_row(f"{loss.loss} loss", *(percent(row.loss_share) for row in rows))
-        table.add_row("  gradient", *(percent(row.gradient_share) for row in rows))
+        table.add_row(loss.loss, *(percent(row.loss_share) for row in rows))
+        table.add_row("  its gradient", *(percent(row.gradient_share) for row in rows))
     console.print(table)
     for claim in tables.claims:
         say(f"{'holds here' if claim.holds else 'does not hold here'}: {claim.text} ({claim.evidence})")

@@ -100,7 +100,7 @@ def percent(share: float) -> str:
     if value == 0:
         return "0 %"
     if value >= 99.95:
-        return f"{value:.3f} %" if value < 100 else "100 %"
+        return "100 %" if value >= 100 else f"{value:.3f} %" if value < 99.9995 else "> 99.999 %"
     return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
 
 

@@ -198,8 +198,8 @@ def _balance(curves: Sequence[LossCurve]) -> list[Recommendation]:
         return []
     why = (
         "For each gamma the alpha with which positives and negatives have the same loss at this model, "
-        "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. A point to start from: what balances a trained model does not "
-        "balance an untrained one."
+        "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. A point to start from: a model trained with another loss, or not at "
+        "all, is balanced by another alpha."
     )
     return [Recommendation("alpha and gamma, balanced here", found, why, evidence)]
 
@@ -222,9 +222,10 @@ def _coverage(counts: LocationCounts, alternatives: Sequence[Alternative]) -> Re
     tried = [row for row in alternatives[1:] if row.change != NO_RESCUE]
     evidence |= {"smallest_lost_px": float(lost.min()), "largest_lost_px": float(lost.max())}
     evidence["counted_again"] = {row.change: row.objects_without_positive for row in tried}
+    low, high = f"{lost.min():.0f}", f"{lost.max():.0f}"
     what = (
-        f"{len(lost)} of {counts.objects} objects get no positive and are never learned: sizes "
-        f"{lost.min():.0f} to {lost.max():.0f} px. "
+        f"Objects without a positive, which are never learned: {len(lost)} of {counts.objects}, of "
+        f"{low if low == high else f'{low} to {high}'} px. "
     )
     best = min(tried, key=lambda row: (row.objects_without_positive, row.locations), default=now)
     if best.objects_without_positive >= now.objects_without_positive:
@@ -249,7 +250,7 @@ def _rescue(alternatives: Sequence[Alternative]) -> Iterator[Recommendation]:
             yield Recommendation(
                 "rescue of an object's best anchors",
                 "keep" if saved > 0 else "not needed",
-                f"Without it {saved} more of {row.objects} objects would get no positive, since no anchor "
-                "overlaps them by .5.",
+                f"Without it {saved} more of {row.objects} objects would get no positive: no anchor overlaps "
+                "them by .5.",
                 {"saved": saved, "objects": row.objects},
             )

@@ -107,7 +107,9 @@ def level_counts(tables: DataTables) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.4))
     ax = figure.subplots()
     ax.set(
-        title=f"Locations a level, {counts.images} images", xlabel="level", ylabel="locations (logarithmic)"
+        title=f"Locations a level, {counts.images} images",
+        xlabel="level, and its positives : negatives",
+        ylabel="locations (logarithmic)",
     )
     kinds: Sequence[tuple[str, str, str]] = (
         ("positives", RED, ""),
@@ -179,7 +181,7 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
             text, (max(row.count, 0.5), i), (4, 0), textcoords="offset points", va="center", fontsize=8
         )
     top.set_xscale("log")
-    top.set_xlim(0.5, 60 * max(1, *(row.count for row in table[:4])))
+    top.set_xlim(0.5, 150 * max(1, *(row.count for row in table[:4])))
     top.set_yticks(range(4), names)
     top.set_ylim(3.5, -0.5)
     top.grid(axis="y", visible=False)
@@ -249,8 +251,9 @@ def cumulative_loss(curves: Sequence[LossCurve]) -> Figure:
 def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Sequence[str]) -> Figure:
     """Where on an image the loss is made: a row an image, a column a loss.
 
-    A circle is a positive location, a square a negative logit; its area is its share of the image's loss. The
-    three negatives with the largest shares are named, their anchors dashed.
+    A circle is a positive location, a square a negative logit; its area is in proportion to its share of the
+    image's loss, on one scale for the whole figure. The three negatives with the largest shares are named,
+    their anchors dashed.
 
     Args:
         examples: the images.
@@ -258,11 +261,19 @@ def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Se
         names: class names.
     """
     rows = max(1, len(examples))
-    figure = Figure(figsize=(WIDTH, 3.3 * rows + 0.35))
+    figure = Figure(figsize=(WIDTH, 3.5 * rows + 0.4))
+    figure.set_layout_engine("compressed")  # images keep their aspect
     axes = figure.subplots(rows, len(losses), squeeze=False)
+    shares = [
+        share[loss]
+        for one in examples
+        for share in (one.positive_shares, one.negative_shares)
+        for loss in losses
+    ]
+    area = _LARGEST / max(np.concatenate([np.full(1, 1e-12), *shares]))
     for row, one in zip(axes, examples):
         for ax, loss in zip(row, losses):
-            _loss_on_image(ax, one, loss, names)
+            _loss_on_image(ax, one, loss, names, area)
     for ax in axes.flat:
         ax.set_axis_off()
     if not examples:
@@ -277,11 +288,11 @@ def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Se
     return figure
 
 
-_AREA = 3000  # square points of a share of 1
+_LARGEST = 180  # square points of the largest share
 _NAMED = 3
 
 
-def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str]) -> None:
+def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str], area: float) -> None:
     side = one.image.shape[0]
     ax.imshow(one.image, extent=(0, side, side, 0), interpolation="nearest", alpha=0.75)
     for x1, y1, x2, y2 in one.boxes.tolist():
@@ -293,23 +304,25 @@ def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str]) -> N
     ):
         x, y = _centres(anchors).T
         ax.scatter(
-            x, y, _AREA * shares, marker=marker, color=color, alpha=0.55, edgecolors=INK, linewidths=0.5
+            x, y, area * shares, marker=marker, color=color, alpha=0.55, edgecolors=INK, linewidths=0.4
         )
     taken: list[tuple[float, float]] = []
     for k in np.argsort(-negative, kind="stable"):
         x, y = _centres(one.negatives[k : k + 1])[0]
         if len(taken) == _NAMED or negative[k] <= 0:
             break
-        if any(abs(x - a) < 0.3 * side and abs(y - b) < 0.1 * side for a, b in taken):
+        to_the_right = x < side / 2
+        middle = x + (0.15 if to_the_right else -0.15) * side  # of its label
+        if any(abs(middle - a) < 0.32 * side and abs(y - b) < 0.08 * side for a, b in taken):
             continue
-        taken.append((x, y))
+        taken.append((middle, y))
         x1, y1, x2, y2 = one.negatives[k]
         ax.add_patch(
             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linewidth=0.9, linestyle="--")
         )
         ax.annotate(
             f"{names[one.classes[k]]} {percent(negative[k])}", (x, y), (0, 5), textcoords="offset points",
-            ha="left" if x < side / 2 else "right", fontsize=7, color="white",
+            ha="left" if to_the_right else "right", fontsize=7, color="white",
             bbox={"facecolor": INK, "edgecolor": "none", "pad": 1.2, "alpha": 0.85},
         )  # fmt: skip
     ax.set(xlim=(0, side), ylim=(side, 0))
