@@ -279,7 +279,8 @@ def test_the_published_curves_end_where_the_papers_do():
     assert iou == pytest.approx(5.9e6, rel=0.25)
     assert giou == pytest.approx(1.5e6, rel=0.5)
     assert max(diou, ciou) < 1e4
-    clamped = simulate(["giou_published-intersection"], 30 * PER_CENTRE).popitem()[1]
+    assert find_gradient("diou_published-sign-sides") == Published("diou", frozenset({"size", "nested"}))
+    clamped = simulate(["giou_published-overlap"], 30 * PER_CENTRE).popitem()[1]
     assert clamped.error[200] < 0.1 * giou
 
 
@@ -401,7 +402,11 @@ def test_a_function_that_cannot_be_simulated_is_named(function, message):
         ({"seed": -1}, "seed is -1; it must be 0 or more"),
         ({"losses": ("gou",)}, "unknown loss 'gou'; did you mean 'giou'"),
         ({"losses": ("eiou_published",)}, "unknown loss 'eiou_published'"),
-        ({"losses": ("giou_published-sign",)}, "unknown loss 'giou_published-sign'"),
+        (
+            {"losses": ("giou_published-sign",)},
+            "giou_published has no slip 'sign' to repair; it has size, overlap",
+        ),
+        ({"losses": ("giou_published-",)}, "giou_published has no slip ''"),
         ({"impl": "fast"}, "impl is 'fast'"),
     ],
 )
@@ -416,7 +421,7 @@ def test_what_is_simulated_beside_the_losses():
     assert few.names == ["eiou", "giou", "giou_published"]
     assert SimulationConfig(losses=("giou", "iou"), repaired=True).names == [
         *("giou", "iou", "iou_published", "giou_published"),
-        *("iou_published-size", "giou_published-size", "giou_published-intersection"),
+        *("iou_published-size", "giou_published-size", "giou_published-overlap"),
     ]
     assert SimulationConfig(losses=("giou", "giou_published"), published=True).names == [
         "giou",

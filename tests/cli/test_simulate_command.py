@@ -78,7 +78,7 @@ def test_the_table_on_the_terminal(done):
     rows = {row["loss"]: row for row in read_csv(done.folder / "summary.csv")}
     at_50 = float(rows["giou"]["error_50"])
     assert f"{at_50:.2e}".replace("e+0", "e") in said
-    assert "intersection: GIoU multiplies overlaps below zero too" in said
+    assert "overlap: GIoU multiplies overlaps below zero too" in said
     assert "aspect:" not in said
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from detloss.simulate import PER_CENTRE, Regression, overlap_share
 _COLORS = {"iou": "#000000", "giou": "#0072B2", "diou": "#D55E00", "ciou": "#009E73", "eiou": "#CC79A7"}
 _MARKERS = {"iou": "X", "giou": "s", "diou": "^", "ciou": "o", "eiou": "D"}
 _REPAIRED = "vP<>*hp"
+NOT_FINITE = "#D55E00"
 
 
 @drawing
@@ -31,6 +33,8 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
     looks = _looks(found)
     for i, (name, regression) in enumerate(found.items()):
         color, marker, line, fill = looks[name]
+        first = regression.first_not_finite
+        label = _short(name) if first is None else f"{_short(name)}, not finite from {first} on"
         for ax in (top, below):
             ax.plot(
                 regression.error,
@@ -40,7 +44,7 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
                 markerfacecolor=fill,
                 markevery=(3 * (i % 6), 20),
                 linewidth=1.5,
-                label=name,
+                label=label,
             )
     for rate_falls in (160, 180):
         for ax in (top, below):
@@ -50,9 +54,10 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
     below.set_xlim(0, 200)
     finish(top, "nothing simulated", legend=False)
     dotted = Line2D([], [], color=FAINT, linestyle=":", linewidth=1, label="rate falls to a tenth")
-    figure.legend(
-        handles=[*top.lines[: len(found)], dotted], loc="outside lower center", ncols=3, handlelength=3.2
-    )
+    keys = [*top.lines[: len(found)], dotted]
+    longest = max(len(str(key.get_label())) for key in keys)
+    columns = 3 if longest < 20 else 2 if longest < 32 else 1
+    figure.legend(handles=keys, loc="outside lower center", ncols=columns, handlelength=3.2)
     return figure
 
 
@@ -62,10 +67,13 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
 
     Lines: outside the dashed one no box touches its target at the start, inside the dotted one all do.
     """
-    shown = [regression for name, regression in found.items() if "-" not in name] or list(found.values())
-    rows = math.ceil(len(shown) / 3)
-    figure = Figure(figsize=(WIDTH, 2.05 * rows + 1.2))
-    axes = list(figure.subplots(rows, 3, squeeze=False, sharex=True, sharey=True).flat)
+    shown = [regression for name, regression in found.items() if "_published-" not in name] or list(
+        found.values()
+    )
+    columns = min(3, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(WIDTH, (0.6 + 5.2 / columns) * rows + 1.1))
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     errors = [regression.errors[-1] / PER_CENTRE for regression in shown]
     norm = _scale(errors)
     for ax, regression, error in zip(axes, shown, errors):
@@ -75,22 +83,24 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
             x[finite],
             y[finite],
             c=np.clip(error[finite], norm.vmin, norm.vmax),
-            s=np.clip(55000 / len(x), 11, 50),
+            s=np.clip(70000 / len(x), 14, 50),
             norm=norm,
             cmap="cividis",
             linewidths=0,
             rasterized=True,
+            clip_on=False,
         )
-        ax.plot(x[~finite], y[~finite], "x", color="#D55E00", markersize=3)
-        ax.set_title(regression.loss if finite.all() else f"{regression.loss}: ×: not finite")
+        ax.plot(x[~finite], y[~finite], "x", color=NOT_FINITE, markersize=3)
+        title = textwrap.fill(_short(regression.loss), 60 // columns)
+        ax.set_title(title, fontsize=10 if len(title) < 18 else 8)
         _mark_overlap(ax)
         ax.set(aspect="equal", xlim=(6.9, 13.1), ylim=(6.9, 13.1), xticks=(7, 10, 13), yticks=(7, 10, 13))
         ax.grid(visible=False)
     for ax in axes[len(shown) :]:
         ax.remove()
     for i, ax in enumerate(axes[: len(shown)]):
-        ax.set_ylabel("" if i % 3 else "anchor centre y")
-        below = i + 3 >= len(shown)  # none is below it
+        ax.set_ylabel("" if i % columns else "anchor centre y")
+        below = i + columns >= len(shown)  # none is below it
         ax.set_xlabel("anchor centre x" if below else "")
         ax.tick_params(labelbottom=below)
     bar = figure.colorbar(points, ax=axes[: len(shown)], location="top", shrink=0.7, aspect=40)
@@ -99,7 +109,9 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
         Line2D([], [], color=INK, linestyle="--", linewidth=1.2, label="outside: no box meets its target"),
         Line2D([], [], color=INK, linestyle=":", linewidth=1.2, label="inside: every box does"),
     ]
-    figure.legend(handles=keys, loc="outside lower center", ncols=2)
+    if not np.isfinite(errors).all():
+        keys.append(Line2D([], [], color=NOT_FINITE, marker="x", linestyle="none", label="not finite"))
+    figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), columnspacing=1.2)
     return figure
 
 
@@ -119,6 +131,11 @@ def _mark_overlap(ax: Axes) -> None:
     for level, line in ((0.5 / PER_CENTRE, "--"), (1 - 0.5 / PER_CENTRE, ":")):
         ax.contour(x, y, share, [level], colors="white", linewidths=2.4)
         ax.contour(x, y, share, [level], colors=INK, linestyles=line, linewidths=1.2)
+
+
+def _short(name: str) -> str:
+    """A file's path without its folders."""
+    return name.rsplit("/", 1)[-1]
 
 
 def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 SLIPS = {
     "size": "width and height get twice their gradient: a side moves by half of a change in size",
-    "intersection": "GIoU multiplies overlaps below zero too, so boxes that are apart have an intersection",
+    "overlap": "GIoU multiplies overlaps below zero too, so boxes that are apart have an intersection",
     "sign": "the diagonal's gradient by the centre has the wrong sign, which adds to the pull of the target",
     "nested": "the diagonal's gradient by a side longer than its target's on both ends has the wrong sign",
     "sides": "the enclosing box's width and height are both given the gradient of their sum",
@@ -23,7 +23,7 @@ SLIPS = {
 
 PUBLISHED = {
     "iou": ("size",),
-    "giou": ("size", "intersection"),
+    "giou": ("size", "overlap"),
     "diou": ("size", "sign", "nested", "sides"),
     "ciou": ("size", "sign", "nested", "sides", "aspect"),
 }
@@ -57,7 +57,7 @@ class Published:
         """Of IoU, and of |A∪B| / |C| for GIoU: first by the four sides."""
         area = pair.sides(-pair.h, -pair.w, pair.h, pair.w)
         width, height = pair.inter_w, pair.inter_h
-        if "intersection" not in self.slips:
+        if "overlap" not in self.slips:
             width, height = width.where(pair.meet, 0), height.where(pair.meet, 0)
         inter = width * height
         inter_by = pair.sides(
