@@ -14,8 +14,8 @@ help:
 	@echo "make slow     the slow tests"
 	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
 	@echo "make bench    time and memory of the losses beside torchvision, there; BENCH=--quick for a first look"
-	@echo "make experiments  what each loss buys, see experiments/README.md; under two hours on two cores, resumable"
-	@echo "make experiments-quick  the same in a minute, to see that all of it runs"
+	@echo "make experiments  what each loss buys, as in experiments/README.md; takes long, may be interrupted"
+	@echo "make experiments-quick  the same with tiny budgets, to see that all of it runs"
 	@echo "make wheel    build a wheel and try it in an empty environment"
 
 demo: $(VENV)/installed

@@ -26,7 +26,7 @@ def adamw(detector: DetectorConfig) -> CompareConfig:
 def sgd(detector: DetectorConfig) -> CompareConfig:
     """The paper's optimiser: no warm-up, no limit on the gradient, the rate falls in steps."""
     plain = {"optimizer": "sgd", "warmup": 0.0, "clip": 0.0, "schedule": "steps", "weight_decay": 1e-4}
-    return embedded(("bce", "focal"), lrs=(0.01, 0.03), detector=detector, **plain)
+    return embedded(("bce", "focal"), lrs=(0.003, 0.01, 0.03), detector=detector, **plain)
 
 
 def gain(optimizer: str, loss: str) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -206,7 +206,7 @@ def prepared(
             if folder.is_dir() and "give another --out" in str(error):
                 reason = str(error).partition(";")[0]
                 raise ValueError(
-                    f"{reason}; remove that folder, or check out the version it was made with"
+                    f"{reason}; remove that folder, or use the options and version it was made with"
                 ) from None
             raise
         say(f"{setting}: {data['negatives_per_positive']:.0f} negatives per positive location")

@@ -224,6 +224,26 @@ def test_a_page_says_all_and_a_row_too(tmp_path):
     )
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=NAMES)
+def test_every_figure_shows_every_setting(experiment):
+    rng = np.random.default_rng(0)
+    table = []
+    for k, (setting, config) in enumerate(experiment.comparisons.items()):
+        losses = map(harness.loss_name, short_names(config.pairs).values())
+        made = rows({loss: list(rng.uniform(0.3, 0.5, config.seeds)) for loss in losses}, setting)
+        measured = {column: 0.4 for column in findings.MEASURES if column != "ap"}
+        table += [{**row, **measured, "negatives_per_positive": 10 * (k + 1)} for row in made]
+    results = Results([{k: str(v) for k, v in row.items()} for row in table])
+    found = findings.findings(experiment, results)
+    assert len(found) == len(experiment.contrasts)
+    figures = [findings.draw_differences(found), *([experiment.plot(results)] if experiment.plot else [])]
+    for figure in figures:
+        assert figure.axes
+        assert all(
+            ax.lines and "no results" not in [text.get_text() for text in ax.texts] for ax in figure.axes
+        )
+
+
 def test_a_header_without_a_paragraph_is_an_error():
     with pytest.raises(ValueError, match="no paragraph 'Expected'"):
         Experiment("x.py", HEADER.split("Expected")[0], {}, ()).said("Expected")
