@@ -76,6 +76,12 @@ class Loss:
         }
         return replace(self, function=partial(self.function, **values), schedules={})
 
+    def __call__(self, *inputs: Tensor, impl: str = "eager", **more: Any) -> Tensor:
+        """One value an element: calls the function, which a user may have written without these arguments."""
+        takes = inspect.signature(self.function).parameters
+        fixed = {name: value for name, value in (("reduction", "none"), ("impl", impl)) if name in takes}
+        return self.function(*inputs, **more, **fixed)
+
     @property
     def softmax(self) -> bool:
         """Whether it expects one more logit, for the background, and competes over classes."""
@@ -359,11 +365,7 @@ def _impl(tensor: Tensor) -> str:
 
 def _call_own(loss: Loss, shape: torch.Size, *inputs: Tensor, **more: Any) -> Tensor:
     """Calls the user's function, and checks that it answers with one value an element."""
-    takes = inspect.signature(loss.function).parameters
-    more |= {
-        name: value for name, value in (("reduction", "none"), ("impl", _impl(inputs[0]))) if name in takes
-    }
-    value = loss.function(*inputs, **more)
+    value = loss(*inputs, impl=_impl(inputs[0]), **more)
     if not isinstance(value, Tensor) or value.shape != shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"it returned {got}; it must return one value an element, {tuple(shape)}")

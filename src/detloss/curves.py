@@ -5,7 +5,6 @@ the command line (`focal,gamma=0`, `file.py:function`), see `detloss.criterion.f
 draws them.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -349,10 +348,8 @@ def _values(loss: Loss, x: Tensor, targets: Tensor) -> Tensor:
 
 
 def _call(loss: Loss, *inputs: Tensor, **more: Tensor) -> Tensor:
-    takes = inspect.signature(loss.function).parameters
-    fixed = {name: value for name, value in (("reduction", "none"), ("impl", "eager")) if name in takes}
     try:
-        return loss.function(*inputs, **more, **fixed).double()
+        return loss(*inputs, **more).double()
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(
