@@ -49,5 +49,5 @@ def test_bad_weights(tmp_path, content):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ValueError, match="weights .*w.pt cannot be read"):
+    with pytest.raises(ValueError, match=r"weights .*w\.pt cannot be read"):
         Detector(DetectorConfig(backbone="resnet50", weights=str(path), strides=(8, 16)), 3)

@@ -9,7 +9,7 @@ from detloss.detector.config import DetectorConfig
 
 
 def fit_anchors(config: DetectorConfig, data: Dataset, size: int) -> DetectorConfig:
-    """The configuration with anchors for `data` letterboxed to `size` pixels, where it wants some and has none.
+    """The configuration with anchors of `data` letterboxed to `size` pixels, where it has none.
 
     Raises:
         ValueError: the objects have fewer different sizes than `config.anchor_count`.

@@ -188,7 +188,8 @@ def training_curves(log: Table) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.6))
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     top.set(title="Loss", ylabel="loss (log scale)")
-    parts = [name for name in ("loss", "classification_loss", "objectness_loss", "box_loss", "distribution_loss") if name in log]
+    terms = ("loss", "classification_loss", "objectness_loss", "box_loss", "distribution_loss")
+    parts = [name for name in terms if name in log]
     for name, style in zip(parts, LOSS_STYLES.values()):
         if np.any(log[name] > 0):
             top.plot(log["step"], log[name], color=style.color, linewidth=0.7, alpha=0.35)
