@@ -99,6 +99,8 @@ EXPERIMENT = Experiment(
         over_boxes("QFL", "FL"),
         over_boxes("VFL", "FL"),
         over_boxes("FL", "CE"),
+        difference("GIoU: FL − CE", key("FL", "GIoU"), key("CE", "GIoU")),
+        difference("GIoU: QFL − FL", key("QFL", "GIoU"), key("FL", "GIoU")),
         over_losses("GIoU", "L1"),
         over_losses("GIoU", "IoU"),
         over_losses("DIoU", "GIoU"),

@@ -13,6 +13,7 @@ from detloss.runs import read_csv, write_csv
 from detloss.statistics import (
     BETTER,
     NO_DIFFERENCE,
+    NO_SEED,
     NO_VERDICT,
     WORSE,
     bootstrap_interval,
@@ -280,7 +281,8 @@ def check(folder: Path, name: str) -> None:
         assert row["commit"] != "unknown"
     page = (folder / "results" / f"{name}.md").read_text()
     assert "nothing here is a result" in page
-    assert "| no difference seen |" in page or "| better |" in page or "| worse |" in page
+    # Hardly anything is found after three steps, and the calibration of nothing is not known.
+    assert any(f"| {word} |" in page for word in (NO_DIFFERENCE, BETTER, WORSE, NO_SEED))
     assert (folder / "results" / f"{name}.png").exists()
 
 
