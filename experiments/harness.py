@@ -25,7 +25,7 @@ from findings import Contrast, Experiment, Key, Results, change, difference, rea
 
 from detloss.cli.compare import describe
 from detloss.cli.terminal import progress_bar, say
-from detloss.compare import RESULT_COLUMNS, Comparison, check, compare, open_data, prepare, settled
+from detloss.compare import RESULT_COLUMNS, Comparison, check, compare, prepare
 from detloss.config import CompareConfig, Recipe
 from detloss.data import Dataset
 from detloss.detector import DetectorConfig
@@ -33,6 +33,7 @@ from detloss.evaluate import from_coco_results
 from detloss.evaluate.voc import voc_ap
 from detloss.parallel import JobFailed
 from detloss.runs import read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.splits import open_data, settled
 from detloss.statistics import short_names
 from detloss.train import pick_device
 

@@ -19,7 +19,6 @@ from detloss.compare import (
     Outcome,
     compare,
     hold_out,
-    open_data,
     run_job,
 )
 from detloss.config import Recipe, TrainConfig, load_config
@@ -27,6 +26,7 @@ from detloss.data import SceneConfig
 from detloss.data.batches import Letterboxed
 from detloss.detector import DetectorConfig
 from detloss.runs import read_csv, read_json, write_json
+from detloss.splits import open_data
 from detloss.train import Training
 
 HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"

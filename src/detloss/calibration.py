@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.compare import open_split
+from detloss.compare import folder_name
 from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
 from detloss.data import Dataset, find_format
 from detloss.data.coco import results_ids
 from detloss.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
 from detloss.runs import read_json
+from detloss.splits import open_split
 from detloss.statistics import mean_interval, points, short_names
 
 NUMBERS = (
@@ -94,19 +95,25 @@ class Measured:
         seed: of the run; None where that is not known.
         evaluation: of all detections, calibration from the first threshold on.
         at: for each threshold, of the detections with a score of at least that alone, AP too.
+        data: what it was evaluated on, in words.
     """
 
     loss: str
     seed: int | None
     evaluation: Evaluation
     at: tuple[Evaluation, ...]
+    data: str
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where detections lie: a run folder with its configuration, or a file of COCO results."""
+    """Where detections lie: a run folder with its configuration, or a file of COCO results.
+
+    `given` is the path that a user knows it by: of a comparison's run, the comparison.
+    """
 
     path: Path
+    given: Path
     config: TrainConfig | None = None
 
 
@@ -128,7 +135,8 @@ def measure(
     opened: dict[Any, Dataset] = {}
     measured = []
     for done, source in enumerate(sources, 1):
-        dataset, found = _read(source, config.training.recipe, opened)
+        recipe = source.config.recipe if source.config else config.training.recipe
+        dataset, found = _read(source, recipe, opened)
         truths = [dataset.annotation(i) for i in range(len(dataset))]
         sizes = [dataset.size(i) for i in range(len(dataset))]
         first = config.thresholds[0]
@@ -138,10 +146,30 @@ def measure(
         except ValueError as error:
             raise ValueError(f"{source.path}: {error}") from None
         seed = source.config.seed if source.config else None
-        measured.append(Measured(names[source.path], seed, whole, tuple(at)))
+        data = f"{recipe.data}, {recipe.val_split}: {whole.images} images, {whole.objects} objects"
+        measured.append(Measured(names[source.path], seed, whole, tuple(at), data))
         progress(done, len(sources))
     order = list(dict.fromkeys(one.loss for one in measured))
     return sorted(measured, key=lambda one: order.index(one.loss))
+
+
+def left_out(path: Path) -> list[str]:
+    """Of each run of a comparison that has no result: why. Nothing for any other path."""
+    if not _is_comparison(path):
+        return []
+    config, reasons = load_config(CompareConfig, path), []
+    for pair in config.pairs:
+        for seed in range(config.seeds):
+            folder = path / "runs" / folder_name(pair) / f"seed-{seed}"
+            if (folder / "diverged.json").is_file():
+                reasons.append(f"{folder} diverged: {read_json(folder / 'diverged.json')}")
+            elif not (folder / "metrics.json").is_file():
+                reasons.append(f"{folder} is not finished")
+    return reasons
+
+
+def _is_comparison(path: Path) -> bool:
+    return (path / "results.csv").is_file() and (path / "runs").is_dir()
 
 
 def _find(path: Path) -> list[_Source]:
@@ -149,10 +177,11 @@ def _find(path: Path) -> list[_Source]:
     if path.suffix == ".json":
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
-        return [_Source(path)]
-    if (path / "results.csv").is_file() and (path / "runs").is_dir():
+        return [_Source(path, path)]
+    if _is_comparison(path):
         pairs = load_config(CompareConfig, path).pairs
-        found = [source for file in path.glob("runs/*/seed-*/metrics.json") for source in _find(file.parent)]
+        files = path.glob("runs/*/seed-*/metrics.json")
+        found = [replace(source, given=path) for file in files for source in _find(file.parent)]
         if not found:
             raise ValueError(f"{path} is a comparison without a finished run")
         return sorted(found, key=lambda one: (pairs.index(_pair(one)), one.config.seed if one.config else 0))
@@ -164,7 +193,7 @@ def _find(path: Path) -> list[_Source]:
             f"{path} is no finished run: it has no {' and no '.join(missing)}. Give a folder of "
             "`detloss train`, `evaluate` or `compare`, or a COCO results file (.json) with --data"
         )
-    return [_Source(path, load_config(TrainConfig, path))]
+    return [_Source(path, path, load_config(TrainConfig, path))]
 
 
 def _pair(source: _Source) -> tuple[str, str]:
@@ -190,7 +219,7 @@ def _names(sources: Sequence[_Source]) -> dict[Path, str]:
         short[_pair(group[0])] if group[0].config else _stem(group[0].path) for group in groups.values()
     ]
     return {
-        source.path: name if chosen.count(name) == 1 else f"{name} ({group[0].path})"
+        source.path: name if chosen.count(name) == 1 else f"{name} ({group[0].given})"
         for name, group in zip(chosen, groups.values())
         for source in group
     }
@@ -205,7 +234,7 @@ def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[
     metrics: Mapping[str, Any] = {}
     names = None
     if source.config:
-        recipe, metrics = source.config.recipe, read_json(source.path / "metrics.json")
+        metrics = read_json(source.path / "metrics.json")
         names = tuple(metrics["per_class"])
     elif recipe.data != "embedded" and find_format(Path(recipe.data)) == "voc":
         # VOC has no list of classes; labels are in the order of the training split's.
@@ -223,8 +252,8 @@ def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[
     file = source.path / "detections.json" if source.config else source.path
     results = _checked(file)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
-    if not source.config and not {r["image_id"] for r in results} <= set(ids):
-        results = _translated(file, results, recipe, dataset)
+    if not source.config:
+        results = _translated(file, results, recipe, set(ids), dataset.names)
     try:
         return dataset, from_coco_results(results, ids, range(len(dataset.names)))
     except ValueError as error:
@@ -251,21 +280,29 @@ def _checked(file: Path) -> list[dict[str, Any]]:
 
 
 def _translated(
-    file: Path, results: list[dict[str, Any]], recipe: Recipe, dataset: Dataset
+    file: Path, results: list[dict[str, Any]], recipe: Recipe, ids: set[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Results in a COCO data set's own numbers → ids and labels of the samples."""
+    """Results in a COCO data set's own numbers → ids and labels of the samples; others as they are."""
+    named = {result["image_id"] for result in results}
+    strange = named - ids
     if recipe.data == "embedded" or find_format(Path(recipe.data)) != "coco":
-        strange = {r["image_id"] for r in results} - {dataset.annotation(i).id for i in range(len(dataset))}
+        if not strange:
+            return results
         raise ValueError(
             f"{file}: image_id {min(strange, key=str)!r} is no image of {recipe.data}, split "
             f"{recipe.val_split!r}; --data and --val-split say what the results are of"
         )
     images, categories = results_ids(recipe.data, recipe.val_split)
-    labels = {number: dataset.class_map[name] for number, name in categories.items()}
+    if not strange and not named <= set(images):
+        return results  # a detections.json of ours; where a data set's ids are its file names, its ids count
+    labels = {number: names.index(name) for number, name in categories.items()}
     for what, known in (("image_id", images), ("category_id", labels)):
         for i, result in enumerate(results):
             if result[what] not in known:
-                raise ValueError(f"{file}: results[{i}].{what} {result[what]!r} is not in {recipe.data}")
+                raise ValueError(
+                    f"{file}: results[{i}].{what} {result[what]!r} is not in {recipe.data}, split "
+                    f"{recipe.val_split!r}"
+                )
     return [r | {"image_id": images[r["image_id"]], "category_id": labels[r["category_id"]]} for r in results]
 
 

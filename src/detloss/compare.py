@@ -16,15 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
+from detloss.config import CompareConfig, TrainConfig, load_config, to_dict
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
-from detloss.data import Dataset, load, scenes, summary
+from detloss.data import Dataset
 from detloss.data.batches import Letterboxed
-from detloss.detector import fit_anchors
 from detloss.evaluate import Evaluation
-from detloss.imbalance import count_locations
 from detloss.parallel import Event, JobFailed, run_jobs
 from detloss.runs import read_json, versions, write_csv, write_json
+from detloss.splits import describe_data, open_data
 from detloss.train import NonFiniteLoss, pick_device, train
 
 RESULT_COLUMNS = (
@@ -105,29 +104,6 @@ class Outcome:
         """AP, nan where training diverged or there was no object to find."""
         value = self.metrics["ap"] if self.metrics else None
         return math.nan if value is None else float(value)
-
-
-def open_split(
-    recipe: Recipe,
-    split: str,
-    names: Sequence[str] | None = None,
-    progress: Callable[[int, int], Any] | None = None,
-) -> Dataset:
-    """One split of the recipe's data; `names` gives the classes their order where the data is on disk."""
-    if recipe.data == "embedded":
-        return scenes(recipe.scenes, split, progress=progress)
-    return load(recipe.data, split, names=names)
-
-
-def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
-    """The training and the validation split, with the same class names."""
-    training = open_split(recipe, recipe.train_split, progress=progress)
-    return training, open_split(recipe, recipe.val_split, training.names, progress)
-
-
-def settled(recipe: Recipe, training: Dataset) -> Recipe:
-    """The recipe with what it leaves to the data: the anchors of YOLOv2, by k-means of the training boxes."""
-    return replace(recipe, detector=fit_anchors(recipe.detector, training, recipe.size))
 
 
 def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
@@ -264,24 +240,6 @@ def check(config: CompareConfig) -> None:
         find_loss(classification, CLASSIFICATION_LOSSES, training=True)
         find_loss(box, BOX_LOSSES, training=True)
     pick_device(config.recipe.device)
-
-
-def describe_data(recipe: Recipe, training: Dataset, validation: Dataset) -> dict[str, Any]:
-    """What the report says of the data, negatives per positive among it."""
-    counts = count_locations(recipe.detector, Letterboxed(training, recipe.size))
-    return {
-        "source": recipe.data,
-        "names": list(training.names),
-        "class_map": training.class_map,
-        "train": summary(training),
-        "val": summary(validation),
-        "notes": [*training.notes, *validation.notes],
-        "measured_images": counts.images,
-        "locations": counts.locations,
-        "negatives_per_positive": counts.negatives_per_positive,
-        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
-        "objects_without_positive": counts.objects_without_positive / max(1, counts.objects),
-    }
 
 
 def workers_and_threads(config: CompareConfig) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class CurvesConfig:
     losses: tuple[str, ...] = tuple(f"focal,alpha=none,gamma={gamma}" for gamma in (0, 0.5, 1, 2, 5))
     """Classification losses whose value, gradient and weight are drawn against p_t, the probability given to
     the right answer:
-    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal,
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
     or your own module:function.
     focal,gamma=1.5 sets a hyperparameter, alpha=none is off; the default is the paper's Figure 1."""
     alpha_losses: tuple[str, ...] = tuple(f"focal,alpha={alpha}" for alpha in ("none", 0.25, 0.5, 0.75))
@@ -347,7 +347,7 @@ def _values(loss: Loss, x: Tensor, targets: Tensor) -> Tensor:
     return _call(loss, x[:, None], targets[:, None])[:, 0]
 
 
-def _call(loss: Loss, *inputs: Tensor, **more: Tensor) -> Tensor:
+def _call(loss: Loss, *inputs: Tensor, **more: Any) -> Tensor:
     try:
         return loss(*inputs, **more).double()
     except Exception as error:

@@ -17,6 +17,7 @@ from detloss.calibration import (
     Measured,
     class_rows,
     grouped,
+    left_out,
     loss_rows,
     measure,
     over_seeds,
@@ -31,6 +32,7 @@ from detloss.compare import Comparison, check, compare, hold_out, prepare
 from detloss.config import load_config, to_dict
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.splits import settled
 from detloss.statistics import points
 
 
@@ -69,6 +71,7 @@ def run(arguments: Arguments) -> Path:
     else:
         out = _trained(config, arguments.out)
         measured = _measure(config, [out / "comparison"])
+    missing = [reason for run in config.runs or [out / "comparison"] for reason in left_out(Path(run))]
     write_json(out / "config.json", to_dict(config))
     write_json(out / "versions.json", versions("cpu"))
     tables = {
@@ -87,6 +90,15 @@ def run(arguments: Arguments) -> Path:
     ):
         plots.save(figure, out / stem)
     _print(config, *(rows for rows, _ in tables.values()))
+    data = {one.loss: one.data for one in measured}
+    if len(set(data.values())) > 1:
+        say("\nThese are of different data, so their numbers do not compare:")
+        for loss, text in data.items():
+            say(f"{loss}: {text}")
+    for reason in missing:
+        say(f"left out: {reason}")
+    if missing and not config.runs:
+        raise JobFailed(f"{len(missing)} runs diverged; {out} is of the others")
     return out
 
 
@@ -104,6 +116,7 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     training = config.training
     check(training)
     splits = open_splits(training.recipe)
+    training = replace(training, recipe=settled(training.recipe, splits[0]))
     if len(training.candidates) > 1:
         hold_out(splits[0], training.held_out)
     out = new_folder("calibration", out)
@@ -112,8 +125,8 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     with interruptible(out), CompareDisplay(state) as display:
         for state in compare(training, out / "comparison"):
             display.show(state)
-    if state.diverged:
-        raise JobFailed(f"{len(state.diverged)} runs diverged: {state.diverged[0]}")
+    if not state.results:
+        raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
     return out
 
 

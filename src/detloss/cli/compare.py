@@ -16,10 +16,11 @@ from rich.table import Table
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare, settled
+from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.config import CompareConfig
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, write_json
+from detloss.splits import settled
 from detloss.statistics import (
     NO_DIFFERENCE,
     NO_SEED,

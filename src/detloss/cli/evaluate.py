@@ -9,11 +9,11 @@ import tyro
 
 from detloss.cli.arguments import Out, read
 from detloss.cli.terminal import counting, say
-from detloss.compare import open_split
 from detloss.config import to_dict
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation, to_coco_results
 from detloss.runs import new_folder, write_json
+from detloss.splits import open_split
 from detloss.statistics import points
 from detloss.train import evaluate_on, load_detector, pick_device
 

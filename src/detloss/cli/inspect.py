@@ -14,7 +14,6 @@ from rich.table import Table
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.compare import open_split
 from detloss.config import TrainConfig, load_config, to_dict
 from detloss.data import Dataset
 from detloss.data.batches import Letterboxed
@@ -35,6 +34,7 @@ from detloss.imbalance import (
     recommend,
 )
 from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.splits import open_split
 from detloss.statistics import points
 from detloss.train import load_detector, pick_device, train
 

@@ -10,12 +10,12 @@ import tyro
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import interruptible, progress_bar, say
-from detloss.compare import settled
 from detloss.config import TrainConfig
 from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
 from detloss.runs import new_folder, read_columns, versions, write_json
+from detloss.splits import settled
 from detloss.statistics import points
 from detloss.train import pick_device, train
 

@@ -1,0 +1,52 @@
+"""The splits of the data that a recipe names, and what the recipe leaves to them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from detloss.config import Recipe
+from detloss.data import Dataset, load, scenes, summary
+from detloss.data.batches import Letterboxed
+from detloss.detector import fit_anchors
+from detloss.imbalance import count_locations
+
+
+def open_split(
+    recipe: Recipe,
+    split: str,
+    names: Sequence[str] | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Dataset:
+    """One split of the recipe's data; `names` gives the classes their order where the data is on disk."""
+    if recipe.data == "embedded":
+        return scenes(recipe.scenes, split, progress=progress)
+    return load(recipe.data, split, names=names)
+
+
+def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
+    """The training and the validation split, with the same class names."""
+    training = open_split(recipe, recipe.train_split, progress=progress)
+    return training, open_split(recipe, recipe.val_split, training.names, progress)
+
+
+def settled(recipe: Recipe, training: Dataset) -> Recipe:
+    """The recipe with what it leaves to the data: the anchors of YOLOv2, by k-means of the training boxes."""
+    return replace(recipe, detector=fit_anchors(recipe.detector, training, recipe.size))
+
+
+def describe_data(recipe: Recipe, training: Dataset, validation: Dataset) -> dict[str, Any]:
+    """What the report says of the data, negatives per positive among it."""
+    counts = count_locations(recipe.detector, Letterboxed(training, recipe.size))
+    return {
+        "source": recipe.data,
+        "names": list(training.names),
+        "class_map": training.class_map,
+        "train": summary(training),
+        "val": summary(validation),
+        "notes": [*training.notes, *validation.notes],
+        "measured_images": counts.images,
+        "locations": counts.locations,
+        "negatives_per_positive": counts.negatives_per_positive,
+        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
+        "objects_without_positive": counts.objects_without_positive / max(1, counts.objects),
+    }
