@@ -18,7 +18,7 @@ from detloss.evaluate import (
     expected_calibration_error,
     localisation_aware_error,
 )
-from detloss.evaluate.calibration import match
+from detloss.evaluate.calibration import equal_bins, match
 
 MIDDLE = (0.5, 0.5, 0.3, 0.3)
 
@@ -391,3 +391,10 @@ def test_json_round_trip_and_an_older_record():
         ValueError, match=r"Calibration: \['dece', 'per_class'\] missing; if an older version"
     ):
         Evaluation.from_dict(older)
+
+
+def test_scores_on_a_bound_in_float32_are_in_the_upper_bin():
+    for bins in (5, 10, 25):
+        for k in range(1, bins):
+            on_bound = np.array([np.float32(k / bins), k / bins, k / bins - 1e-6])
+            assert equal_bins(on_bound, bins).tolist() == [k, k, k - 1]

@@ -255,8 +255,10 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 def equal_bins(values: np.ndarray, bins: int) -> np.ndarray:
     """Index of each value of [0, 1] among bins of equal width, [low, high), the last one closed."""
-    # k / bins is the nearest number to the bound; linspace is one step above at 0.3 and 0.6
-    return np.searchsorted(np.arange(1, bins) / bins, values, side="right")
+    # k / bins is the nearest number to the bound; linspace is one step above at 0.3 and 0.6. Scores are
+    # float32, where 0.7 and 0.9 are a little below the float64 of that name.
+    bounds = np.arange(1, bins) / bins
+    return np.searchsorted(np.minimum(bounds, bounds.astype(np.float32)), values, side="right")
 
 
 def _of_class(name: str, scores: np.ndarray, ious: np.ndarray, objects: int, ap: float) -> ClassCalibration:
