@@ -49,6 +49,8 @@ def test_equal_curves_are_one_line_with_both_names():
     assert legend(slide.get_legend())[1] == ["iou", "giou", "diou, ciou, eiou"]
     assert slide_norm.get_legend() is None  # the one to its left says the same
     assert legend(shrink.get_legend())[1] == ["iou, giou, diou, ciou", "eiou"]
+    (below,) = loss_curves(FIGURES["minimisers"]).legends
+    assert legend(below)[1] == ["bce, quality_focal, varifocal", "focal,alpha=none"]
     assert legend(ratio.get_legend())[1] == ["iou, diou", "giou", "ciou", "eiou"]
     assert shrink.lines[1].get_color() == ratio.lines[3].get_color()  # eiou's, wherever others fell together
 

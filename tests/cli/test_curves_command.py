@@ -63,6 +63,12 @@ def test_minimisers_as_table_and_in_print(drawn, own):
     assert line.split()[-1] == "0.000"
 
 
+def test_another_run_is_kept(here, trained):
+    before = {file.name: file.read_bytes() for file in trained.iterdir()}
+    refused(detloss("curves", "--quick", "--out", trained), "holds something else, which is kept")
+    assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
+
+
 def test_settings_go_back_in(drawn, own):
     asked = CurvesConfig(points=60, soft_losses=(*SOFT, own))
     assert load_config(CurvesConfig, drawn.folder) == asked

@@ -71,6 +71,18 @@ def _value_of(arguments: Sequence[str], flag: str) -> str | None:
     return None
 
 
+def refuse_another(out: Path | None, config: Any) -> None:
+    """Refuses an --out that holds a run of other settings or of another command: its config.json would go."""
+    if out is None or not (out / "config.json").exists():
+        return
+    try:
+        before = load_config(type(config), out)
+    except ValueError:
+        before = None
+    if before != config:
+        raise ValueError(f"--out {out} holds something else, which is kept; give another folder")
+
+
 def quick_recipe(recipe: Recipe) -> Recipe:
     """Few images and few steps, for a first look."""
     few = replace(recipe.scenes, train=min(recipe.scenes.train, 256), val=min(recipe.scenes.val, 48))

@@ -24,12 +24,12 @@ from detloss.calibration import (
     threshold_rows,
     verdict,
 )
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
 from detloss.cli.compare import CompareDisplay
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, say
 from detloss.compare import Comparison, check, compare, hold_out, prepare
-from detloss.config import load_config, to_dict
+from detloss.config import to_dict
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, versions, write_csv, write_json
 from detloss.splits import settled
@@ -63,8 +63,7 @@ def run(arguments: Arguments) -> Path:
     from detloss import plots
 
     config = arguments.settings
-    if arguments.out is not None and (arguments.out / "config.json").exists():
-        _refuse_another(arguments.out, config)
+    refuse_another(arguments.out, config)
     if config.runs:
         measured = _measure(config, config.runs)
         out = new_folder("calibration", arguments.out)
@@ -100,15 +99,6 @@ def run(arguments: Arguments) -> Path:
     if missing and not config.runs:
         raise JobFailed(f"{len(missing)} runs diverged; {out} is of the others")
     return out
-
-
-def _refuse_another(out: Path, config: CalibrationConfig) -> None:
-    try:
-        before = load_config(CalibrationConfig, out)
-    except ValueError:
-        before = None
-    if before != config:
-        raise ValueError(f"--out {out} holds something else, which is kept; give another folder")
 
 
 def _trained(config: CalibrationConfig, out: Path | None) -> Path:

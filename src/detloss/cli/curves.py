@@ -10,7 +10,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, read
+from detloss.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.cli.terminal import console, counting, say
 from detloss.config import to_dict
 from detloss.curves import COLUMNS, CurvesConfig, box_gradient, curves, figures, minimisers, rows
@@ -45,6 +45,7 @@ def run(arguments: Arguments) -> Path:
     from detloss import plots
 
     config = arguments.settings
+    refuse_another(arguments.out, config)
     drawn = figures(config)
     places = minimisers(config.soft_losses, config.soft_targets)
     out = new_folder("curves", arguments.out)

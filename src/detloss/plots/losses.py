@@ -19,7 +19,7 @@ MARKERS = "o^DsvPX*"
 
 @drawing
 def loss_curves(table: Sequence[Panel]) -> Figure:
-    """A panel each, two in a row; one legend below where it fits all panels, else one in each row or panel.
+    """A panel each, two in a row; one legend below where all have the same lines, else one a row or panel.
 
     Lines differ in colour and dashes, minimisers in colour and marker. Curves that are equal are one line
     with both names. The y axis ends where a curve runs away, the table has the rest.
@@ -30,9 +30,8 @@ def loss_curves(table: Sequence[Panel]) -> Figure:
     else:
         figure, axes = panels(len(table), 2.6, "", "")
     drawn = [_draw(ax, panel) for ax, panel in zip(axes, table)]
-    names = [curve.name for curve in table[0].curves] if table else []
-    if names and all(labels == names for labels in drawn):
-        title, labels = _short(names)
+    if drawn and drawn[0] and all(labels == drawn[0] for labels in drawn):
+        title, labels = _short(drawn[0])
         rows = math.ceil(len(labels) * (0.46 + 0.0725 * max(map(len, labels))) / figure.get_figwidth())
         columns = math.ceil(len(labels) / rows)
         figure.legend(
