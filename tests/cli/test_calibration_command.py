@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from commands import SCENES, TINY, detloss, refused
 from detloss.calibration import CalibrationConfig, loss_rows, measure, verdict
+from detloss.compare import folder_name
+from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
 from detloss.runs import read_csv, read_json
 
 FIGURES = ("reliability", "reliability_iou", "score_iou", "thresholds")
@@ -77,6 +80,11 @@ def test_coco_results_of_another_detector(coco):
     for name in TABLES:
         assert Path(f"found/{name}.csv").read_bytes() == Path(f"again/{name}.csv").read_bytes()
     refused(detloss("calibration", "theirs.json", "--out", "found"), "found holds something else")
+
+
+def of_data(data: Path) -> CompareConfig:
+    default = CalibrationConfig().training
+    return replace(default, recipe=Recipe(data=str(data)))
 
 
 def rows_of(*runs: object) -> list[dict]:
@@ -176,6 +184,64 @@ def test_bad_results(coco):
     Path("theirs.json").write_text("[", encoding="utf-8")
     refused(detloss("calibration", "theirs.json", "--data", coco), "theirs.json is no JSON")
     assert not Path("runs").exists()
+
+
+def test_ids_of_a_data_set_that_are_its_file_names(coco):
+    results, names = coco_results(coco), {}
+    for file in (coco / "annotations").iterdir():
+        table = read_json(file)
+        names = {image["id"]: Path(image["file_name"]).stem for image in table["images"]}
+        for image in table["images"]:
+            image["id"] = names[image["id"]]
+        for one in table["annotations"]:
+            one["image_id"] = names[one["image_id"]]
+        file.write_text(json.dumps(table), encoding="utf-8")
+        if file.stem == "instances_val":
+            results = [one | {"image_id": names[one["image_id"]]} for one in results]
+    config = CalibrationConfig((write(results),), training=of_data(coco))
+    (row,) = loss_rows(measure(config, config.runs, lambda done, total: None))
+    assert (row["recall"], row["ap"]) == (1, 1)  # its category ids, from 1, are no labels, from 0
+
+
+@pytest.fixture
+def comparison(here, trained) -> Path:
+    """Two losses on two seeds: one run finished, one diverged, two not finished."""
+    config = load_config(TrainConfig, trained)
+    pairs = CompareConfig(losses=(config.loss, "bce"), box_losses=(config.box_loss,), recipe=config.recipe)
+    write(to_dict(replace(pairs, seeds=2)), "config.json")
+    write([], "results.csv")
+    runs = [here / "runs" / folder_name(pair) for pair in pairs.pairs]
+    shutil.copytree(trained, runs[0] / "seed-0")
+    (runs[1] / "seed-1").mkdir(parents=True)
+    write("not finite at step 3", str(runs[1] / "seed-1" / "diverged.json"))
+    return here
+
+
+def test_runs_without_a_result_are_named(comparison):
+    done = detloss("calibration", comparison, "--out", "found")
+    assert done.status == 0, done.err
+    (row,) = of_run(done.folder)
+    assert (row["loss"], row["seed"]) == ("focal,gamma=1.5", "0")
+    said = [line for line in done.out.splitlines() if line.startswith("left out: ")]
+    assert [line.rpartition("/")[2] for line in said] == [
+        "seed-1 is not finished",
+        "seed-0 is not finished",
+        "seed-1 diverged: not finite at step 3",
+    ]
+
+
+def test_runs_on_different_data_are_said_to_be(comparison, coco, trained):
+    shutil.copytree(trained, "alone")
+    done = detloss("calibration", "alone", write(coco_results(coco)), "--data", coco, "--out", "found")
+    assert done.status == 0, done.err
+    assert "These are of different data" in done.out
+    assert f"theirs: {coco}, val: " in done.out
+    # a run of a comparison is known by the comparison
+    assert [row["loss"] for row in rows_of(comparison)] == ["focal,gamma=1.5"]
+    config = read_json(Path("alone/config.json"))
+    write(config | {"lr": 0.123}, "alone/config.json")
+    names = [row["loss"] for row in rows_of(comparison, "alone")]
+    assert names == [f"focal,gamma=1.5 ({comparison})", "focal,gamma=1.5 (alone)"]
 
 
 def test_no_detections_at_all(coco):
