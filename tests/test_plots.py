@@ -107,6 +107,17 @@ def test_score_against_iou_has_a_panel_a_loss(evaluations):
     assert len(figure.axes[0].lines[0].get_xdata()) == sum(len(e.scores) for e in evaluations["bce"])
 
 
+def test_titles_fit_their_panel_and_pass_over_seeds_without_a_value(evaluations, nothing_found):
+    name = "my-loss,tau=0.25 (runs/of_another_day)"
+    seeds = [nothing_found, *evaluations["bce"]]
+    ece = np.mean([one.calibration.ece for one in evaluations["bce"]])
+    first, number = plots.reliability({name: seeds}).axes[0].get_title("left").rsplit("\n", 1)
+    assert (first.replace("\n", " "), number) == (name, f"ECE {100 * ece:.1f} %")
+    rho = np.mean([one.score_iou_correlation for one in evaluations["bce"]])
+    title = plots.score_against_iou({"my-loss": seeds}).axes[0].get_title("left")
+    assert title == f"my-loss: ρ = {rho:.2f}".replace("= -", "= −")
+
+
 def test_loss_share_has_the_negatives_on_the_other_scale():
     log = {"step": np.arange(1.0, 81), "positive_loss_share": np.full(80, 0.25)}
     figure = plots.loss_share({"focal": [log, log]})

@@ -41,5 +41,6 @@ def calibration_against_threshold(at: Mapping[str, Sequence[Sequence[Evaluation]
         finish(ax, "nothing measured", legend=False)
     handles, names = axes[2].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        fit = int(figure.get_figwidth() / (0.6 + 0.0725 * max(map(len, names))))
+        figure.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, fit, len(names))))
     return figure

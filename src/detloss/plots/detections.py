@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -56,7 +57,7 @@ def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
                 top,
                 f"no detections with score ≥ {calibrations[0].threshold:g}" if calibrations else "no runs",
             )
-            top.set_title(name)
+            top.set_title(_title(name))
             continue
         top.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
         edges, filled = calibrations[0].edges, count > 0
@@ -71,8 +72,8 @@ def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
         )
         top.plot(score, right, style.marker, color=INK, markersize=4)
         top.vlines(score, np.minimum(score, right), np.maximum(score, right), color=INK, linewidth=1.2)
-        error, _ = mean_interval([c.laece if localised else c.ece for c in calibrations])
-        top.set_title(f"{name}: {'LaECE' if localised else 'ECE'} {100 * error:.1f} %")
+        error = _mean([c.laece if localised else c.ece for c in calibrations])
+        top.set_title(_title(name, f"{'LaECE' if localised else 'ECE'} {100 * error:.1f} %"))
         below.bar(
             left,
             np.maximum(count, 0.5),
@@ -97,7 +98,7 @@ def score_against_iou(evaluations: Evaluations) -> Figure:
         ious = np.concatenate([np.zeros(0), *(e.ious for e in seeds)])
         ax.set(xlim=(0, 1), ylim=(0.48, 1.01))
         if not len(scores):
-            ax.set_title(name)
+            ax.set_title(_title(name))
             say(ax, "no detections matched to an object" if seeds else "no runs")
             continue
         ax.plot(
@@ -124,11 +125,21 @@ def score_against_iou(evaluations: Evaluations) -> Figure:
             elinewidth=1,
             capsize=2,
         )
-        rho, _ = mean_interval([e.score_iou_correlation for e in seeds])
-        ax.set_title(
-            f"{name}: ρ = {rho:.2f}".replace("-", "−") if not math.isnan(rho) else f"{name}: ρ undefined"
-        )
+        rho = _mean([e.score_iou_correlation for e in seeds])
+        known = "undefined" if math.isnan(rho) else f"= {rho:.2f}".replace("-", "−")
+        ax.set_title(_title(name, f"ρ {known}"))
     return figure
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Over the seeds with a value, as in the tables."""
+    return mean_interval([value for value in values if not math.isnan(value)])[0]
+
+
+def _title(name: str, number: str = "") -> str:
+    """No wider than a panel."""
+    whole = f"{name}: {number}" if number else name
+    return whole if len(whole) <= 28 else f"{textwrap.fill(name, 28)}\n{number}".rstrip()
 
 
 class Picture(Truth, Protocol):
