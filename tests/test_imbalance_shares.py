@@ -324,6 +324,24 @@ def test_one_logit_a_location_of_a_softmax_and_of_yolov2(data):
         assert sum(int(piece.positive.sum()) for piece in pieces) == counts.positives
 
 
+def test_logits_that_are_not_finite_are_an_error(data):
+    detector = detector_for(data)
+    with torch.no_grad():
+        detector.class_head.bias[1] = torch.nan
+    with pytest.raises(ValueError, match="logits are not finite on images .*diverged"):
+        list(labelled_logits(detector, data, [0, 1], 2, CPU))
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path):
+    (tmp_path / "naive_loss.py").write_text(
+        "def naive(x, t):\n    return -(t * x.sigmoid().log() + (1 - t) * (1 - x.sigmoid()).log())\n"
+    )
+    name = f"{tmp_path / 'naive_loss.py'}:naive"
+    assert shares_of((name,), labelled([[1.0]], [0]))[3].loss_share == 1
+    with pytest.raises(ValueError, match=r"naive' or its gradient is not finite .* 200 to 200"):
+        shares_of((name,), labelled([[200.0]], [1]))
+
+
 def test_shares_on_one_image(data):
     detector = detector_for(data)
     index = next(i for i in range(len(data)) if len(data.dataset.annotation(i).boxes))

@@ -82,6 +82,9 @@ def labelled_logits(
         batch: images at a time.
         device: where to compute.
         progress: called with (images done, all).
+
+    Raises:
+        ValueError: a logit that is NaN or infinite.
     """
     grid = detector.grid(data.size, data.size, device)
     for start in range(0, len(images), batch):
@@ -105,6 +108,11 @@ def labelled_logits(
             labels = (labels == detector.num_classes).long()
         elif detector.softmax:
             logits, labels = softmax_margins(logits, labels)
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"the detector's logits are not finite on images {', '.join(samples.ids)}: its training "
+                "diverged; train it again, with a lower --lr"
+            )
         size = max(1, _AT_ONCE // logits.shape[1])
         for piece in zip(*(whole.split(size) for whole in (logits, labels, quality, rows))):
             yield Labelled(*piece)

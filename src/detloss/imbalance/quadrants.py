@@ -86,11 +86,20 @@ class QuadrantSums:
 
 
 def value_and_gradient(loss: Loss, piece: Labelled) -> tuple[Tensor, Tensor]:
-    """A loss of each logit and its derivative by it, both `(N, C)`; nothing is divided by positives."""
+    """A loss of each logit and its derivative by it, both `(N, C)`; nothing is divided by positives.
+
+    Raises:
+        ValueError: a loss or derivative that is NaN or infinite, of which nothing has a share.
+    """
     logits = piece.logits.detach().requires_grad_()
     quality = piece.quality[None] if loss.takes_quality else None
     value = classify(loss, logits[None], piece.labels[None], quality)[0]
     (gradient,) = torch.autograd.grad(value.sum(), logits)
+    if not (value.isfinite().all() and gradient.isfinite().all()):
+        low, high = logits.aminmax()
+        raise ValueError(
+            f"loss {loss.name!r} or its gradient is not finite somewhere from logit {low:.3g} to {high:.3g}"
+        )
     return value.detach(), gradient
 
 
