@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.cli.arguments import FromFile, Out, Usage, given, read
+from detloss.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
 from detloss.cli.terminal import console, progress_bar, say
 from detloss.config import to_dict
 from detloss.doctor import Diagnosis, DoctorConfig, Finding, diagnose
@@ -43,6 +43,7 @@ def run(arguments: Arguments) -> Path:
     config = arguments.settings
     if not config.target:
         raise Usage("which loss? write detloss doctor PATH.py:NAME or module:NAME")
+    refuse_another(arguments.out, config)
     diagnosis = _examine(config, quiet=arguments.json)
     out = new_folder("doctor", arguments.out)
     write_json(out / "config.json", to_dict(config))

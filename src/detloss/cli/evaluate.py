@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from detloss.cli.arguments import Out, read
+from detloss.cli.arguments import Out, read, refuse_another
 from detloss.cli.terminal import counting, say
 from detloss.config import to_dict
 from detloss.data.batches import Letterboxed
@@ -50,6 +50,8 @@ def run(arguments: Arguments) -> Path:
     detector, config, names = load_detector(arguments.run, device)
     recipe = replace(config.recipe, data=arguments.data or config.recipe.data)
     recipe = replace(recipe, val_split=arguments.split or recipe.val_split)
+    config = replace(config, recipe=recipe)
+    refuse_another(arguments.out, config)
     dataset = open_split(recipe, recipe.val_split, names)
     if arguments.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
@@ -58,7 +60,7 @@ def run(arguments: Arguments) -> Path:
         evaluation, detections = evaluate_on(detector, data, recipe, device, progress)
     out = new_folder("evaluate", arguments.out)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
-    write_json(out / "config.json", to_dict(replace(config, recipe=recipe)))
+    write_json(out / "config.json", to_dict(config))
     write_json(out / "detections.json", to_coco_results(detections, ids))
     write_json(out / "metrics.json", evaluation.to_dict())
     for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):

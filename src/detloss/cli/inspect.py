@@ -11,7 +11,7 @@ import torch
 import tyro
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.config import TrainConfig, load_config, to_dict
@@ -91,6 +91,7 @@ def run(arguments: Arguments) -> Path:
     fitted = fit_anchors(config.recipe.detector, training, size)
     config = replace(config, recipe=replace(config.recipe, detector=fitted))
     seen, unseen = Letterboxed(training, size), Letterboxed(validation, size)
+    refuse_another(arguments.out, config)
     out = new_folder("inspect", arguments.out)
     write_json(out / "config.json", to_dict(config))
     write_json(out / "versions.json", versions(str(device)))

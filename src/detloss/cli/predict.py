@@ -50,6 +50,8 @@ def run(arguments: Arguments) -> Path:
         for i, file in enumerate(files, 1):
             read_image(file)  # a damaged one is an error before anything is written
             progress(i, len(files))
+    if arguments.out and (arguments.out / "config.json").exists():
+        raise ValueError(f"--out {arguments.out} holds a run, which is kept; give another folder")
     out = new_folder("predict", arguments.out)
     with counting("detecting") as progress:
         ids, found = predict_files(detector, config, names, files, out, device, arguments.score, progress)

@@ -10,7 +10,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, read
+from detloss.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.cli.terminal import console, counting, say
 from detloss.config import to_dict
 from detloss.runs import new_folder, versions, write_csv, write_json
@@ -55,6 +55,7 @@ def run(arguments: Arguments) -> Path:
     config = arguments.settings
     for name in config.names:
         find_gradient(name)
+    refuse_another(arguments.out, config)
     out = new_folder("simulate", arguments.out)
     write_json(out / "config.json", to_dict(config))
     write_json(out / "versions.json", versions("cpu"))
