@@ -6,6 +6,9 @@ OUT ?= runs/demo
 BENCH ?=
 WHEEL ?= dist/wheel
 
+# A process a core, a file a process: tests are single-threaded, and share what their file has made.
+PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
+
 .PHONY: help demo test check slow clients bench wheel experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; about five minutes on two cores, report in $(OUT)"
@@ -23,10 +26,10 @@ demo: $(VENV)/installed
 	@echo "report: $(abspath $(OUT))/report.html"
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -rs
+	$(PYTEST)
 
 slow: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -rs -m slow
+	$(PYTEST) -m slow
 
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .

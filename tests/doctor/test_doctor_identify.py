@@ -159,7 +159,6 @@ def test_reductions():
         ("asymmetric", partial(detloss.asymmetric_loss, clip=0.0)),
         ("mal", partial(detloss.matchability_aware_loss, gamma=2.0)),
     ],
-    ids=str,
 )
 def test_losses_of_logits(name, loss, reduction):
     match = identify(subject(partial(loss, reduction=reduction), reduction=reduction))
@@ -184,7 +183,7 @@ def test_poly_with_alpha_on_the_first_term():
 
     match = identify(subject(hard))
     assert match.name == "poly_focal"
-    assert match.convention["alpha on"] == "the first term only"
+    assert match.convention["alpha_in"] == "the first term only"
     assert match.convention["epsilon"] == pytest.approx(1.5)
 
 
