@@ -205,20 +205,23 @@ def test_what_the_rescue_saves():
     assert (advice.value, advice.evidence["saved"]) == ("keep", 1)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "yolov2"])
-def test_every_change_that_is_counted_is_one_of_the_command_line(kind):
+@pytest.mark.parametrize(
+    ("kind", "bins"), [("anchor_free", 0), ("anchor_free", 16), ("retinanet", 0), ("yolov2", 0)]
+)
+def test_every_change_that_is_counted_is_one_of_the_command_line(kind, bins):
     import shlex
 
     from detloss.cli.inspect import parse
     from detloss.imbalance.recommend import changes
 
     strides = (8,) if kind == "yolov2" else (8, 16)
-    config = DetectorConfig(kind=kind, strides=strides)
+    config = DetectorConfig(kind=kind, strides=strides, bins=bins)
     start = ["--detector.kind", kind, "--detector.strides", *map(str, strides), "--size", "64"]
+    start += ["--detector.bins", str(bins)]
     for change, wanted, size in changes(config, 64):
         recipe = parse([*start, *shlex.split(change)]).settings.recipe
         assert recipe.size == size
-        assert recipe.detector.kind == wanted.kind
+        assert (recipe.detector.kind, recipe.detector.bins) == (wanted.kind, wanted.bins)
         assert recipe.detector.strides == wanted.strides
         assert recipe.detector.anchor_count == wanted.anchor_count
         assert recipe.detector.anchor_size == wanted.anchor_size

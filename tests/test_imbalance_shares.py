@@ -328,7 +328,7 @@ def test_logits_that_are_not_finite_are_an_error(data):
     detector = detector_for(data)
     with torch.no_grad():
         detector.class_head.bias[1] = torch.nan
-    with pytest.raises(ValueError, match="logits are not finite on images .*diverged"):
+    with pytest.raises(ValueError, match=r"logits are not finite on images .*diverged"):
         list(labelled_logits(detector, data, [0, 1], 2, CPU))
 
 

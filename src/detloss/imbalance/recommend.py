@@ -76,7 +76,8 @@ def changes(config: DetectorConfig, size: int) -> Iterator[tuple[str, DetectorCo
         yield f"--detector.anchor-scales {words}", replace(config, anchor_scales=scales), size
         yield "--detector.kind anchor_free", replace(config, kind="anchor_free"), size
     else:
-        yield "--detector.kind retinanet", replace(config, kind="retinanet", bins=0), size
+        without_bins = " --detector.bins 0" if config.bins else ""
+        yield f"--detector.kind retinanet{without_bins}", replace(config, kind="retinanet", bins=0), size
     more = []
     if config.strides[0] > 4:
         more.append((config.strides[0] // 2, *config.strides))
