@@ -254,6 +254,21 @@ def test_bins_add_up_over_pieces_and_hold_extremes():
     assert curves_of(far)[0].total == 1e4
 
 
+def test_a_model_that_is_not_trained_is_told():
+    def doubt(*pieces: Labelled) -> str:
+        bins = LossBins()
+        for piece in pieces:
+            bins.add(piece)
+        return bins.doubt()
+
+    assert doubt(HAND) == ""  # a positive and three negatives out of four are easy
+    assert "none of the 2 positives reaches p = .5" in doubt(labelled([[-1.0, -9.0], [-9.0, -0.1]], [0, 1]))
+    assert "3 of 4 negatives lie above p = .5" in doubt(
+        labelled([[9.0, 1.0], [1.0, 1.0], [-1.0, 2.0]], [0, 2, 1])
+    )
+    assert doubt(labelled([[-1.0]], [1])) == ""  # without positives there is nothing to say of them
+
+
 # From a detector to its logits
 
 

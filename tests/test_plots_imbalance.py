@@ -22,12 +22,15 @@ from detloss.plots.imbalance import _short
 
 def data_tables(sizes: list[float], positives: list[int], classes: int = 3, levels: int = 3) -> DataTables:
     per_class = {f"class {k}": classes - k for k in range(classes)}
-    objects = ObjectCounts(5, 1, len(sizes), 0, per_class, np.array([1, *[0] * 300, 4]), np.array(sizes))
+    objects = ObjectCounts(
+        5, 1, len(sizes), 0, per_class, np.array([1, *[0] * 300, 4]), *2 * [np.array(sizes)]
+    )
     rows = tuple(
         LevelCounts(4 * 2**k, 64, sum(positives) if k == 0 else 0, 300, 7 * k) for k in range(levels)
     )
-    locations = LocationCounts(5, classes, rows, np.array(sizes), np.array(positives))
-    return DataTables(objects, locations, count_sizes(locations.sizes, locations.sizes, positives))
+    rescued = np.zeros(len(sizes), bool)
+    locations = LocationCounts(5, classes, rows, np.array(sizes), np.array(positives), rescued)
+    return DataTables(objects, locations, count_sizes(*3 * [locations.sizes], positives))
 
 
 def widths(ax) -> list[float]:
@@ -121,6 +124,7 @@ def test_loss_on_images(tmp_path):
         (1, "100 %"),
         (0.99999, "99.999 %"),
         (1 - 1e-9, "> 99.999 %"),
+        (float("nan"), "–"),
         (0.5, "50.0 %"),
         (1e-4, "0.01 %"),
         (3.21e-7, "3.2e-05 %"),

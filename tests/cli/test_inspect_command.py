@@ -20,6 +20,7 @@ TABLES = (
     "figure4",
     "figure4_curves",
     "levels",
+    "model",
     "objects_per_image",
     "quadrants",
     "sizes",
@@ -33,6 +34,10 @@ def numbers(folder: Path, table: str, column: str) -> list[float]:
 
 def counts(folder: Path) -> dict[str, float]:
     return {row["quantity"]: float(row["value"]) for row in read_csv(folder / "counts.csv")}
+
+
+def model(folder: Path) -> dict[str, str]:
+    return {row["quantity"]: row["value"] for row in read_csv(folder / "model.csv")}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,9 @@ def test_tables_and_figures(inspected):
 def test_the_tables_agree(inspected):
     all_counts = counts(inspected)
     assert all_counts["images"] == 8
-    assert all_counts["model_images"] == 4
+    assert model(inspected)["images"] == "4"
+    assert model(inspected)["model"].startswith("the checkpoint")
+    assert "is hardly trained" in model(inspected)["doubt"]  # three steps
     assert sum(numbers(inspected, "classes", "objects")) == all_counts["objects"]
     assert sum(numbers(inspected, "sizes", "objects")) == all_counts["objects"]
     assert sum(numbers(inspected, "objects_per_image", "images")) == all_counts["images"]
@@ -73,7 +80,7 @@ def test_the_tables_agree(inspected):
     assert [row["loss"] for row in quadrants[::4]] == ["bce", "balanced_bce", "focal"]
     for i in (0, 4, 8):
         four = quadrants[i : i + 4]
-        assert sum(int(row["count"]) for row in four) == all_counts["model_logits"]
+        assert sum(int(row["count"]) for row in four) == int(model(inspected)["logits"])
         for share in ("count_share", "loss_share", "gradient_share"):
             assert sum(float(row[share]) for row in four) == pytest.approx(1)
     rate = all_counts["positives"] / (4 * (all_counts["positives"] + all_counts["negatives"]))
@@ -130,9 +137,11 @@ def test_a_softmax_checkpoint(here):
     assert detloss("train", "--loss", "softmax_focal", "--out", "soft", *TINY).status == 0
     done = detloss("inspect", "--checkpoint", "soft", "--out", "out")
     assert done.status == 0, done.err
-    assert "locations (softmax: one a location)" in done.out
+    assert "locations, one logit each" in done.out
     found = counts(here / "out")
-    assert found["model_logits"] == 4 * found["locations"]  # four images without ignored locations
+    assert int(model(here / "out")["logits"]) == 4 * found["locations"]  # four images, nothing ignored
+    prior = read_json(here / "out/recommendation.json")[0]["value"]
+    assert prior == pytest.approx(found["positives"] / (found["positives"] + found["negatives"]), rel=1e-2)
 
 
 def test_yolov2_is_looked_at_by_its_objectness(here):
@@ -141,6 +150,9 @@ def test_yolov2_is_looked_at_by_its_objectness(here):
     assert done.status == 0, done.err
     found = counts(here / "out")
     assert (found["classes"], found["locations"]) == (1, 16 * 5)
+    assert "looked at is its objectness" in done.out
+    assert "focal,gamma=" not in done.out  # --loss is of positives only
+    assert [one["what"] for one in read_json(here / "out/recommendation.json")][1] == "--loss"
     again = detloss("inspect", "--checkpoint", "out/trained", "--examples", 0, "--out", "again")
     assert again.status == 0, again.err
     assert counts(here / "again") == found
@@ -151,7 +163,7 @@ def test_anchors(here):
     done = detloss("inspect", *arguments, "--out", "out")
     assert done.status == 0, done.err
     assert "rescue of an object's best anchors" in done.out
-    assert [row["change"] for row in read_csv(here / "out/alternatives.csv")][1] == "without rescue"
+    assert read_csv(here / "out/alternatives.csv")[0]["change"] == "as configured"
 
 
 # Mistakes: one line, exit status 2, nothing written

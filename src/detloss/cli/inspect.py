@@ -91,28 +91,34 @@ def run(arguments: Arguments) -> Path:
     fitted = fit_anchors(config.recipe.detector, training, size)
     config = replace(config, recipe=replace(config.recipe, detector=fitted))
     seen, unseen = Letterboxed(training, size), Letterboxed(validation, size)
+    yolo = fitted.kind == "yolov2"
+    softmax = known is not None and known[0].softmax and not yolo
     refuse_another(arguments.out, config)
     out = new_folder("inspect", arguments.out)
     write_json(out / "config.json", to_dict(config))
     write_json(out / "versions.json", versions(str(device)))
     with interruptible(out):
         with counting("counting locations") as progress:
-            data = measure_data(config, seen, progress)
+            data = measure_data(config, seen, progress, softmax)
         tell_data(config, data)
         with counting("counting other anchors") as progress:
-            others = count_alternatives(config.recipe.detector, seen, data.locations, progress)
+            others = count_alternatives(fitted, seen, data.locations, progress)
+        _write_data(out, data, others)
+        say("")
         if known is None:
             detector, what = _train(config, seen, unseen, out / "trained", device)
         else:
             detector, what = known[0], f"the checkpoint {config.checkpoint} ({known[2]})"
+        if yolo:
+            what += "; looked at is its objectness, trained with cross entropy against the IoU of its boxes"
         with counting("applying the detector") as progress:
             model = measure_model(config, losses, detector, unseen, device, progress)
-        tried = recommend(config.recipe.detector, data.locations, others, model.curves)
-        _write(out, data, model, others, tried)
-        tell_model(config, model, what, detector.softmax)
+        tried = recommend(fitted, data.locations, others, model.curves, softmax, model.doubt)
+        _write_model(out, what, model, tried)
+        tell_model(config, model, what, "locations, one logit each" if softmax or yolo else "logits")
         tell_recommendations(tried)
         with counting("drawing") as progress:
-            _draw(out, data, model, training.names, detector.softmax, progress)
+            _draw(out, data, model, ("object",) if softmax or yolo else training.names, progress)
     return out
 
 
@@ -147,6 +153,10 @@ def _train(
     config: InspectConfig, seen: Letterboxed, unseen: Letterboxed, out: Path, device: torch.device
 ) -> tuple[Detector, str]:
     recipe = replace(config.recipe, evaluations=1)
+    say(
+        f"training a detector to look at, {recipe.steps} steps of {recipe.batch} images "
+        "(--steps N for another number, --checkpoint RUN for one that is there)"
+    )
     with progress_bar() as bar:
         task = bar.add_task("training", total=recipe.steps, note="")
 
@@ -166,25 +176,31 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
     objects, counts = tables.objects, tables.locations
     per_image = objects.objects / objects.images
     low, middle, high = np.quantile(objects.sizes, (0, 0.5, 1))
+    own = ""
+    if not np.allclose(objects.sizes, objects.own_sizes):
+        a, b, c = np.quantile(objects.own_sizes, (0, 0.5, 1))
+        own = f" ({a:.0f} to {c:.0f} px, median {b:.0f}, in their own images)"
     say(
         f"{objects.images} training images ({objects.empty} without objects), {objects.objects} objects "
         f"({per_image:.1f} an image), {objects.ignored} ignored; sizes {low:.0f} to {high:.0f} px, median "
-        f"{middle:.0f}, in the {config.recipe.size} px square"
+        f"{middle:.0f}, in the {config.recipe.size} px square{own}"
     )
     strides = ", ".join(str(level.stride) for level in counts.levels)
-    say(
-        f"{counts.locations} locations an image (strides {strides}): for each that must find an object "
-        f"{counts.negatives_per_positive:.0f} must find nothing; "
-        f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit ({counts.images} images)"
+    ratio = (
+        f"for each that must find an object {counts.negatives_per_positive:.0f} must find nothing; "
+        f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit"
+        if counts.positives
+        else f"none must find an object, {counts.negatives} must find nothing"
     )
-    say(f"objects without a positive location: {counts.objects_without_positive} of {counts.objects}")
+    say(f"{counts.locations} locations an image (strides {strides}): {ratio} ({counts.images} images)")
+    say(f"objects without a positive location: {counts.objects_without_positive} of these {counts.objects}")
 
 
-def tell_model(config: InspectConfig, tables: ModelTables, what: str, softmax: bool) -> None:
+def tell_model(config: InspectConfig, tables: ModelTables, what: str, unit: str) -> None:
     """Who makes the loss, in one table, and Figure 4 in another."""
-    unit = "locations (softmax: one a location)" if softmax else "logits"
-    say("")
     say(f"model: {what}")
+    if tables.doubt:
+        say(f"note: {tables.doubt}; the shares below are its own, not a converged model's")
     say(
         f"applied to {tables.images} images of split {config.recipe.val_split!r}, {tables.logits:,} {unit}; "
         f"easy: p_t ≥ {config.easy:g}; gradient: share of Σ |∂L/∂logit|"
@@ -224,19 +240,14 @@ def tell_recommendations(recommendations: Sequence[Recommendation]) -> None:
         say(f"  {one.why}")
 
 
-def _write(
-    out: Path,
-    data: DataTables,
-    model: ModelTables,
-    others: Sequence[Alternative],
-    tried: Sequence[Recommendation],
-) -> None:
+def _write_data(out: Path, data: DataTables, others: Sequence[Alternative]) -> None:
     objects, counts = data.objects, data.locations
     quantities = {
         **{name: getattr(objects, name) for name in ("images", "empty", "objects", "ignored")},
         "measured_images": counts.images,
         "measured_objects": counts.objects,
         "objects_without_positive": counts.objects_without_positive,
+        "objects_rescued": int(counts.object_rescued.sum()),
         "classes": counts.classes,
         "locations": counts.locations,
         "positives": counts.positives,
@@ -244,49 +255,57 @@ def _write(
         "ignored_locations": counts.ignored,
         "negatives_per_positive": counts.negatives_per_positive,
         "negatives_per_positive_logits": counts.negatives_per_positive_logits,
-        "model_images": model.images,
-        "model_logits": model.logits,
     }
-    tables: dict[str, list[dict[str, Any]]] = {
-        "counts": [{"quantity": name, "value": value} for name, value in quantities.items()],
-        "objects_per_image": [
-            {"objects": k, "images": int(images)} for k, images in enumerate(objects.per_image)
-        ],
-        "classes": [{"name": name, "objects": count} for name, count in objects.per_class.items()],
-        "figure4_curves": [
-            {"label": c.label, "gamma": c.gamma, "hardest": part, "share": share}
-            for c in model.curves
-            for part, share in zip(c.part.tolist(), c.share.tolist())
-        ],
-    }
-    for name, rows in (
-        ("levels", counts.levels),
-        ("sizes", data.sizes),
-        ("alternatives", others),
-        ("quadrants", model.quadrants),
-        ("claims", model.claims),
-        ("figure4", hardest_shares(model.curves)),
-    ):
-        tables[name] = [dataclasses.asdict(row) for row in rows]
-    for name, found in tables.items():
-        write_csv(out / f"{name}.csv", list(found[0]) if found else [], found)
+    per_image = [{"objects": k, "images": int(images)} for k, images in enumerate(objects.per_image)]
+    _tables(
+        out,
+        {
+            "counts": [{"quantity": name, "value": value} for name, value in quantities.items()],
+            "objects_per_image": per_image,
+            "classes": [{"name": name, "objects": count} for name, count in objects.per_class.items()],
+            "levels": [dataclasses.asdict(row) for row in counts.levels],
+            "sizes": [dataclasses.asdict(row) for row in data.sizes],
+            "alternatives": [dataclasses.asdict(row) for row in others],
+        },
+    )
+
+
+def _write_model(out: Path, what: str, model: ModelTables, tried: Sequence[Recommendation]) -> None:
+    quantities = {"model": what, "images": model.images, "logits": model.logits, "doubt": model.doubt}
+    curves = [
+        {"label": c.label, "gamma": c.gamma, "hardest": part, "share": share}
+        for c in model.curves
+        for part, share in zip(c.part.tolist(), c.share.tolist())
+    ]
+    _tables(
+        out,
+        {
+            "model": [{"quantity": name, "value": value} for name, value in quantities.items()],
+            "quadrants": [dataclasses.asdict(row) for row in model.quadrants],
+            "claims": [dataclasses.asdict(row) for row in model.claims],
+            "figure4": [dataclasses.asdict(row) for row in hardest_shares(model.curves)],
+            "figure4_curves": curves,
+        },
+    )
     write_json(out / "recommendation.json", [dataclasses.asdict(one) for one in tried])
 
 
-def _draw(
-    out: Path, data: DataTables, model: ModelTables, names: Sequence[str], softmax: bool, progress: Any
-) -> None:
+def _tables(out: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
+    for name, rows in tables.items():
+        write_csv(out / f"{name}.csv", list(rows[0]) if rows else [], rows)
+
+
+def _draw(out: Path, data: DataTables, model: ModelTables, names: Sequence[str], progress: Any) -> None:
     from detloss import plots
 
     losses = list(dict.fromkeys(row.loss for row in model.quadrants))
     losses = losses if len(losses) < 3 else [losses[0], losses[-1]]
-    labels = ("object",) if softmax else names
     figures = {
         "objects": lambda: plots.object_counts(data),
         "levels": lambda: plots.level_counts(data),
         "quadrants": lambda: plots.quadrant_shares(model.quadrants),
         "figure4": lambda: plots.cumulative_loss(model.curves),
-        "images": lambda: plots.loss_on_images(model.examples, losses, labels),
+        "images": lambda: plots.loss_on_images(model.examples, losses, names),
     }
     for done, (name, draw) in enumerate(figures.items(), 1):
         plots.save(draw(), out / name)

@@ -90,6 +90,16 @@ class LossBins:
                 curves.append(LossCurve(label, gamma, part, share, int(counts.sum()), total))
         return curves
 
+    def doubt(self) -> str:
+        """What speaks against calling the model converged, in words; empty where nothing does."""
+        middle = self.counts.shape[1] // 2
+        hard, easy = self.counts[:, :middle].sum(1).tolist(), self.counts[:, middle:].sum(1).tolist()
+        if hard[0] and not easy[0]:
+            return f"none of the {hard[0]} positives reaches p = .5, the model is hardly trained"
+        if hard[1] > easy[1]:
+            return f"{hard[1]} of {hard[1] + easy[1]} negatives lie above p = .5, the model is not trained"
+        return ""
+
 
 @dataclass(frozen=True)
 class HardestShare:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ class InspectConfig:
     with alpha .25 and gamma 2, with the settings below. Its own settings become the defaults."""
     losses: tuple[str, ...] = ("bce", "balanced_bce", "focal")
     """Classification losses whose shares are measured, the first without weights to compare with:
-    bce balanced_bce focal quality_focal varifocal poly_focal asymmetric mal, or your own module:function.
+    bce balanced_bce focal quality_focal varifocal poly_focal asymmetric mal flsd, or your own
+    module:function.
     focal,gamma=1.5 sets a hyperparameter."""
     easy: float = 0.5
     """p_t from which a logit is easy."""
@@ -88,6 +89,7 @@ class ModelTables:
         quadrants: four rows a loss.
         claims: what is usually said of imbalance, checked.
         curves: of Figure 4.
+        doubt: what speaks against calling the model converged, as Figure 4's was; empty where nothing does.
         examples: single images.
     """
 
@@ -96,6 +98,7 @@ class ModelTables:
     quadrants: list[Quadrant]
     claims: list[Claim]
     curves: list[LossCurve]
+    doubt: str
     examples: list[Example]
 
 
@@ -115,18 +118,23 @@ def elementwise_losses(names: Sequence[str]) -> list[Loss]:
     return losses
 
 
-def measure_data(config: InspectConfig, data: Letterboxed, progress: Progress) -> DataTables:
+def measure_data(
+    config: InspectConfig, data: Letterboxed, progress: Progress, softmax: bool = False
+) -> DataTables:
     """The tables that need no model.
 
     Args:
         config: the detector and how many images to look at.
         data: the training split.
         progress: called with (images done, all).
+        softmax: whether a location has one softmax over classes and background, which is one logit.
     """
     detector = config.recipe.detector
     objects = count_objects(data.dataset, data.size)
     locations = count_locations(detector, data, config.images, progress=progress)
-    sizes = count_sizes(objects.sizes, locations.sizes, locations.object_positives)
+    if softmax:
+        locations = replace(locations, classes=1)
+    sizes = count_sizes(objects.sizes, objects.own_sizes, locations.sizes, locations.object_positives)
     return DataTables(objects, locations, sizes)
 
 
@@ -157,5 +165,11 @@ def measure_model(
     with_objects = [i for i in chosen if not data.dataset.annotation(int(i)).ignored.all()]
     examples = [example(detector, data, int(i), losses, device) for i in with_objects[: config.examples]]
     return ModelTables(
-        len(chosen), int(quadrants.counts.sum()), table, check_claims(table), bins.curves(), examples
+        len(chosen),
+        int(quadrants.counts.sum()),
+        table,
+        check_claims(table),
+        bins.curves(),
+        bins.doubt(),
+        examples,
     )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from detloss.assign import IGNORED, max_iou
+from detloss.assign import IGNORED
+from detloss.boxes import box_iou
 from detloss.data.batches import Letterboxed, collate
 from detloss.detector import Detector, DetectorConfig, fit_anchors
 
@@ -38,11 +39,13 @@ class LocationCounts:
 
     Attributes:
         images: how many were looked at.
-        classes: sigmoid logits of a location that must all say no where there is nothing: the number of
-            classes, or 1 (yolov2's objectness).
+        classes: logits of a location that must all say no where there is nothing: the number of classes, or
+            1 (yolov2's objectness, a softmax's background).
         levels: the finest first.
         sizes: `(N,)` √area of each object that counts, in pixels of the square.
-        object_positives: `(N,)` locations that must find it; 0: the detector is never told of it.
+        object_positives: `(N,)` locations that must find it; 0: the images as stored teach nothing of it.
+        object_rescued: `(N,)` bool: only anchors that overlap it by less than .5 must find it, which max-IoU
+            assignment gives it because they overlap it most (retinanet; see `max_iou`).
     """
 
     images: int
@@ -50,6 +53,7 @@ class LocationCounts:
     levels: tuple[LevelCounts, ...]
     sizes: np.ndarray
     object_positives: np.ndarray
+    object_rescued: np.ndarray
 
     @property
     def locations(self) -> int:
@@ -83,7 +87,7 @@ class LocationCounts:
 
     @property
     def logits(self) -> int:
-        """Sigmoid logits that count, over all images."""
+        """Logits that count, over all images."""
         return (self.positives + self.negatives) * self.classes
 
     @property
@@ -93,7 +97,7 @@ class LocationCounts:
 
     @property
     def negatives_per_positive_logits(self) -> float:
-        """By sigmoid logit: the other classes of a positive location are negatives too."""
+        """By logit: the other classes of a positive location are negatives too."""
         return (self.logits - self.positives) / max(1, self.positives)
 
 
@@ -101,7 +105,6 @@ def count_locations(
     config: DetectorConfig,
     data: Letterboxed,
     images: int = 512,
-    rescue: bool = True,
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> LocationCounts:
     """Assigns the locations of at most `images` images, drawn with a fixed seed, to their objects.
@@ -110,8 +113,6 @@ def count_locations(
         config: strides, anchors and the kind of assignment.
         data: images fitted into the square that the detector sees.
         images: most images looked at.
-        rescue: False leaves out, of max-IoU assignment, the anchors given to objects that no anchor overlaps
-            by .5 (see `max_iou`); it does nothing to other assignments.
         progress: called with (images done, all).
     """
     config = fit_anchors(config, data.dataset, data.size)
@@ -124,14 +125,11 @@ def count_locations(
     most = max((len(data.dataset.annotation(int(i)).boxes) for i in chosen), default=0)
     at_once = max(1, min(32, _AT_ONCE // (len(grid.anchors) * max(1, most))))
     counts = torch.zeros(3, levels, dtype=torch.int64)
-    sizes, found = [np.zeros(0)], [np.zeros(0, np.int64)]
+    sizes, found, rescued = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for start in range(0, len(chosen), at_once):
         batch = collate([data[int(i)] for i in chosen[start : start + at_once]])
         boxes, labels = torch.from_numpy(batch.boxes), torch.from_numpy(batch.labels)
-        if rescue or config.kind != "retinanet":
-            assignment = detector.assign(grid, boxes, labels)
-        else:
-            assignment = max_iou(grid.anchors, boxes, labels, classes, rescue=False)
+        assignment = detector.assign(grid, boxes, labels)
         kinds = (assignment.positives, assignment.labels == classes, assignment.labels == IGNORED)
         for kind, where in enumerate(kinds):
             counts[kind] += torch.bincount(level.expand_as(where)[where], minlength=levels)
@@ -141,9 +139,13 @@ def count_locations(
             same = (assignment.boxes[i][taken][:, None] == boxes[i][mine]).all(-1)
             same &= assignment.labels[i][taken][:, None] == labels[i][mine]
             found.append(same.sum(0).numpy())
+            overlapped = (box_iou(grid.anchors[taken], boxes[i][mine]) >= 0.5) & same
+            by_rescue = same.any(0) & ~overlapped.any(0) & (config.kind == "retinanet")
+            rescued.append(by_rescue.numpy())
             sizes.append((boxes[i][mine][:, 2:] - boxes[i][mine][:, :2]).double().prod(1).sqrt().numpy())
         progress(min(start + at_once, len(chosen)), len(chosen))
     rows = zip(config.strides, grid.level_sizes, *counts.tolist())
     per_level = tuple(LevelCounts(*row) for row in rows)
     logits = 1 if config.kind == "yolov2" else classes
-    return LocationCounts(len(chosen), logits, per_level, np.concatenate(sizes), np.concatenate(found))
+    per_object = (np.concatenate(values) for values in (sizes, found, rescued))
+    return LocationCounts(len(chosen), logits, per_level, *per_object)

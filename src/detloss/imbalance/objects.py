@@ -23,6 +23,7 @@ class ObjectCounts:
         per_class: class name → objects.
         per_image: `(most + 1,)` entry k: images with k objects.
         sizes: `(objects,)` √area in pixels of the square that the images are fitted into.
+        own_sizes: `(objects,)` the same in pixels of the object's own image.
     """
 
     images: int
@@ -32,6 +33,7 @@ class ObjectCounts:
     per_class: dict[str, int]
     per_image: np.ndarray
     sizes: np.ndarray
+    own_sizes: np.ndarray
 
 
 def count_objects(dataset: Dataset, size: int) -> ObjectCounts:
@@ -41,11 +43,12 @@ def count_objects(dataset: Dataset, size: int) -> ObjectCounts:
         dataset: in its own pixels.
         size: side of the square that the detector sees.
     """
-    per_image, sizes = [0] * len(dataset), [np.zeros(0)]
+    per_image, sizes, own_sizes = [0] * len(dataset), [np.zeros(0)], [np.zeros(0)]
     for i in range(len(dataset)):
         boxes, _, ignored, _ = dataset.annotation(i)
         sides = (boxes[~ignored, 2:] - boxes[~ignored, :2]).astype(np.float64)
-        sizes.append(np.sqrt(sides.prod(1)) * size / max(dataset.size(i)))
+        own_sizes.append(np.sqrt(sides.prod(1)))
+        sizes.append(own_sizes[-1] * size / max(dataset.size(i)))
         per_image[i] = len(sides)
     counts = summary(dataset)
     return ObjectCounts(
@@ -56,6 +59,7 @@ def count_objects(dataset: Dataset, size: int) -> ObjectCounts:
         counts["per_class"],
         np.bincount(per_image, minlength=1),
         np.concatenate(sizes),
+        np.concatenate(own_sizes),
     )
 
 
@@ -66,6 +70,7 @@ class SizeCount:
     Attributes:
         low, high: √area in pixels, low included, high not.
         objects: of the whole split.
+        own: objects of the split that have this size in pixels of their own image.
         measured: those in the images whose locations were assigned.
         without_positive: of these, objects that no location must find.
         positives: locations that must find one of these objects.
@@ -74,18 +79,20 @@ class SizeCount:
     low: float
     high: float
     objects: int
+    own: int
     measured: int
     without_positive: int
     positives: int
 
 
 def count_sizes(
-    sizes: np.ndarray, measured: np.ndarray, positives: Sequence[int] | np.ndarray
+    sizes: np.ndarray, own: np.ndarray, measured: np.ndarray, positives: Sequence[int] | np.ndarray
 ) -> list[SizeCount]:
     """Objects by size, from the smallest range that has one to the largest.
 
     Args:
-        sizes: √area of each object of the split.
+        sizes: √area of each object of the split, in pixels of the square.
+        own: the same in pixels of its own image.
         measured: √area of each object whose locations were assigned.
         positives: as many, the locations that must find it.
     """
@@ -94,10 +101,8 @@ def count_sizes(
     rows = []
     for low, high in itertools.pairwise(edges):
         here = (measured >= low) & (measured < high)
-        objects = int(((sizes >= low) & (sizes < high)).sum())
-        lost = int((positives[here] == 0).sum())
-        rows.append(
-            SizeCount(float(low), float(high), objects, int(here.sum()), lost, int(positives[here].sum()))
-        )
-    filled = [i for i, row in enumerate(rows) if row.objects or row.measured]
+        objects, in_own = (int(((all_ >= low) & (all_ < high)).sum()) for all_ in (sizes, own))
+        lost, found = int((positives[here] == 0).sum()), int(positives[here].sum())
+        rows.append(SizeCount(float(low), float(high), objects, in_own, int(here.sum()), lost, found))
+    filled = [i for i, row in enumerate(rows) if row.objects or row.own or row.measured]
     return rows[filled[0] : filled[-1] + 1] if filled else []

@@ -104,8 +104,10 @@ def value_and_gradient(loss: Loss, piece: Labelled) -> tuple[Tensor, Tensor]:
 
 
 def percent(share: float) -> str:
-    """A share in words, with two digits that count however small it is."""
+    """A share in words, with two digits that count however small it is; of nothing (nan) a dash."""
     value = 100 * share
+    if math.isnan(value):
+        return "–"
     if value == 0:
         return "0 %"
     if value >= 99.95:

@@ -13,6 +13,8 @@ from detloss.imbalance.locations import LocationCounts, count_locations
 
 PUBLISHED = ((0.0, 0.75, 31.1), (0.5, 0.5, 32.9), (1.0, 0.25, 33.7), (2.0, 0.25, 34.0), (5.0, 0.25, 32.2))
 """(gamma, best alpha, AP on COCO minival) of 1708.02002, table 1b."""
+TRIED = (0.01, 0.999)
+"""The least and the most alpha that the paper tried (its section 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Alternative:
         size: side of the square.
         locations: of one image.
         objects_without_positive: over the images looked at.
+        objects_rescued: those that only the rescue of max-IoU assignment finds (see `LocationCounts`).
         objects: over the images looked at.
         negatives_per_positive: by location.
     """
@@ -49,12 +52,19 @@ class Alternative:
     size: int
     locations: int
     objects_without_positive: int
+    objects_rescued: int
     objects: int
     negatives_per_positive: float
 
+    @property
+    def unfit(self) -> int:
+        """Objects that no location fits: an anchor that overlaps one by less than .5 is no proposal."""
+        return self.objects_without_positive + self.objects_rescued
+
 
 AS_CONFIGURED = "as configured"
-NO_RESCUE = "without rescue"
+FEW = 0.01
+"""Part of the objects up to which the rescue is enough."""
 
 
 def changes(config: DetectorConfig, size: int) -> Iterator[tuple[str, DetectorConfig, int]]:
@@ -94,9 +104,7 @@ def count_alternatives(
     counts: LocationCounts,
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> list[Alternative]:
-    """The configured detector and, where it gives objects no positive, each of `changes`.
-
-    Of max-IoU assignment also what would be lost without the rescue of an object's best anchors.
+    """The configured detector and, where some objects fit none of its locations, each of `changes`.
 
     Args:
         config: as configured.
@@ -105,10 +113,7 @@ def count_alternatives(
         progress: called with (counted, all).
     """
     rows = [_row(AS_CONFIGURED, data.size, counts)]
-    if config.kind == "retinanet":
-        without = count_locations(config, data, counts.images, rescue=False)
-        rows.append(_row(NO_RESCUE, data.size, without))
-    todo = list(changes(config, data.size)) if counts.objects_without_positive else []
+    todo = list(changes(config, data.size)) if rows[0].unfit else []
     for done, (change, other, size) in enumerate(todo, 1):
         there = data if size == data.size else Letterboxed(data.dataset, size)
         with contextlib.suppress(ValueError):  # k-means finds no more anchors than there are sizes
@@ -123,6 +128,7 @@ def _row(change: str, size: int, counts: LocationCounts) -> Alternative:
         size,
         counts.locations,
         counts.objects_without_positive,
+        int(counts.object_rescued.sum()),
         counts.objects,
         counts.negatives_per_positive,
     )
@@ -133,6 +139,8 @@ def recommend(
     counts: LocationCounts,
     alternatives: Sequence[Alternative],
     curves: Sequence[LossCurve],
+    softmax: bool = False,
+    doubt: str = "",
 ) -> list[Recommendation]:
     """Prior, alpha and gamma, and which change of the detector covers objects that get no positive.
 
@@ -141,38 +149,57 @@ def recommend(
         counts: its locations.
         alternatives: from `count_alternatives`.
         curves: from `LossBins`, for a model of this data.
+        softmax: whether that model has a softmax over classes and background.
+        doubt: from `LossBins.doubt`, why that model says nothing of alpha.
     """
+    yolo = config.kind == "yolov2"
     return [
-        *_prior(config, counts),
-        _published(),
-        *_balance(curves),
+        *_prior(config, counts, softmax and not yolo),
+        *([_mining()] if yolo else [_published(), *_balance(curves, softmax, doubt)]),
         _coverage(counts, alternatives),
-        *_rescue(alternatives),
+        *([_rescue(counts)] if config.kind == "retinanet" else []),
     ]
 
 
-def _prior(config: DetectorConfig, counts: LocationCounts) -> list[Recommendation]:
+def _prior(config: DetectorConfig, counts: LocationCounts, softmax: bool) -> list[Recommendation]:
     if not counts.positives:
         return []
     rate = counts.positives / counts.logits
     bias = math.log(rate / (1 - rate))
+    evidence = {
+        "positive_logits": counts.positives,
+        "logits": counts.logits,
+        "positive_rate": rate,
+        "configured_prior": config.prior,
+    }
+    if softmax:
+        why = "locations is positive. A bias of the background of log(C (1 - π) / π)"
+    else:
+        unit = "locations" if config.kind == "yolov2" else "logits"
+        of_what = " of the objectness" if config.kind == "yolov2" else ""
+        why = f"{unit} is positive. A last bias{of_what} of log(π / (1 - π)) = {bias:.2f}"
+        evidence |= {"bias": bias, "configured_bias": math.log(config.prior / (1 - config.prior))}
     return [
         Recommendation(
             "--detector.prior",
             float(f"{rate:.3g}"),
-            f"This part of the logits is positive. A last bias of log(π / (1 - π)) = {bias:.2f} makes the "
-            "mean score of an untrained detector right, so that the first steps are not spent on learning "
-            "that nearly everything is background (1708.02002, section 3.3, sets .01 without measuring).",
-            {
-                "positive_logits": counts.positives,
-                "logits": counts.logits,
-                "positive_rate": rate,
-                "bias": bias,
-                "configured_prior": config.prior,
-                "configured_bias": math.log(config.prior / (1 - config.prior)),
-            },
+            f"This part of the {why} makes the mean score of an untrained detector right, so that the first "
+            "steps are not spent on learning that nearly everything is background (1708.02002, section 3.3, "
+            "sets .01 without measuring).",
+            evidence,
         )
     ]
+
+
+def _mining() -> Recommendation:
+    return Recommendation(
+        "--loss",
+        ["bce,mining=hard:3", "bce,mining=random:3"],
+        "Imbalanced in YOLOv2 is its objectness, always trained with cross entropy. --loss sees positives "
+        "only, so that no alpha or gamma changes the imbalance. Mining, which goes with any loss, does: it "
+        "keeps three negatives of the objectness for each positive.",
+        {},
+    )
 
 
 def _published() -> Recommendation:
@@ -185,73 +212,93 @@ def _published() -> Recommendation:
     )
 
 
-def _balance(curves: Sequence[LossCurve]) -> list[Recommendation]:
+def _balance(curves: Sequence[LossCurve], softmax: bool, doubt: str) -> list[Recommendation]:
     """The alpha at which positives and negatives weigh the same, for each gamma."""
+    what = "alpha and gamma, balanced here"
     sums = {(curve.label, curve.gamma): curve.total for curve in curves}
-    found, evidence = [], {}
+    found, left_out, evidence = [], [], {}
     for gamma in dict.fromkeys(curve.gamma for curve in curves):
         positive, negative = sums["positive", gamma], sums["negative", gamma]
         if positive > 0 and negative > 0:
             alpha = negative / (positive + negative)
-            found.append(f"focal,gamma={gamma:g},alpha={alpha:.3g}")
             evidence[f"gamma {gamma:g}"] = {"positive": positive, "negative": negative, "alpha": alpha}
-    if not found:
+            if not TRIED[0] <= alpha <= TRIED[1]:
+                left_out.append(f"{gamma:g}")
+            elif softmax:
+                found.append(f"gamma {gamma:g}: {alpha:.3g} of a class, {1 - alpha:.3g} of the background;")
+            else:
+                found.append(f"focal,gamma={gamma:g},alpha={alpha:.3g}")
+    if not evidence:
         return []
+    if doubt:
+        return [Recommendation(what, "none", f"Nothing can be said: {doubt}.", evidence)]
     why = (
         "For each gamma the alpha with which positives and negatives have the same loss at this model, "
         "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. A point to start from: a model trained with another loss, or not at "
         "all, is balanced by another alpha."
     )
-    return [Recommendation("alpha and gamma, balanced here", found, why, evidence)]
+    if softmax:
+        why += " Of a softmax it is the tensor alpha of softmax_focal_loss, which --loss cannot set."
+    if left_out:
+        why += (
+            f" Left out is gamma {', '.join(left_out)}, whose alpha lies outside {TRIED[0]} to {TRIED[1]}, "
+            "what the paper tried."
+        )
+    return [Recommendation(what, found or "none", why, evidence)]
 
 
 def _coverage(counts: LocationCounts, alternatives: Sequence[Alternative]) -> Recommendation:
-    lost = counts.sizes[counts.object_positives == 0]
+    what = "strides and anchors"
+    lost = counts.object_positives == 0
+    sizes = counts.sizes[lost | counts.object_rescued]
     evidence: dict[str, Any] = {
         "objects": counts.objects,
-        "objects_without_positive": len(lost),
+        "objects_without_positive": int(lost.sum()),
+        "objects_rescued": int(counts.object_rescued.sum()),
         "images": counts.images,
     }
-    if not len(lost):
-        return Recommendation(
-            "strides and anchors",
-            "keep",
-            f"Each of {counts.objects} objects has at least one location that must find it.",
-            evidence,
-        )
+    if not len(sizes):
+        why = f"{counts.objects} of {counts.objects} objects have a location that must find them."
+        return Recommendation(what, "keep", why, evidence)
     now = alternatives[0]
-    tried = [row for row in alternatives[1:] if row.change != NO_RESCUE]
-    evidence |= {"smallest_lost_px": float(lost.min()), "largest_lost_px": float(lost.max())}
-    evidence["counted_again"] = {row.change: row.objects_without_positive for row in tried}
-    low, high = f"{lost.min():.0f}", f"{lost.max():.0f}"
-    what = (
-        f"Objects without a positive, which are never learned: {len(lost)} of {counts.objects}, of "
-        f"{low if low == high else f'{low} to {high}'} px. "
-    )
-    best = min(tried, key=lambda row: (row.objects_without_positive, row.locations), default=now)
-    if best.objects_without_positive >= now.objects_without_positive:
-        return Recommendation(
-            "strides and anchors", "keep", what + "No change that was counted covers more of them.", evidence
-        )
+    tried = alternatives[1:]
+    evidence |= {"smallest_px": float(sizes.min()), "largest_px": float(sizes.max())}
+    evidence["counted_again"] = {
+        row.change: {"objects_without_positive": row.objects_without_positive, "rescued": row.objects_rescued}
+        for row in tried
+    }
+    low, high = f"{sizes.min():.0f}", f"{sizes.max():.0f}"
+    why = f"{_unfit(now)} ({low if low == high else f'{low} to {high}'} px). "
+    # ATSS asks for no overlap of .5: of two kinds, the one with fewer unfit may leave more without anything.
+    no_worse = [row for row in tried if row.objects_without_positive <= now.objects_without_positive]
+    best = min(no_worse, key=lambda row: (row.unfit, row.locations), default=now)
+    if not now.objects_without_positive and now.unfit <= FEW * now.objects:
+        return Recommendation(what, "keep", f"{why}So few are what the rescue is for.", evidence)
+    if best.unfit >= now.unfit:
+        return Recommendation(what, "keep", f"{why}No change that was counted leaves fewer.", evidence)
+    before = f" in place of {now.negatives_per_positive:.0f}" if counts.positives else ""
     return Recommendation(
-        "strides and anchors",
+        what,
         best.change,
-        f"{what}With {best.change} they are {best.objects_without_positive} on the same images, at "
-        f"{best.locations} locations an image in place of {now.locations} and "
-        f"{best.negatives_per_positive:.0f} negatives a positive in place of "
-        f"{now.negatives_per_positive:.0f}.",
+        f"{why}With {best.change}, on the same images: {_unfit(best)}; {best.locations} locations an image "
+        f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives a positive{before}.",
         evidence,
     )
 
 
-def _rescue(alternatives: Sequence[Alternative]) -> Iterator[Recommendation]:
-    for row in alternatives:
-        if row.change == NO_RESCUE:
-            saved = row.objects_without_positive - alternatives[0].objects_without_positive
-            yield Recommendation(
-                "rescue of an object's best anchors",
-                "keep" if saved > 0 else "not needed",
-                f"Without it {saved} more of {row.objects} objects would get no positive: no anchor overlaps "
-                "them by .5.",
-                {"saved": saved, "objects": row.objects},
-            )
+def _unfit(row: Alternative) -> str:
+    text = f"{row.objects_without_positive} of {row.objects} objects have no location that must find them"
+    if row.objects_rescued:
+        text += f", and {row.objects_rescued} only anchors that overlap them by less than .5"
+    return text
+
+
+def _rescue(counts: LocationCounts) -> Recommendation:
+    saved = int(counts.object_rescued.sum())
+    return Recommendation(
+        "rescue of an object's best anchors",
+        "keep" if saved else "not needed",
+        f"Without it {saved} more of {counts.objects} objects would get no positive: no anchor overlaps them "
+        "by .5, or another object has it.",
+        {"saved": saved, "objects": counts.objects},
+    )

@@ -54,7 +54,7 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
     if here.any():
         ax.bar(
             x[here], lost[here], 0.92, bottom=found[here], color=ORANGE, hatch="////", edgecolor=INK,
-            linewidth=0.5, label="with none: never learned",
+            linewidth=0.5, label="with none",
         )  # fmt: skip
     for i in np.flatnonzero(lost):
         ax.annotate(
@@ -65,7 +65,7 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
     ax.margins(y=0.14)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.grid(axis="x", visible=False)
-    ax.legend()
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
 def _range(low: float, high: float) -> str:
