@@ -12,7 +12,7 @@ from PIL import Image
     [
         "curves",
         "simulate --cases 343 --losses iou",
-        "inspect",
+        "inspect --quick",
         "doctor detloss:sigmoid_focal_loss",
         "evaluate {run} --data embedded",
         "predict {run} image.png",
