@@ -205,6 +205,15 @@ SMALL = (10.0, 10.0, 18.0, 18.0)
 """The anchors of the finest level have sides of 16 px and more: none overlaps it by .5."""
 
 
+def test_objects_below_every_cell_need_a_larger_size():
+    counts = counts_of([1.2, 1.5], [0, 0])
+    row = Alternative(AS_CONFIGURED, 96, 756, 2, 0, 2, 3024.0)
+    found = recommend(DetectorConfig(), counts, [row, replace(row, change="--size 192", size=192)], [])
+    advice = {one.what: one for one in found}["strides and anchors"]
+    assert advice.value == "keep"
+    assert "smaller than the finest cell, 4 px: try a far larger --size" in advice.why
+
+
 def test_what_the_rescue_saves():
     data = Letterboxed(dataset([SMALL, FOUND]), 32)
     config = DetectorConfig(kind="retinanet")

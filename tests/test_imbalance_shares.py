@@ -245,13 +245,14 @@ def test_more_gamma_gives_the_hardest_more():
 
 def test_bins_add_up_over_pieces_and_hold_extremes():
     whole = random_piece(3)
-    far = labelled([[1e4, -1e4], [-1e4, 1e4]], [0, 0])  # beyond the outermost bins
+    far = labelled([[1e4, -1e30], [-1e4, 1e4]], [0, 0])  # beyond the outermost bins, and beyond any integer
     pieces = [Labelled(*parts) for parts in zip(*(tensor.split(11) for tensor in whole))]
     for one, many in zip(curves_of(whole, far), curves_of(*pieces, far)):
         np.testing.assert_allclose(one.share, many.share, atol=1e-12)
         assert one.part.tolist() == many.part.tolist()
         assert np.isfinite(one.share).all()
     assert curves_of(far)[0].total == 1e4
+    assert [curve.hardest(0.5) for curve in curves_of(far, gammas=(0.0,))] == [1, 1]
 
 
 def test_a_model_that_is_not_trained_is_told():
@@ -262,10 +263,12 @@ def test_a_model_that_is_not_trained_is_told():
         return bins.doubt()
 
     assert doubt(HAND) == ""  # a positive and three negatives out of four are easy
-    assert "none of the 2 positives reaches p = .5" in doubt(labelled([[-1.0, -9.0], [-9.0, -0.1]], [0, 1]))
+    assert "0 of 2 positives reach p = .5" in doubt(labelled([[-1.0, -9.0], [-9.0, -0.1]], [0, 1]))
     assert "3 of 4 negatives lie above p = .5" in doubt(
         labelled([[9.0, 1.0], [1.0, 1.0], [-1.0, 2.0]], [0, 2, 1])
     )
+    assert "1 of 101 positives" in doubt(labelled([[1.0]] + 100 * [[-1.0]], 101 * [0]))
+    assert doubt(labelled([[1.0]] + 99 * [[-1.0]], 100 * [0])) == ""
     assert doubt(labelled([[-1.0]], [1])) == ""  # without positives there is nothing to say of them
 
 

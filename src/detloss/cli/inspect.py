@@ -33,7 +33,7 @@ from detloss.imbalance import (
     percent,
     recommend,
 )
-from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.runs import new_folder, read_json, versions, write_csv, write_json
 from detloss.splits import open_split
 from detloss.statistics import points
 from detloss.train import load_detector, pick_device, train
@@ -131,7 +131,10 @@ def _load(config: InspectConfig, device: torch.device) -> tuple[Detector, tuple[
         raise ValueError(
             f"checkpoint {folder} is of another detector than --detector.* describes; leave these out"
         )
-    return detector, names, f"{trained.loss} + {trained.box_loss}, {trained.recipe.steps} steps"
+    done = folder / "metrics.json"
+    ap = read_json(done).get("ap") if done.exists() else None
+    state = "not finished" if ap is None else f"AP {points(ap)}"
+    return detector, names, f"{trained.loss} + {trained.box_loss}, {trained.recipe.steps} steps, {state}"
 
 
 def _open(config: InspectConfig, names: tuple[str, ...] | None) -> tuple[Dataset, Dataset]:

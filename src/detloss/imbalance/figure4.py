@@ -65,7 +65,8 @@ class LossBins:
     def add(self, piece: Labelled) -> None:
         """Counts one piece of logits."""
         bins = self.counts.shape[1]
-        bin = ((piece.margin + _LIMIT) * _PER_LOGIT).long().clamp(0, bins - 1)
+        # Clamped before it is an integer: what no integer holds would be taken for the least of them.
+        bin = ((piece.margin + _LIMIT) * _PER_LOGIT).clamp(0, bins - 1).long()
         which = torch.where(piece.positive, bin, bin + bins).flatten()
         self.counts += torch.bincount(which, minlength=2 * bins).view(2, bins).cpu()
         margins = piece.margin.double()
@@ -94,8 +95,11 @@ class LossBins:
         """What speaks against calling the model converged, in words; empty where nothing does."""
         middle = self.counts.shape[1] // 2
         hard, easy = self.counts[:, :middle].sum(1).tolist(), self.counts[:, middle:].sum(1).tolist()
-        if hard[0] and not easy[0]:
-            return f"none of the {hard[0]} positives reaches p = .5, the model is hardly trained"
+        if hard[0] > 99 * easy[0]:
+            return (
+                f"{easy[0]} of {hard[0] + easy[0]} positives reach p = .5, fewer than one in a hundred: "
+                "the model is hardly trained"
+            )
         if hard[1] > easy[1]:
             return f"{hard[1]} of {hard[1] + easy[1]} negatives lie above p = .5, the model is not trained"
         return ""

@@ -156,7 +156,7 @@ def recommend(
     return [
         *_prior(config, counts, softmax and not yolo),
         *([_mining()] if yolo else [_published(), *_balance(curves, softmax, doubt)]),
-        _coverage(counts, alternatives),
+        _coverage(config, counts, alternatives),
         *([_rescue(counts)] if config.kind == "retinanet" else []),
     ]
 
@@ -247,7 +247,9 @@ def _balance(curves: Sequence[LossCurve], softmax: bool, doubt: str) -> list[Rec
     return [Recommendation(what, found or "none", why, evidence)]
 
 
-def _coverage(counts: LocationCounts, alternatives: Sequence[Alternative]) -> Recommendation:
+def _coverage(
+    config: DetectorConfig, counts: LocationCounts, alternatives: Sequence[Alternative]
+) -> Recommendation:
     what = "strides and anchors"
     lost = counts.object_positives == 0
     sizes = counts.sizes[lost | counts.object_rescued]
@@ -275,7 +277,10 @@ def _coverage(counts: LocationCounts, alternatives: Sequence[Alternative]) -> Re
     if not now.objects_without_positive and now.unfit <= FEW * now.objects:
         return Recommendation(what, "keep", f"{why}So few are what the rescue is for.", evidence)
     if best.unfit >= now.unfit:
-        return Recommendation(what, "keep", f"{why}No change that was counted leaves fewer.", evidence)
+        why += "No change that was counted leaves fewer."
+        if sizes.max() < config.strides[0]:
+            why += f" They are smaller than the finest cell, {config.strides[0]} px: try a far larger --size."
+        return Recommendation(what, "keep", why, evidence)
     before = f" in place of {now.negatives_per_positive:.0f}" if counts.positives else ""
     return Recommendation(
         what,
