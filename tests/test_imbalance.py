@@ -313,7 +313,7 @@ def test_an_alpha_that_nobody_would_try_is_not_proposed():
     doubted = balanced(curves, doubt="none of the 20 positives reaches p = .5")
     assert (doubted.value, "none of the 20" in doubted.why) == ("none", True)
     soft = balanced(curves[:2], softmax=True)
-    assert soft.value == ["gamma 0: 0.75 of a class, 0.25 of the background;"]
+    assert soft.value == ["gamma 0: 0.75 of a class, 0.25 of the background"]
     assert "softmax_focal_loss" in soft.why
 
 

@@ -73,6 +73,14 @@ def test_heights_of_the_size_histogram():
     assert "1 with none" in [text.get_text() for text in ax.texts]
 
 
+def test_sizes_in_own_pixels_alone_have_no_bar():
+    tables = data_tables([5.0, 20.0], [1, 2])
+    far = count_sizes(np.array([5.0, 20.0]), np.array([500.0]), tables.locations.sizes, [1, 2])
+    assert len(far) > len(tables.sizes)
+    ax = plots.object_counts(DataTables(tables.objects, tables.locations, far)).axes[0]
+    assert len(ax.patches) == len(tables.sizes)
+
+
 def test_shares_of_quadrants_are_the_widths_of_bars():
     shares = (0.9, 0.09, 0.0099, 0.0001)
     table = [

@@ -155,7 +155,7 @@ def _open(config: InspectConfig, names: tuple[str, ...] | None) -> tuple[Dataset
 def _train(
     config: InspectConfig, seen: Letterboxed, unseen: Letterboxed, out: Path, device: torch.device
 ) -> tuple[Detector, str]:
-    recipe = replace(config.recipe, evaluations=1)
+    recipe = config.recipe
     say(
         f"training a detector to look at, {recipe.steps} steps of {recipe.batch} images "
         "(--steps N for another number, --checkpoint RUN for one that is there)"
@@ -238,7 +238,9 @@ def tell_recommendations(recommendations: Sequence[Recommendation]) -> None:
     """What to try, a line each, without the evidence."""
     say("")
     for one in recommendations:
-        value = " ".join(one.value) if isinstance(one.value, list) else one.value
+        value = one.value
+        if isinstance(value, list):  # losses as --losses takes them, or words
+            value = ("; " if any(" " in text for text in value) else " ").join(value)
         say(f"{one.what}: {value}")
         say(f"  {one.why}")
 

@@ -225,7 +225,7 @@ def _balance(curves: Sequence[LossCurve], softmax: bool, doubt: str) -> list[Rec
             if not TRIED[0] <= alpha <= TRIED[1]:
                 left_out.append(f"{gamma:g}")
             elif softmax:
-                found.append(f"gamma {gamma:g}: {alpha:.3g} of a class, {1 - alpha:.3g} of the background;")
+                found.append(f"gamma {gamma:g}: {alpha:.3g} of a class, {1 - alpha:.3g} of the background")
             else:
                 found.append(f"focal,gamma={gamma:g},alpha={alpha:.3g}")
     if not evidence:

@@ -41,11 +41,13 @@ def object_counts(tables: DataTables) -> Figure:
 def _sizes(ax: Axes, tables: DataTables) -> None:
     """Of the images whose locations were assigned: only there is it known who gets no positive."""
     ax.set(
-        title=f"Objects by size, {tables.locations.images} of {tables.objects.images} images",
-        xlabel="√area in the detector's square, px",
+        title="Objects by size",
+        xlabel="√area in the detector's square, px "
+        f"({tables.locations.images} of {tables.objects.images} images)",
         ylabel="objects",
     )
-    rows = tables.sizes
+    filled = [i for i, row in enumerate(tables.sizes) if row.measured]
+    rows = tables.sizes[filled[0] : filled[-1] + 1] if filled else []
     x = np.arange(len(rows))
     found = np.array([row.measured - row.without_positive for row in rows])
     lost = np.array([row.without_positive for row in rows])
@@ -62,6 +64,8 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
             fontsize=8,
         )  # fmt: skip
     ax.set_xticks(x, [_range(row.low, row.high) for row in rows], fontsize=8)
+    if len(rows) > 9:
+        ax.tick_params(axis="x", labelrotation=30)
     ax.margins(y=0.14)
     ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.grid(axis="x", visible=False)
