@@ -355,4 +355,7 @@ def write_readme() -> None:
 
 
 if __name__ == "__main__":
+    for one in experiments():
+        if (HERE / "results" / f"{one.name}.csv").exists():
+            write_page(one, HERE / "results")
     write_readme()
