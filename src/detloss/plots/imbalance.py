@@ -56,11 +56,11 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
     if here.any():
         ax.bar(
             x[here], lost[here], 0.92, bottom=found[here], color=ORANGE, hatch="////", edgecolor=INK,
-            linewidth=0.5, label="with none",
+            linewidth=0.5, label="with none: number above",
         )  # fmt: skip
     for i in np.flatnonzero(lost):
         ax.annotate(
-            f"{lost[i]} with none", (i, rows[i].measured), (0, 2), textcoords="offset points", ha="center",
+            f"{lost[i]}", (i, rows[i].measured), (0, 2), textcoords="offset points", ha="center",
             fontsize=8,
         )  # fmt: skip
     ax.set_xticks(x, [_range(row.low, row.high) for row in rows], fontsize=8)
