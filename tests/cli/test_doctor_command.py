@@ -108,7 +108,7 @@ def test_what_a_person_reads(here, answered):
     ("more", "words"),
     [
         ({"matches": None, "convention": {"kind": "box"}}, "equals no known loss"),
-        ({"matches": None}, "could not be called"),
+        ({"matches": None}, "could not be examined"),
     ],
 )
 def test_without_an_error_the_status_is_zero(here, answered, more, words):

@@ -3,6 +3,8 @@
 from detloss.doctor.probes import PROBES
 from detloss.doctor.subject import Subject
 
+HEAD = "import functools\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n"
+
 
 def subject(loss, kind="classification", reduction="none", **more):
     """The subject of `loss(predictions, targets, **hyperparameters)`."""

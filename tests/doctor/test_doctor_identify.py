@@ -16,22 +16,6 @@ from detloss.doctor.known import PEERS
 from detloss.doctor.regression import sample_boxes
 
 
-def at_least_one(mask):
-    return mask.sum().clamp(min=1)
-
-
-REDUCTIONS = {
-    "none": ("none", lambda each, t: each),
-    "mean over all elements": ("mean", lambda each, t: each.mean()),
-    "sum": ("sum", lambda each, t: each.sum()),
-    "mean over classes, sum over rows": ("other", lambda each, t: each.mean(1).sum()),
-    "sum over classes, mean over rows": ("other", lambda each, t: each.sum(1).mean()),
-    "none, sum over classes": ("other", lambda each, t: each.sum(1)),
-    "sum divided by the number of positives": ("other", lambda each, t: each.sum() / at_least_one(t > 0)),
-    "sum divided by the sum of targets": ("other", lambda each, t: each.sum() / t.sum()),
-}
-
-
 def bce(x, t):
     return F.binary_cross_entropy_with_logits(x, t, reduction="none")
 
@@ -126,24 +110,27 @@ def test_alpha_on_either_side():
     assert words["alpha_known"] is False
 
 
-def test_class_indices_have_one_positive_a_row():
-    def indexed(x, t):  # as a form of class indices, C for background, is called
-        if (t.sum(1) > 1).any() or not ((t == 0) | (t == 1)).all():
-            raise ValueError("no class index says that")
-        return bce(x, t).sum() / len(x)
+@pytest.mark.parametrize("takes", [(), ("alpha",)])
+def test_weights_of_one_are_no_alpha(takes):
+    def own(x, t, alpha=None):
+        return bce(x, t) * (1 if alpha is None else alpha * t + (1 - alpha) * (1 - t))
 
-    match = identify(subject(indexed, reduction="mean"))
+    match = identify(subject(own, takes=takes))
     assert match.name == "bce"
-    assert match.convention["reduction"] == "sum over classes, mean over rows"
-    assert match.convention["soft_targets"].startswith("refused")
+    assert (match.convention["alpha"], match.convention["alpha_on"]) == (None, "off")
+    assert "weight_of_positives" not in match.convention
+
+    def inverted(x, t, alpha=None):
+        return bce(x, t) * (1 if alpha is None else (1 - alpha) * t + alpha * (1 - t))
+
+    words = identify(subject(inverted, takes=takes)).convention
+    assert words["alpha_on"] == ("negatives" if takes else "off")
 
 
-def test_reductions():
-    for name, (kind, reduce) in REDUCTIONS.items():
-        match = identify(subject(lambda x, t, reduce=reduce: reduce(bce(x, t), t), reduction=kind))
-        assert (match.name, match.convention["reduction"]) == ("bce", name)
-    match = identify(subject(lambda x, t: bce(x, t).sum() / 7.3, reduction="other"))
-    assert match.name == "bce" or match.convention["reduction"].startswith("other")
+def test_label_smoothing():
+    match = identify(subject(lambda x, t: bce(x, 0.9 * t + 0.05)))
+    assert (match.name, match.convention["label_smoothing"]) == ("bce", 0.1)
+    assert identify(subject(lambda x, t: bce(x, 0.9 * t))).name is None  # to one side only
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean"])
@@ -151,6 +138,8 @@ def test_reductions():
     ("name", "loss"),
     [
         ("bce", detloss.binary_cross_entropy_with_logits),
+        ("flsd", partial(detloss.sample_dependent_focal_loss, gamma_low=4.0, gamma_high=2.5, threshold=0.3)),
+        ("flsd", partial(detloss.sample_dependent_focal_loss, alpha=None)),
         ("quality_focal", partial(detloss.quality_focal_loss, beta=1.5)),
         ("varifocal", partial(detloss.varifocal_loss, alpha=0.6, gamma=1.5)),
         ("poly_focal", partial(detloss.poly_focal_loss, alpha=0.3, gamma=1.3, epsilon=-0.7)),
@@ -205,6 +194,21 @@ def test_detached_weights():
     assert words["soft_targets"] == "p_t = p t + (1-p)(1-t)"
 
 
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_detached_weight_of_asymmetric_loss(clip):
+    def asymmetric(x, t):  # as its authors have it by default
+        right, wrong = x.sigmoid(), (1 - x.sigmoid() + clip).clamp(max=1)
+        cross = t * right.log() + (1 - t) * wrong.log()
+        with torch.no_grad():
+            p_t = right * t + wrong * (1 - t)
+            weight = (1 - p_t) ** (t + 4 * (1 - t))
+        return -weight * cross
+
+    match = identify(subject(asymmetric))
+    assert (match.name, match.convention["gradient"]) == ("asymmetric", "weight detached")
+    assert (match.convention["gamma_neg"], match.convention["gamma_pos"]) == (4, 1)
+
+
 def test_nothing_known():
     match = identify(subject(lambda x, t: (x.sigmoid() - t) ** 2))
     assert match.name is None
@@ -214,6 +218,10 @@ def test_nothing_known():
     boxes = identify(subject(lambda a, b: (a - b).abs().sum(-1), "box"))
     assert boxes.name is None
     assert boxes.error > 0.1
+    assert "form" not in boxes.convention  # the nearest one's says nothing of it
+    # weights that a single row does not show, and that are not taken for one-hot targets
+    balanced = subject(lambda x, t: (bce(x, t) * (1 - t) * t.mean()).sum(), reduction="other")
+    assert "targets" not in identify(balanced).convention
 
 
 def test_negative_of_a_loss():
@@ -268,6 +276,7 @@ def test_boxes(kind, fmt):
         ("x", lambda s: s),
         ("-log x", lambda s: -s.clamp(min=1e-6).log()),
         ("1 - x²", lambda s: 1 - s**2),
+        ("1 - x³", lambda s: 1 - s**3),
         ("-x", lambda s: -s),
         ("1 - x", lambda s: 5 * (1 - s)),
     ],

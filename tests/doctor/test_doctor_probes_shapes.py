@@ -77,8 +77,8 @@ def test_half_precision():
         p = x.sigmoid()
         return -(t * p.log() + (1 - t) * (1 - p).log())
 
-    found = shapes.breaks_half(subject(log_of_sigmoid), None)
-    assert {f.message.split()[-1] for f in found} == {"float16", "bfloat16"}
+    (finding,) = shapes.breaks_half(subject(log_of_sigmoid), None)
+    assert finding.message.endswith("float16 and bfloat16")
     refusing = subject(lambda x, t: bce(x, t) + x @ torch.ones(x.shape[-1], 1))
     assert codes(refusing, only=shapes.breaks_half) == {"breaks-half"}
 
@@ -100,7 +100,7 @@ def test_broadcast():
     (finding,) = shapes.silent_broadcast(subject(squares), None)
     assert (finding.code, finding.level) == ("silent-broadcast", "warning")
     assert "targets (6, 1)" in finding.evidence
-    assert "targets (5,)" in finding.evidence
+    assert "so do predictions (5, 5), targets (5,)" in finding.evidence
     assert shapes.silent_broadcast(subject(bce), None) == []
     assert shapes.silent_broadcast(subject(detloss.sigmoid_focal_loss), None) == []
 
@@ -264,3 +264,49 @@ def test_reduced_losses_are_probed_alike():
         loss = partial(F.binary_cross_entropy_with_logits, reduction=reduction)
         assert codes(subject(loss, reduction=reduction), only=cost.python_loop) == set()
         assert codes(subject(loss, reduction=reduction), only=shapes.silent_broadcast) == set()
+
+
+def test_every_prediction_with_every_target():
+    def elements(x, t):  # (N,) against (N, 1)
+        return F.binary_cross_entropy_with_logits(*torch.broadcast_tensors(x.view(-1), t.view(-1, 1)))
+
+    def boxes(a, b):
+        return (1 - detloss.box_iou(a, b)).mean()
+
+    for loss, kind, columns in ((elements, "classification", False), (boxes, "box", True)):
+        own = subject(loss, kind, "mean", columns=columns)
+        match = identify(own)
+        assert match.convention["reduction"] == "mean over every prediction with every target"
+        assert [f.level for f in shapes.silent_broadcast(own, match) if "N × N" in f.message] == ["error"]
+    worst = subject(lambda x, t: bce(x, t).view(-1).topk(min(4, x.numel())).values.mean(), reduction="other")
+    assert identify(worst).convention["reduction"].startswith("other")
+
+
+def test_targets_to_ignore():
+    def gathered(x, t, ignore_index=-100):
+        loss = -x.log_softmax(1).gather(1, t[:, None]).squeeze(1)
+        return loss[t != ignore_index].mean()
+
+    def counted(x, t, ignore_index=-100):
+        loss = -x.log_softmax(1).gather(1, t.clamp(min=0)[:, None]).squeeze(1)
+        return loss.mean()
+
+    def sound(x, t, ignore_index=-100):
+        return F.cross_entropy(x, t, ignore_index=ignore_index)
+
+    found = [
+        shapes.ignored(subject(one, "softmax", "mean", defaults={"ignore_index": -100}), None)
+        for one in (gathered, counted, sound)
+    ]
+    assert [[f.code for f in one] for one in found] == [["crashes"], ["wrong-gradient"], []]
+
+
+def test_what_raises_with_a_gradient_is_told_once():
+    def in_place(x, t):
+        p = x.sigmoid()
+        value = p * t
+        p.clamp_(0.1, 0.9)
+        return value.log()
+
+    own = subject(in_place)
+    assert codes(own, only=shapes.breaks_empty) == codes(own, only=shapes.breaks_half) == set()

@@ -293,7 +293,9 @@ def test_devices_that_the_text_fixes(found, line, level):
         ("return F.binary_cross_entropy_with_logits(x, t) * t.long()", "warning"),
         ("return F.binary_cross_entropy_with_logits(x, t) * t.type(torch.long).sum()", "warning"),
         ("return F.cross_entropy(x, t.long())", None),
-        ("return x.float() - t", "note"),
+        ("return x.half() - t", "note"),
+        ("return x.float() - t", None),  # as half precision needs it
+        ("return x * t.gt(0).double()", None),  # a mask is no argument
         ("return x.to(t.dtype) - t", None),
         ("left = t.long()\n    return x * (left + 1 - t)", None),
     ],

@@ -6,39 +6,13 @@ import textwrap
 
 import pytest
 import torch
+from doctor_subjects import HEAD
 from torch.nn import functional as F
 
 import detloss
 from detloss.boxes import box_convert, paired_box_iou
-from detloss.doctor.load import CannotExamine, load
+from detloss.doctor.load import load
 from detloss.doctor.settle import settle
-
-HEAD = "import functools\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n"
-
-
-@pytest.fixture
-def settled(tmp_path):
-    """Writes a file, loads a name of it and settles its form."""
-
-    def settle_it(text, name="loss", head=HEAD, kind="auto"):
-        path = tmp_path / "mine.py"
-        path.write_text(head + textwrap.dedent(text))
-        return settle(load(f"{path}:{name}"), kind)
-
-    return settle_it
-
-
-@pytest.fixture
-def refused(settled):
-    """The finding that ends the examination."""
-
-    def finding(*args, **more):
-        with pytest.raises(CannotExamine) as end:
-            settled(*args, **more)
-        return end.value.finding
-
-    return finding
-
 
 LOGITS = torch.tensor([[1.0, -2.0, 0.5], [0.3, 2.0, -1.0]], dtype=torch.float64)
 DENSE = torch.tensor([[1.0, 0, 0], [0, 0, 1]], dtype=torch.float64)

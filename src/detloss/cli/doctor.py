@@ -94,8 +94,8 @@ def show(diagnosis: Diagnosis) -> None:
     elif diagnosis.convention:
         say(f"{diagnosis.subject} equals no known loss")
     else:
-        say(f"{diagnosis.subject} could not be called")
-    for key, value in diagnosis.convention.items():
+        say(f"{diagnosis.subject} could not be examined")
+    for key, value in _told(diagnosis.convention).items():
         say(f"  {key.replace('_', ' ')}: {_text(value)}")
     for note in diagnosis.notes:
         say(f"  {note}")
@@ -108,6 +108,20 @@ def show(diagnosis: Diagnosis) -> None:
                 _show_finding(finding, style)
     if diagnosis.checked:
         say(f"\nfound right: {', '.join(diagnosis.checked)}")
+
+
+def _told(convention: dict[str, Any]) -> dict[str, Any]:
+    """A convention for a person: alpha in a line, and without what is empty."""
+    told = {key: value for key, value in convention.items() if value != {} and key != "alpha_known"}
+    sides = [told.pop(f"weight_of_{side}", None) for side in ("positives", "negatives")]
+    if told.pop("alpha_on", "off") == "off":
+        told |= {"alpha": "off"} if "alpha" in told and told["alpha"] is None else {}
+    else:
+        weights = ", negatives ".join(_text(side) for side in sides)
+        told["alpha"] = f"{_text(told['alpha'])} on {convention['alpha_on']}: positives weigh {weights}"
+    if told.get("memory") is not None:
+        told["memory"] = f"{told['memory']:g} times the predictions kept, beside them and the targets"
+    return told
 
 
 def _show_finding(finding: Finding, style: str) -> None:

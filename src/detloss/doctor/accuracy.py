@@ -24,7 +24,7 @@ def accuracy(subject: Subject, match: Match | None) -> dict[str, float]:
         x = torch.linspace(-10, 10, 41, dtype=torch.float64).repeat(2)
         t = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(41)
     else:
-        columns = 4 if subject.kind == "softmax" else subject.bins + 1
+        columns = subject.classes if subject.kind == "softmax" else subject.bins + 1
         generator = torch.Generator().manual_seed(0)
         x = 4 * torch.randn(24, columns, generator=generator, dtype=torch.float64)
         t = torch.arange(24) % columns

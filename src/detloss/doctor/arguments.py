@@ -1,5 +1,6 @@
 """The arguments that a loss cannot do without: what they probably are."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,6 +42,7 @@ def _fixed(value: Any) -> Guess:
 
 
 _CLASSES = Guess("the number of columns", lambda predictions, targets: predictions.shape[-1], True)
+_LAST = Guess("the number of columns less one", lambda predictions, targets: predictions.shape[-1] - 1, True)
 BCE = Guess("torch.nn.BCEWithLogitsLoss()", lambda predictions, targets: nn.BCEWithLogitsLoss())
 _ALL_ONES = Guess("ones, one a class", lambda predictions, targets: torch.ones(predictions.shape[-1]), True)
 _POSITIVE = Guess("targets > 0", lambda predictions, targets: (targets > 0).to(targets.dtype))
@@ -51,7 +53,7 @@ def guesses(name: str) -> tuple[Guess, ...]:
     """What an argument of that name may be, the likeliest first; none where nothing comes to mind."""
     words: dict[tuple[str, ...], tuple[Guess, ...]] = {
         ("class_num", "num_classes", "num_class", "n_classes", "classes", "nc", "class_count"): (_CLASSES,),
-        ("reg_max", "n_bins", "num_bins", "bins"): (_CLASSES,),
+        ("reg_max", "n_bins", "num_bins", "bins"): (_CLASSES, _LAST),
         ("loss_fcn", "loss_fn", "loss_func", "criterion", "bce", "base_loss", "bce_loss"): (BCE,),
         ("alpha",): (_fixed(0.25), _ALL_ONES, _fixed(None)),
         ("gamma", "beta"): (_fixed(2.0),),
@@ -73,3 +75,31 @@ def by_annotation(function: Any, name: str) -> tuple[Guess, ...]:
     kind = parameters(function)[name].annotation
     simple: dict[Any, Any] = {bool: False, "bool": False, float: 1.0, "float": 1.0}
     return (_fixed(simple[kind]),) if isinstance(kind, type | str) and kind in simple else ()
+
+
+def own_lengths(loaded: Any) -> list[int]:
+    """How many numbers the lists and 1-D tensors have that a loss holds: its weights, one a class.
+
+    Args:
+        loaded: a `Loaded`; what it has built is looked into.
+    """
+    held: list[Any] = []
+    for one in (loaded.object, *loaded.built.values()):
+        while isinstance(one, functools.partial):
+            held += one.keywords.values()
+            one = one.func
+        if isinstance(one, nn.Module):
+            held += [value for module in one.modules() for value in vars(module).values()]
+            held += [*one.buffers(), *one.parameters()]
+        held += [parameter.default for parameter in parameters(one).values()]
+        function = getattr(one, "forward", one)
+        if inspect.isfunction(function):
+            held += [function.__globals__.get(name) for name in function.__code__.co_names]
+    lengths = [len(value) for value in held if _are_numbers(value)]
+    return [length for length in dict.fromkeys(lengths) if 1 < length <= 1000]
+
+
+def _are_numbers(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 1
+    return isinstance(value, list | tuple) and bool(value) and all(type(one) in (int, float) for one in value)

@@ -1,17 +1,18 @@
 """Which known loss of logits it is, with a sigmoid per class."""
 
 import inspect
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.doctor import known
+from detloss.doctor.candidates import ONES, ZEROS, Candidate, candidates_of
 from detloss.doctor.elements import Divisor, needs_a_positive, rows, slopes
-from detloss.doctor.fit import EXACT, GRID, Law, poly_law, power_law, shifted_law, tidy
+from detloss.doctor.fit import GRID
+from detloss.doctor.known import Formula
 from detloss.doctor.match import TOLERANCE, Match, deviation
 from detloss.doctor.softmax import softmax
 from detloss.doctor.subject import Subject
@@ -20,23 +21,12 @@ from detloss.losses import (
     matchability_aware_loss,
     poly_focal_loss,
     quality_focal_loss,
+    sample_dependent_focal_loss,
     varifocal_loss,
 )
 
-Formula = Callable[[Tensor, Tensor], Tensor]
-
-
-class Candidate(NamedTuple):
-    """A known loss with its convention in words."""
-
-    name: str
-    words: dict[str, Any]
-    formula: Formula
-
-
 SOFT = torch.tensor([0.2, 0.3, 0.55, 0.9], dtype=torch.float64).repeat_interleave(7)
 SOFT_GRID = torch.linspace(-3, 3, 7, dtype=torch.float64).repeat(4)
-ONES, ZEROS = torch.ones_like(GRID), torch.zeros_like(GRID)
 
 
 def classification(subject: Subject) -> Match | None:
@@ -47,21 +37,24 @@ def classification(subject: Subject) -> Match | None:
         value = rows(subject, x, t, beside=beside).value
         return None if value is None or not value.isfinite().all() else value.double()
 
-    def of_negatives(x: Tensor) -> Tensor:
-        value = values(x, torch.zeros_like(x))
-        return torch.full_like(x, torch.nan) if value is None else value
+    def at(x: Tensor, positive: bool) -> Tensor:
+        value = values(x, torch.full_like(x, float(positive)))
+        return torch.full_like(x, torch.nan) if value is None else sign * value
 
     positives, negatives = values(GRID, ONES), values(GRID, ZEROS)
     if positives is None or negatives is None:
         return None
     if not positives.any() and not negatives.any() and subject.columns:
-        return _one_hot(subject)
+        one_hot = _one_hot(subject)
+        if one_hot is not None and one_hot.name is not None:
+            return one_hot
     convention: dict[str, Any] = {"takes": "probabilities" if subject.probabilities else "logits"}
-    sign = -1.0 if (positives <= 0).all() and (negatives <= 0).all() else 1.0
+    negative = (positives <= 0).all() and (negatives <= 0).all() and positives.any()
+    sign = -1.0 if negative else 1.0
     if sign < 0:
         convention["form"] = "-x"
     soft = values(SOFT_GRID, SOFT)
-    candidates = _candidates(sign * positives, sign * negatives, lambda x: sign * of_negatives(x))
+    candidates = candidates_of(sign * positives, sign * negatives, at)
     x, t = torch.cat((GRID, GRID)), torch.cat((ONES, ZEROS))
     hard = torch.cat((positives, negatives))
     best: tuple[float, Candidate] | None = None
@@ -91,7 +84,7 @@ def classification(subject: Subject) -> Match | None:
         if name == "bce" and words["alpha_on"] in ("positives", "negatives"):
             name = "balanced_bce"
     convention |= words
-    convention["gradient"] = _gradient(subject, formula, beside)
+    convention["gradient"] = _gradient(subject, formula, beside, words.get("clip", 0.0))
     error = max(deviation(hard, formula(x, t)), off_soft if fits else 0.0)
     return Match(name, name, error, convention, formula)
 
@@ -100,138 +93,19 @@ def _signed(formula: Formula, sign: float) -> Formula:
     return formula if sign > 0 else lambda x, t: sign * formula(x, t)
 
 
-def _candidates(
-    positives: Tensor, negatives: Tensor, of_negatives: Callable[[Tensor], Tensor]
-) -> list[Candidate]:
-    """The known losses that these values on labels 1 and 0 may be: name, convention, formula."""
-    upper, lower = _sure(power_law(GRID, positives, True)), _sure(power_law(GRID, negatives, False))
-    if upper is not None and lower is not None:
-        slack = 1e-6 + 3 * max(upper.misfit, lower.misfit)
-        first, second = tidy(upper.factor, slack), tidy(lower.factor, slack)
-        gammas = tidy(upper.exponent, slack), tidy(lower.exponent, slack)
-        if abs(gammas[0] - gammas[1]) <= 2 * slack:
-            return _focal_like(gammas[0], first, second)
-        found: list[Candidate] = []
-        if gammas[0] == 0 and first == 1:
-            found += _varifocal_like(gammas[1], second)
-        if first == second == 1:
-            found.append(_asymmetric(gammas[1], gammas[0], 0.0))
-        return found
-    first_poly, second_poly = (
-        _sure(poly_law(GRID, value, label)) for value, label in ((positives, True), (negatives, False))
-    )
-    if first_poly is not None and second_poly is not None:
-        return _poly(first_poly, second_poly)
-    shifted = shifted_law(of_negatives)
-    if upper is not None and shifted is not None and _sure(shifted[1]) is not None:
-        margin, law = shifted
-        slack = 1e-5 + 3 * max(upper.misfit, law.misfit)
-        return [_asymmetric(tidy(law.exponent, slack), tidy(upper.exponent, slack), margin)]
-    return []
-
-
-def _sure(law: Law | None) -> Law | None:
-    return law if law is not None and law.misfit < EXACT else None
-
-
-def _focal_like(gamma: float, first: float, second: float) -> list[Candidate]:
-    found = []
-    soft_name = "each term its own weight"
-
-    def words(soft: str) -> dict[str, Any]:
-        return {"gamma": gamma, "weights": (first, second), "soft_targets": soft}
-
-    for soft, of_soft in known.ON_SOFT_TARGETS.items():
-        told = "BCE" if gamma == 0 and "targets" not in soft else soft
-        name = "bce" if gamma == 0 else "quality_focal" if soft == "|t - p|" else "focal"
-        for alphas, of_label in known.ALPHA_ON_SOFT_TARGETS.items():
-
-            def formula(x: Tensor, t: Tensor, of_soft: Any = of_soft, of_label: Any = of_label) -> Tensor:
-                return of_label(t, first, second) * of_soft(x, t, gamma)
-
-            plain = first == second or alphas == "linear in t"
-            found.append(Candidate(name, words(told if plain else f"{told}; weight {alphas}"), formula))
-
-    def terms(x: Tensor, t: Tensor) -> Tensor:
-        return known.weighted_terms(x, t, gamma, first, second)
-
-    found.append(Candidate("bce" if gamma == 0 else "focal", words(soft_name), terms))
-    return found
-
-
-def _varifocal_like(gamma: float, alpha: float) -> list[Candidate]:
-    def unweighted(x: Tensor, t: Tensor) -> Tensor:
-        return torch.where(t > 0, known.bce(x, t), alpha * known.focal(x, torch.zeros_like(t), gamma))
-
-    def unmasked(x: Tensor, t: Tensor) -> Tensor:
-        return (t + alpha * torch.sigmoid(x) ** gamma * (1 - t)) * known.bce(x, t)
-
-    def mal(x: Tensor, t: Tensor) -> Tensor:
-        value = matchability_aware_loss(x, t, gamma, impl="eager")
-        return torch.where(t > 0, value, alpha * value)
-
-    words = {"gamma": gamma} if alpha == 1 else {"alpha": alpha, "gamma": gamma}
-
-    def usual(x: Tensor, t: Tensor) -> Tensor:
-        return varifocal_loss(x, t, alpha, gamma, impl="eager")
-
-    return [
-        Candidate("varifocal", {**words, "soft_targets": "t BCE"}, usual),
-        Candidate("mal", {**words, "soft_targets": "BCE to t^gamma"}, mal),
-        Candidate("varifocal", {**words, "soft_targets": "BCE, without the weight t"}, unweighted),
-        Candidate("varifocal", {**words, "soft_targets": "(t + alpha p^gamma (1-t)) BCE, no mask"}, unmasked),
-    ]
-
-
-def _asymmetric(negative: float, positive: float, clip: float) -> Candidate:
-    words = {
-        "gamma_neg": negative,
-        "gamma_pos": positive,
-        "clip": clip,
-        "soft_targets": "each term its own weight",
-    }
-
-    def formula(x: Tensor, t: Tensor) -> Tensor:
-        return asymmetric_loss(x, t, negative, positive, clip, impl="eager")
-
-    return Candidate("asymmetric", words, formula)
-
-
-def _poly(upper: Law, lower: Law) -> list[Candidate]:
-    slack = 1e-5 + 5 * max(upper.misfit, lower.misfit)
-    gamma = tidy((upper.exponent + lower.exponent) / 2, slack)
-    first, second = tidy(upper.factor, slack), tidy(lower.factor, slack)
-    epsilon = tidy(upper.epsilon, 10 * slack)
-    words: dict[str, Any] = {"gamma": gamma, "epsilon": epsilon, "weights": (first, second)}
-    extra = tidy(upper.epsilon * upper.factor, 10 * slack)  # alpha on the first term alone
-
-    def both(x: Tensor, t: Tensor) -> Tensor:
-        weight = second + (first - second) * t
-        return weight * poly_focal_loss(x, t, None, gamma, epsilon, impl="eager")
-
-    def first_only(x: Tensor, t: Tensor) -> Tensor:
-        weight = second + (first - second) * t
-        plain = known.focal(x, t, gamma)
-        return weight * plain + extra * (poly_focal_loss(x, t, None, gamma, 1.0, impl="eager") - plain)
-
-    on_first = {**words, "epsilon": extra, "alpha on": "the first term only"}
-    return [Candidate("poly_focal", words, both), Candidate("poly_focal", on_first, first_only)]
-
-
 def _alpha(subject: Subject, first: float, second: float, beside: Divisor) -> dict[str, Any]:
     """Alpha and where it goes, from the weights of positives and negatives and what another alpha changes."""
-    if first == second == 1 and "alpha" not in subject.takes:
-        return {"alpha": None, "alpha_on": "off"}
     words: dict[str, Any] = {"weight_of_positives": first, "weight_of_negatives": second}
-    side = _by_another_alpha(subject, first, second, beside) or _by_its_value(subject, first, second)
+    side = _by_another_alpha(subject, first, second, beside)
+    if first == second == 1 and not str(side).startswith("negatives"):  # off, or not there
+        return {"alpha": None, "alpha_on": "off"}
+    side = side or _by_its_value(subject, first, second)
     if side is None:
         balanced = abs(first + second - 1) < 1e-4
         words["alpha_known"] = False
         side = "positives" if balanced else "both" if first == second else "positives only"
         if side == "positives only" and second != 1:
             side = "either its own"
-    if side == "neither" and first == second == 1:
-        return {"alpha": None, "alpha_on": "off"}
     return {"alpha": second if side.startswith("negatives") else first, "alpha_on": side, **words}
 
 
@@ -281,8 +155,8 @@ def _by_its_value(subject: Subject, first: float, second: float) -> str | None:
     return f"{side} only" if side in ("positives", "negatives") and abs(other - 1) < 1e-4 else side
 
 
-def _gradient(subject: Subject, reference: Formula, beside: Divisor) -> str:
-    """Whether the gradient is that of the value, or leaves out the weight on BCE."""
+def _gradient(subject: Subject, reference: Formula, beside: Divisor, clip: float) -> str:
+    """Whether the gradient is that of the value, or leaves out the weight on BCE, which `clip` shifts."""
     x = torch.linspace(-3.1, 3.3, 9, dtype=torch.float64).repeat(2)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(9)
     got, own = (
@@ -291,7 +165,10 @@ def _gradient(subject: Subject, reference: Formula, beside: Divisor) -> str:
     )
     if got is None or own is None or not got.any():
         return "none"
-    detached = reference(x, t) / known.bce(x, t) * (torch.sigmoid(x) - t)
+    leaf = x.clone().requires_grad_()
+    cross = asymmetric_loss(leaf, t, 0.0, 0.0, clip, impl="eager")
+    (slope,) = torch.autograd.grad(cross.sum(), leaf)
+    detached = torch.where(cross > 0, reference(x, t) / cross, 0).detach() * slope
     if deviation(got, own) < 5 * TOLERANCE:
         return "full"
     return "weight detached" if deviation(got, detached) < 5 * TOLERANCE else "not that of the value"
@@ -307,6 +184,7 @@ def _nearest(x: Tensor, t: Tensor, hard: Tensor, convention: dict[str, Any]) -> 
         "poly_focal": lambda x, t: poly_focal_loss(x, t, impl="eager"),
         "asymmetric": lambda x, t: asymmetric_loss(x, t, impl="eager"),
         "mal": lambda x, t: matchability_aware_loss(x, t, impl="eager"),
+        "flsd": lambda x, t: sample_dependent_focal_loss(x, t, impl="eager"),
     }
     errors = {name: deviation(hard, formula(x, t)) for name, formula in usual.items()}
     nearest = min(errors, key=errors.__getitem__)

@@ -61,8 +61,9 @@ def _slides(subject: Subject) -> list[tuple[str, Tensor, Tensor, Tensor, Tensor 
             ("negative, t = 0", x, x, torch.zeros_like(x), None),
         ]
     if subject.kind == "softmax":
-        logits = torch.stack((x, torch.zeros_like(x), torch.zeros_like(x)), 1)
-        way = torch.tensor([1.0, 0, 0], dtype=torch.float64)
+        way = torch.zeros(subject.classes, dtype=torch.float64)
+        way[0] = 1
+        logits = x.unsqueeze(1) * way
         first, second = torch.zeros(POINTS, dtype=torch.long), torch.ones(POINTS, dtype=torch.long)
         return [
             ("of the true class", x, logits, first, way),

@@ -26,7 +26,7 @@ from detloss.doctor.load import CannotExamine, parse, split_target
 Kind = Literal["auto", "classification", "box", "distribution"]
 Progress = Callable[[int, int, str], None]
 STAGE_SECONDS = 20.0
-STARTING = "starting"
+STARTING, LOADING = "starting", "loading it"
 LEVELS = ("error", "warning", "note")
 MERGED = ("python-loop", "device-hardcoded", "dtype-hardcoded")  # seen in the source and when it runs
 
@@ -166,7 +166,8 @@ def _watch_all(
                     if stage in (STARTING, *NEEDED)
                     else f" within {time_limit:g} s; give more --time-limit"
                 )
-                seen.notes.append(f"not examined{why}: {', '.join(rest)}")
+                what = ", ".join(rest) if len(rest) < 4 else f"{rest[0]}, and all {len(rest) - 1} after it"
+                seen.notes.append(f"not examined{why}: {what}")
             return
         skip = [one for one in STAGES if one not in rest]
 
@@ -251,7 +252,10 @@ def _follow(
             if stage_gone < limit / 2:
                 return Ended(None, gone)
             message = f"it did not end within {stage_gone:.0f} s (stage: {stage})"
-            return Ended(_stopped("hangs", message, process, trace, "look for a loop that never ends"), gone)
+            remedy = "look for a loop that never ends"
+            if stage == LOADING:
+                remedy = 'what a script does, such as training, belongs under `if __name__ == "__main__":`'
+            return Ended(_stopped("hangs", message, process, trace, remedy), gone)
         if _memory(process.pid) > allowed:
             message = f"it needed more than {allowed / 2**30:.1f} GiB of memory (stage: {stage})"
             remedy = "look for shapes that broadcast, or for a list that grows"

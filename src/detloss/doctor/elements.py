@@ -34,9 +34,10 @@ def attempt(call: Any, predictions: Tensor, targets: Tensor, gradient: bool = Fa
     """The answer of `call(predictions, targets)` on copies of both; warnings are not shown.
 
     With `gradient` the predictions are the output of an operation, as those of a network are: a loss that
-    changes them in place then works as it does in training.
+    changes them in place then works as it does in training. What draws random numbers draws the same ones.
     """
     value = None
+    torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -44,7 +45,7 @@ def attempt(call: Any, predictions: Tensor, targets: Tensor, gradient: bool = Fa
             if not gradient:
                 return Answer(_checked(call(leaf, targets.clone())).detach())
             leaf.requires_grad_()
-            value = _checked(call(leaf.view_as(leaf), targets.clone()))
+            value = _checked(call(leaf.clone(), targets.clone()))
             if not value.requires_grad:
                 return Answer(value.detach())
             (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
@@ -138,12 +139,15 @@ def needs_a_positive(subject: Subject) -> Divisor:
     return "targets" if abs(float(alone.value / near.value) - 1.5) < 0.1 else "positives"
 
 
-def slopes(subject: Subject, predictions: Tensor, targets: Tensor, beside: Divisor = "") -> Tensor | None:
+def slopes(
+    subject: Subject, predictions: Tensor, targets: Tensor, beside: Divisor = "", times: float = 1
+) -> Tensor | None:
     """The gradient of each row as the differences of its own values have it (five points, fourth order).
 
-    Predictions as in `rows`, float64. The step suits arithmetic in float32 too; a kink within it shows.
+    Predictions as in `rows`, float64. The step suits arithmetic in float32 too; a kink within it shows. It is
+    so many `times` as large.
     """
-    step = 4e-3 if subject.kind != "box" else 0.02
+    step = times * (4e-3 if subject.kind != "box" else 0.02)
     flat = predictions.ndim == 1
     result = torch.zeros_like(predictions)
     for column in range(1 if flat else predictions.shape[1]):

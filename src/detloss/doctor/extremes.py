@@ -40,10 +40,14 @@ def ways(subject: Subject) -> list[Way]:
             for sign, minus in ((1, ""), (-1, "-"))
         ]
     if subject.kind == "softmax":
+        columns = subject.classes
         return [
-            Way("logits (0, {:.4g}, 0, 0), target 0", True, _row(4, 1, 0)),
-            Way("logits (0, {:.4g}, 0, 0), target 1", False, _row(4, 1, 1)),
-            Way("logits (0, -{:.4g}, 0, 0), target 1", True, _row(4, 1, 1, -1)),
+            Way(f"logits (0, {minus}{{:.4g}}{', 0' * (columns - 2)}), target {target}", wrong, make)
+            for minus, target, wrong, make in (
+                ("", 0, True, _row(columns, 1, 0)),
+                ("", 1, False, _row(columns, 1, 1)),
+                ("-", 1, True, _row(columns, 1, 1, -1)),
+            )
         ]
     if subject.kind == "distribution":
         n = subject.bins

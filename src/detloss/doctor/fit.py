@@ -34,10 +34,10 @@ def wrong(x: Tensor, positive: bool) -> Tensor:
 def power_law(x: Tensor, value: Tensor, positive: bool) -> Law | None:
     """The law of focal loss, epsilon 0; None where the values are not positive and finite."""
     ratio = value / F.softplus(-x if positive else x)
-    return _straight(wrong(x, positive).log(), ratio)
+    return straight(wrong(x, positive).log(), ratio)
 
 
-def _straight(log_base: Tensor, ratio: Tensor) -> Law | None:
+def straight(log_base: Tensor, ratio: Tensor) -> Law | None:
     """log ratio as a straight line: intercept, slope."""
     if len(ratio) < 3 or not (ratio.isfinite().all() and (ratio > 0).all()):
         return None
@@ -87,8 +87,55 @@ def shifted_law(values: Callable[[Tensor], Tensor]) -> tuple[float, Law] | None:
     if not len(x):
         return None
     base = torch.sigmoid(x) - margin
-    law = _straight(base.log(), values(x) / -torch.log1p(-base))
+    law = straight(base.log(), values(x) / -torch.log1p(-base))
     return None if law is None else (margin, law)
+
+
+class Step(NamedTuple):
+    """The law of focal loss with another exponent where p_t is small.
+
+    value = factor · q^low · BCE where the logit of p_t is at most `below`, q^high where it is `above`.
+    """
+
+    factor: float
+    low: float
+    high: float
+    below: float
+    above: float
+    misfit: float
+
+
+def stepped_law(x: Tensor, value: Tensor, positive: bool) -> Step | None:
+    """The law of FLSD-53, its step between two of the logits; None where there is none."""
+    margin, order = (x if positive else -x).sort()
+    ratio = (value / F.softplus(-x if positive else x))[order]
+    if not (ratio.isfinite().all() and (ratio > 0).all()):
+        return None
+    log_q, ones = F.logsigmoid(-margin), torch.ones_like(margin)
+    found: Step | None = None
+    for first in range(3, len(x) - 2):
+        low = torch.arange(len(x)) < first
+        columns = torch.stack((ones, torch.where(low, log_q, 0), torch.where(low, 0, log_q)), 1)
+        solution = torch.linalg.lstsq(columns, ratio.log().unsqueeze(1)).solution
+        misfit = float((columns @ solution - ratio.log().unsqueeze(1)).abs().max())
+        if found is None or misfit < found.misfit:
+            of, under, over = (float(one) for one in solution)
+            found = Step(math.exp(of), under, over, float(margin[first - 1]), float(margin[first]), misfit)
+    if found is None or found.misfit > EXACT or abs(found.low - found.high) < 0.05:
+        return None
+    return found
+
+
+def threshold(step: Step, values: Callable[[Tensor], Tensor]) -> float:
+    """p_t at the step of a law: `values` is the loss of positives at logits."""
+    below, above = step.below, step.above
+    for _ in range(40):
+        at = torch.tensor([(below + above) / 2], dtype=torch.float64)
+        ratio = values(at) / F.softplus(-at) / step.factor
+        log_q = F.logsigmoid(-at)
+        low, high = ((ratio.log() - exponent * log_q).abs() for exponent in (step.low, step.high))
+        below, above = (float(at), above) if low < high else (below, float(at))
+    return tidy(float(torch.sigmoid(torch.tensor(above, dtype=torch.float64))), 1e-6)
 
 
 def minimum(function: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:

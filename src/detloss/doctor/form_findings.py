@@ -9,7 +9,7 @@ from torch import Tensor
 from detloss.doctor.findings import Finding
 from detloss.doctor.load import changed_criterion, crash
 from detloss.doctor.subject import forms
-from detloss.doctor.trial import BINS, COLUMNS, ROWS, Trial, again, attempt_form, examples, near
+from detloss.doctor.trial import BINS, ROWS, Trial, again, attempt_form, examples, near
 
 
 def form_findings(trial: Trial, trials: list[Trial]) -> list[Finding]:
@@ -27,7 +27,7 @@ def form_findings(trial: Trial, trials: list[Trial]) -> list[Finding]:
 def _probabilities(trial: Trial, trials: list[Trial]) -> Finding | None:
     if not trial.form.probabilities:
         return None
-    pair = examples(trial.form.kind)
+    pair = trial.pair
     logs = "log-probabilities" in trial.form.says
     says = trial.form.says.split("; ")[0]
     on_logits = next((t for t in trials if t.form.says == says and t.form.kind == trial.form.kind), None)
@@ -63,7 +63,9 @@ def _columns(trial: Trial, trials: list[Trial]) -> Finding | None:
     failed = next((one for one in trials if one.form.columns and one.error is not None), None)
     if failed is None or failed.error is None:
         return None
-    found = crash(failed.error, f"predictions of shape ({ROWS}, {COLUMNS})", trial.loaded.source)
+    found = crash(
+        failed.error, f"predictions of shape ({ROWS}, {failed.loaded.columns})", trial.loaded.source
+    )
     return replace(
         found, level="warning", remedy="it works for (N,) predictions only: flatten, or index by broadcasting"
     )
@@ -102,7 +104,7 @@ def _needs_eps(trial: Trial) -> Finding | None:
         space = getattr(getattr(trial.loaded.object, "forward", None), "__globals__", None)
     if not name or space is None or name not in space:
         return None
-    pair = examples(trial.form.kind)
+    pair = trial.pair
     if trial.form.kind == "box":
         point = torch.tensor([[3.0, 3, 3, 3]])
         pair = (point, point.clone())
@@ -123,12 +125,17 @@ def _needs_eps(trial: Trial) -> Finding | None:
     )
 
 
+def at_the_last_bin(trial: Trial) -> Trial:
+    """A loss of distributions, called with the largest distance."""
+    logits, distances = examples("distribution")
+    return attempt_form(trial.loaded, trial.form, (logits, torch.full_like(distances, BINS)))
+
+
 def _last_bin(trial: Trial) -> Finding | None:
     """Whether a distance may be exactly the last bin's: what looks one bin further then fails."""
     if trial.form.kind != "distribution":
         return None
-    logits, distances = examples("distribution")
-    end = attempt_form(trial.loaded, trial.form, (logits, torch.full_like(distances, BINS)))
+    end = at_the_last_bin(trial)
     if end.finite:
         return None
     remedy = "clamp without touching the argument: targets.clamp(0, n - 0.01), or weigh bin n alone there"

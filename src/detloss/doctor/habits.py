@@ -40,6 +40,7 @@ _PURE = {name for name in dir(Tensor) if f"{name}_" in dir(Tensor)} - {
 _INTEGERS = {"long", "int", "int64", "int32", "LongTensor", "IntTensor"}
 _FLOATS = {"float", "double", "half", "bfloat16"}
 _DTYPES = {"float32", "float64", "float16", "float", "double", "half", "FloatTensor", "DoubleTensor"}
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isfinite"}
 _FACTORIES = {"zeros", "ones", "full", "arange", "eye", "linspace", "rand", "randn", "empty"}
 
 
@@ -171,7 +172,7 @@ def _dtypes(at: At, function: Function) -> Iterator[Finding]:
                 at(node.lineno),  # type: ignore[attr-defined]
                 f"keep `{root}` floating: alpha * {root} + (1 - alpha) * (1 - {root})",
             )
-        elif dtype in _DTYPES | _FLOATS and root in own:
+        elif dtype in (_DTYPES | _FLOATS) - {"float", "float32", "FloatTensor"} and root in own:
             yield Finding(
                 "dtype-hardcoded",
                 "note",
@@ -198,6 +199,8 @@ def _root(node: ast.expr) -> str:
         if isinstance(node, ast.Attribute):
             node = node.value
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in _COMPARISONS:  # a mask, which has no dtype of its own to keep
+                return ""
             node = node.func
         else:
             return ""

@@ -17,25 +17,6 @@ from detloss.losses import (
     sigmoid_focal_loss,
 )
 
-NAMES = (
-    "bce",
-    "balanced_bce",
-    "focal",
-    "cross_entropy",
-    "softmax_focal",
-    "quality_focal",
-    "varifocal",
-    "poly_focal",
-    "asymmetric",
-    "mal",
-    "iou",
-    "giou",
-    "diou",
-    "ciou",
-    "eiou",
-    "distribution_focal",
-)
-
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -94,6 +75,7 @@ BOX_FORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "x": lambda s: s,
     "-log x": lambda s: -s.clamp(min=1e-12).log(),
     "1 - x²": lambda s: 1 - s.square(),
+    "1 - x³": lambda s: 1 - s**3,
     "-x": lambda s: -s,
 }
 

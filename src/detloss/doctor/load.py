@@ -1,5 +1,6 @@
 """From the name of anybody's loss to something that can be called."""
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -8,6 +9,7 @@ import linecache
 import sys
 import traceback
 import types
+import unittest.mock
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +24,8 @@ from detloss.doctor.findings import Finding
 from detloss.doctor.scopes import undefined_names
 from detloss.doctor.source import USUAL, Source, mend, owners_in_super, read_source
 
+COLUMNS = 3  # of the first trial calls
+IMPORTING = "importing it"
 NO_GPU = ("not compiled with CUDA", "NVIDIA driver", "No CUDA GPUs", "CUDA unknown error")
 
 
@@ -46,6 +50,14 @@ class OnCpu(TorchFunctionMode):
         return func(*(_cpu(argument) for argument in args), **kwargs)
 
 
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """`OnCpu`, and `torch.cuda.FloatTensor` and its like are those of the CPU."""
+    types = {name: getattr(torch, name) for name in dir(torch.cuda) if name.endswith("Tensor")}
+    with OnCpu(), unittest.mock.patch.multiple(torch.cuda, **types):
+        yield
+
+
 def _cpu(value: Any) -> Any:
     if isinstance(value, torch.device):
         return torch.device("cpu") if value.type == "cuda" else value
@@ -63,6 +75,7 @@ class Loaded:
         given: arguments that were chosen, by name.
         swapped: it takes targets first.
         on_cpu: requests for a GPU are taken as requests for the CPU.
+        columns: of the logits that it is tried with.
         constants: module globals that the file lacks and the doctor bound, such as eps.
         mended: what was changed in it so that it could run.
     """
@@ -74,6 +87,7 @@ class Loaded:
     hyper: Mapping[str, Any] = field(default_factory=dict)
     swapped: bool = False
     on_cpu: bool = False
+    columns: int = COLUMNS
     constants: tuple[str, ...] = ()
     mended: tuple[str, ...] = ()
     built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -85,11 +99,19 @@ class Loaded:
             return tuple(parameters(self.object))
         return tuple(list(parameters(self.object))[2:])
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What those are that have a default; of an object that is built, its attributes."""
+        if isinstance(self.object, nn.Module):
+            return dict(vars(self.object))
+        found = parameters(self.object)
+        return {name: found[name].default for name in self.takes if name not in required(self.object)}
+
     def __call__(self, predictions: Tensor, targets: Tensor) -> Any:
         """Its own result."""
         if not self.on_cpu:
             return self._call(predictions, targets)
-        with OnCpu():
+        with on_cpu():
             return self._call(predictions, targets)
 
     def _call(self, predictions: Tensor, targets: Tensor) -> Any:
@@ -209,9 +231,9 @@ def _import_module(name: str, target: str) -> types.ModuleType:
             raise ValueError(
                 f"{target}: there is no module {error.name!r}; the path is searched for it"
             ) from None
-        raise CannotExamine(crash(error, "importing it", None)) from None
+        raise CannotExamine(crash(error, IMPORTING, None)) from None
     except BaseException as error:
-        raise CannotExamine(crash(error, "importing it", None)) from None
+        raise CannotExamine(crash(error, IMPORTING, None)) from None
 
 
 def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...], tuple[str, ...]]:
@@ -235,10 +257,10 @@ def _import_file(source: Source) -> tuple[types.ModuleType, tuple[str, ...], tup
     mended = tuple(mend(source))
     linecache.checkcache(str(path))
     try:
-        with OnCpu():  # a GPU that is asked for in the file itself is told by reading it
+        with on_cpu():  # a GPU that is asked for in the file itself is told by reading it
             exec(compile(source.tree, str(path), "exec"), module.__dict__)
     except BaseException as error:
-        raise CannotExamine(crash(error, "importing it", source)) from None
+        raise CannotExamine(crash(error, IMPORTING, source)) from None
     for name, owner in owners_in_super(source).items():
         module.__dict__.setdefault(name, module.__dict__.get(owner))
     return module, constants, mended
@@ -275,9 +297,14 @@ def crash(error: BaseException, doing: str, source: Source | None) -> Finding:
         if frames
         else "no line known"
     )
-    return Finding(
-        "crashes", "error", f"{doing}: {what}", where, "run it on a few numbers and correct the line"
-    )
+    remedy = "run it on a few numbers and correct the line"
+    if isinstance(error, ModuleNotFoundError):
+        remedy = (
+            f"install {error.name}, or move the loss to a file that does without; it must take torch tensors"
+        )
+    elif doing == IMPORTING:
+        remedy = 'correct the line; what a script does belongs under `if __name__ == "__main__":`'
+    return Finding("crashes", "error", f"{doing}: {what}", where, remedy)
 
 
 def first_two(found: Any) -> list[str]:
@@ -312,6 +339,10 @@ def with_arguments(loaded: Loaded) -> Iterator[Loaded]:
     """
     own = required(loaded.object) if inspect.isclass(loaded.object) else required(loaded.object)[2:]
     ways: list[dict[str, Guess]] = [{}]
+    for name in loaded.takes:  # a number of classes, or of bins, that is not the one of the trial calls
+        default = parameters(loaded.object)[name].default
+        if type(default) is int and all(guess.follows for guess in guesses(name) or (BCE,)):
+            ways = [*({**way, name: guess} for way in ways for guess in guesses(name)), *ways]
     for name in own:
         likely = guesses(name) or by_annotation(loaded.object, name)
         if not likely:

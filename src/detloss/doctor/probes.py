@@ -6,13 +6,15 @@ from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
 from detloss.doctor.probes_cost import memory, python_loop
 from detloss.doctor.probes_devices import device_hardcoded
-from detloss.doctor.probes_gradients import (
-    dead_gradient,
-    not_differentiable,
-    not_finite_gradient,
-    wrong_gradient,
+from detloss.doctor.probes_direction import direction
+from detloss.doctor.probes_gradients import not_differentiable, not_finite_gradient, wrong_gradient
+from detloss.doctor.probes_shapes import (
+    breaks_empty,
+    breaks_half,
+    breaks_noncontiguous,
+    ignored,
+    silent_broadcast,
 )
-from detloss.doctor.probes_shapes import breaks_empty, breaks_half, breaks_noncontiguous, silent_broadcast
 from detloss.doctor.probes_state import dtype_hardcoded, mutates_input, reduction
 from detloss.doctor.probes_values import (
     alpha_inverted,
@@ -31,12 +33,13 @@ PROBES: dict[str, Probe] = {
     "whether there is a gradient": not_differentiable,
     "gradient against the slope of the value": wrong_gradient,
     "gradients at the extremes": not_finite_gradient,
-    "gradients of hopelessly wrong predictions": dead_gradient,
+    "where wrong predictions are pushed": direction,
     "soft targets": soft_target_minimiser,
     "reduction": reduction,
     "arguments after the call": mutates_input,
     "shapes that do not fit": silent_broadcast,
     "empty batches and one class": breaks_empty,
+    "targets to ignore": ignored,
     "transposed tensors": breaks_noncontiguous,
     "half precision": breaks_half,
     "dtypes": dtype_hardcoded,

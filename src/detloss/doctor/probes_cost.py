@@ -8,11 +8,13 @@ from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
 from detloss.doctor.modes import Operations
-from detloss.doctor.probes_shapes import batch
+from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 
 FEW, MANY = 4, 64
+ROWS = 2048
 MOST = 12.0  # times the logits: an eager focal loss, torchvision's or this package's, keeps 8 to 10
+MOST_OF_BOXES = 40.0  # times the boxes: more is N × N
 
 
 def _operations(subject: Subject, x: Tensor, t: Tensor) -> int | None:
@@ -28,6 +30,8 @@ def _operations(subject: Subject, x: Tensor, t: Tensor) -> int | None:
 
 def python_loop(subject: Subject, match: Match | None) -> list[Finding]:
     """The number of operations grows with positives, or with rows: a loop in Python, with a kernel a turn."""
+    if subject.one_by_one:
+        return []
     if subject.kind == "classification":
         x, _ = batch(subject, match, 2 * MANY)
         few, many = (torch.zeros_like(x) for _ in range(2))
@@ -57,24 +61,31 @@ def _loop(what: str, beside: str, few: int | None, many: int | None) -> Finding:
     )
 
 
-def memory(subject: Subject, match: Match | None) -> list[Finding]:
-    """What autograd keeps for the backward pass, in units of the predictions."""
-    x, t = batch(subject, match, 2048)
+def memory_kept(subject: Subject, match: Match | None) -> float | None:
+    """What autograd keeps for the backward pass, in units of the predictions; None where it does not run."""
+    x, t = batch(subject, match, ROWS)
     if attempt(subject.call, x, t, gradient=True).value is None:
-        return []
+        return None
     leaf = x.clone().requires_grad_()
-    predictions = leaf.view_as(leaf)
-    kept = kept_by_hooks(lambda: subject.call(predictions, t), (predictions, t)) / x.nbytes
-    wide = subject.kind in ("classification", "softmax")
-    if kept < 1.5:
+    predictions = leaf.clone()
+    return kept_by_hooks(lambda: subject.call(predictions, t), (predictions, t)) / x.nbytes
+
+
+def memory(subject: Subject, match: Match | None) -> list[Finding]:
+    """More than others keep."""
+    x, _ = batch(subject, match, ROWS)
+    kept = memory_kept(subject, match)
+    if kept is None or kept <= (MOST_OF_BOXES if subject.kind == "box" else MOST):
         return []
     return [
         Finding(
             "memory",
-            "warning" if wide and kept > MOST else "note",
+            "warning",
             f"autograd keeps {kept:.1f} times the predictions for the backward pass",
             f"{x.shape[0]} × {x.shape[1]} predictions of {x.nbytes / 1024:.0f} KiB in float32: "
             f"{kept * x.nbytes / 1024:.0f} KiB kept, without predictions and targets",
-            "a fused loss keeps the gradient alone: one time the predictions",
+            "take the pairs alone, not N × N"
+            if subject.kind == "box"
+            else "a fused loss keeps the gradient alone: one time the predictions",
         )
     ]

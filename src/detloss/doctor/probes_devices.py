@@ -8,10 +8,18 @@ from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
 from detloss.doctor.modes import Elsewhere, TwoDevices
-from detloss.doctor.probes_shapes import batch
+from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 
 PLAYED = ("meta", "xla")  # torch asks for a driver where a tensor shall be made on another
+
+
+def holds_tensors(subject: Subject) -> bool:
+    """Whether it is a Module with buffers or parameters, which `.to` moves to other devices and dtypes."""
+    own = getattr(subject.raw, "object", subject.raw)
+    built = (own, *getattr(subject.raw, "built", {}).values())
+    modules = [module for module in built if isinstance(module, nn.Module)]
+    return any(True for module in modules for _ in (*module.buffers(), *module.parameters()))
 
 
 def device_hardcoded(subject: Subject, match: Match | None) -> list[Finding]:
@@ -22,10 +30,7 @@ def device_hardcoded(subject: Subject, match: Match | None) -> list[Finding]:
     """
     if getattr(subject.raw, "on_cpu", False):  # known already: it asks for a GPU by name
         return []
-    own = getattr(subject.raw, "object", subject.raw)
-    built = (own, *getattr(subject.raw, "built", {}).values())
-    modules = [module for module in built if isinstance(module, nn.Module)]
-    if any(True for module in modules for _ in (*module.buffers(), *module.parameters())):
+    if holds_tensors(subject):
         return []
     if any("ones" in text for text in subject.chosen.values()):
         return []

@@ -8,35 +8,16 @@ from torch import Tensor
 from detloss.doctor.elements import Answer, attempt, rows
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.match import Match
-from detloss.doctor.probes_gradients import samples
+from detloss.doctor.probes_devices import holds_tensors
+from detloss.doctor.reductions import EVERY
+from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
-
-
-def batch(
-    subject: Subject,
-    match: Match | None,
-    count: int = 6,
-    dtype: torch.dtype = torch.float32,
-    columns: int = 5,
-) -> tuple[Tensor, Tensor]:
-    """A usual batch as `Subject.call` takes it: about a tenth of the elements positive."""
-    if subject.kind != "classification":
-        x, t = samples(subject, match, count)
-        return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
-    columns = columns if subject.columns else 1
-    generator = torch.Generator().manual_seed(13)
-    x = 2 * torch.randn(count, columns, generator=generator, dtype=torch.float64)
-    t = torch.zeros(count, columns, dtype=torch.float64)
-    hits = torch.arange(max(1, count // 2)) * 2 % count
-    t[hits, hits % columns] = 1
-    return x.to(dtype), t.to(dtype)
 
 
 def breaks_empty(subject: Subject, match: Match | None) -> list[Finding]:
     """An image without boxes, a batch without rows, one class."""
     x, t = batch(subject, match)
-    whole = attempt(subject.call, x, t)
-    if _bad(whole):
+    if _bad(attempt(subject.call, x, t, gradient=True)):
         return []  # it does not work at all: another's finding
     findings = []
     none = attempt(subject.call, x[:0], t[:0], gradient=True)
@@ -89,6 +70,34 @@ def _breaks(what: str, answer: Answer, given: str, level: Level) -> Finding:
     )
 
 
+def ignored(subject: Subject, match: Match | None) -> list[Finding]:
+    """Targets that it says it ignores raise, or are not ignored."""
+    index = subject.defaults.get("ignore_index")
+    one_hot = "one-hot" in subject.chosen.get("called with", "")
+    if subject.kind != "softmax" or not isinstance(index, int) or one_hot:
+        return []
+    x, t = batch(subject, match)
+    if _bad(attempt(subject.call, x, t, gradient=True)):
+        return []
+    t[0] = index
+    answer = attempt(subject.call, x, t, gradient=True)
+    told = answer.error
+    if not told and answer.gradient is not None and answer.gradient[0].any():
+        told = "the prediction of that row gets a gradient"
+    if not told:
+        return []
+    return [
+        Finding(
+            "crashes" if answer.error else "wrong-gradient",
+            "error",
+            f"it has ignore_index = {index}, and {'fails on' if answer.error else 'does not ignore'} such a "
+            "target",
+            f"targets {t.tolist()}: {told}",
+            "select first: keep = target != ignore_index, then logits[keep], target[keep]",
+        )
+    ]
+
+
 def breaks_noncontiguous(subject: Subject, match: Match | None) -> list[Finding]:
     """A transposed tensor, as detection heads give, raises or has another value."""
     x, t = batch(subject, match)
@@ -125,13 +134,17 @@ def _value(answer: Answer) -> Tensor:
 
 
 def breaks_half(subject: Subject, match: Match | None) -> list[Finding]:
-    """float16 and bfloat16 raise, overflow, or are far off at moderate logits."""
+    """float16 and bfloat16 raise, overflow, or are far off at moderate logits.
+
+    Not asked of a Module whose tensors `.to` casts.
+    """
+    if holds_tensors(subject):
+        return []
     x, t = _moderate(subject, match)
     labels = t.is_floating_point()
-    true = rows(subject, x, t.float() if labels else t).value
-    if true is None or not true.isfinite().all():
+    if _bad(rows(subject, x, t.float() if labels else t, gradient=True)):
         return []
-    findings = []
+    told: dict[str, str] = {}
     for dtype in (torch.float16, torch.bfloat16):
         rounded = x.to(dtype)
         # boxes and soft labels are rounded too; what is compared is the arithmetic
@@ -139,9 +152,8 @@ def breaks_half(subject: Subject, match: Match | None) -> list[Finding]:
         true = rows(subject, rounded.float(), label.float() if labels else label).value
         got = rows(subject, rounded, label, gradient=True)
         name = str(dtype).removeprefix("torch.")
-        told = ""
         if got.value is None:
-            told = got.error
+            told[name] = got.error
         elif true is not None:
             value, true = got.value.double(), true.double()
             bad = ~value.isfinite()
@@ -150,26 +162,26 @@ def breaks_half(subject: Subject, match: Match | None) -> list[Finding]:
                 bad = bad | ~(slope if slope.ndim == 1 else slope.all(1))
             if bad.any():
                 i = int(bad.int().argmax())
-                told = f"{_row(x[i], t[i])}: value {float(value[i]):g} (float32 {float(true[i]):.4g})"
+                told[name] = f"{_row(x[i], t[i])}: value {float(value[i]):g} (float32 {float(true[i]):.4g})"
                 if value[i].isfinite():
-                    told += ", its gradient not finite"
+                    told[name] += ", its gradient not finite"
             else:
                 # a loss near 0 is a difference of larger numbers
                 off = (value - true).abs() / (true.abs() + (0.3 if subject.kind == "box" else 0.2))
                 if off.max() > 0.1:
                     i = int(off.argmax())
-                    told = f"{_row(x[i], t[i])}: {float(value[i]):.4g} (float32 {float(true[i]):.4g})"
-        if told:
-            findings.append(
-                Finding(
-                    "breaks-half",
-                    "warning",
-                    f"it does not work in {name}",
-                    told,
-                    "do the arithmetic in float32: inputs.float() first, and autocast off for the loss",
-                )
-            )
-    return findings
+                    told[name] = f"{_row(x[i], t[i])}: {float(value[i]):.4g} (float32 {float(true[i]):.4g})"
+    if not told:
+        return []
+    return [
+        Finding(
+            "breaks-half",
+            "warning",
+            f"it does not work in {' and '.join(told)}",
+            "; ".join(f"{name}: {what}" for name, what in told.items()),
+            "do the arithmetic in float32: inputs.float() first, and autocast off for the loss",
+        )
+    ]
 
 
 def _moderate(subject: Subject, match: Match | None) -> tuple[Tensor, Tensor]:
@@ -193,13 +205,16 @@ def _row(x: Tensor, t: Tensor) -> str:
 
 def silent_broadcast(subject: Subject, match: Match | None) -> list[Finding]:
     """Targets whose shape does not fit are accepted, and mean something else."""
-    told: list[str] = []
+    told: list[tuple[str, str]] = []
     inside = _spread_inside(subject, match)
     for x, t in _misfits(subject, match):
         answer = attempt(subject.raw, x, t)
         if answer.value is not None and answer.value.isfinite().any():
-            told.append(f"{_of(x, t)}: a result of shape {tuple(answer.value.shape)}")
+            told.append((_of(x, t), f"a result of shape {tuple(answer.value.shape)}"))
     findings = list(inside)
+    words = str(match.convention.get("reduction", "")) if match is not None else ""
+    if EVERY in words and not findings:
+        findings.append(_all_pairs(subject, match, words))
     if told:
         boxes = subject.kind == "box"
         findings.append(
@@ -209,7 +224,7 @@ def silent_broadcast(subject: Subject, match: Match | None) -> list[Finding]:
                 "one box is compared with all, without a word"
                 if boxes
                 else "targets of a shape that does not fit are accepted and spread",
-                "; ".join(told),
+                f"{told[0][0]}: {told[0][1]}" + "".join(f"; so do {given}" for given, _ in told[1:]),
                 "raise where predictions.shape != targets.shape",
             )
         )
@@ -227,6 +242,23 @@ def silent_broadcast(subject: Subject, match: Match | None) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _all_pairs(subject: Subject, match: Match | None, words: str) -> Finding:
+    x, t = batch(subject, match, 3, columns=1)
+    each = rows(subject, x.view(-1), t.view(-1)) if subject.kind == "classification" else rows(subject, x, t)
+    whole = attempt(subject.call, x, t)
+    right, got = (float("nan") if one.value is None else float(one.value.mean()) for one in (each, whole))
+    boxes = subject.kind == "box"
+    return Finding(
+        "silent-broadcast",
+        "error",
+        f"it takes the {words}: N × N values, of which N are meant",
+        f"{_of(x, t)}: {got:.6g}; its 3 values alone are {right:.6g} on average",
+        "take the pairs alone: the diagonal, or a function of paired boxes"
+        if boxes
+        else "keep one shape: squeeze or view both, or neither",
+    )
 
 
 def _misfits(subject: Subject, match: Match | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,13 +1,16 @@
 """Probes of what a loss does besides: to its arguments, to torch's settings, to dtypes, in its reduction."""
 
 import warnings
+from functools import partial
 
 import torch
 
 from detloss.doctor.elements import attempt, in_a_line
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
-from detloss.doctor.probes_shapes import batch
+from detloss.doctor.probes_devices import holds_tensors
+from detloss.doctor.reductions import AFTER
+from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 
 
@@ -16,10 +19,11 @@ def mutates_input(subject: Subject, match: Match | None) -> list[Finding]:
     before = torch.get_default_dtype(), torch.is_grad_enabled()
     findings = _of_arguments(subject, match)
     x, t = batch(subject, match)
-    torch.manual_seed(0)
-    first = attempt(subject.call, x, t).value
-    torch.manual_seed(0)
-    second = attempt(subject.call, x, t).value
+    first, second = (attempt(subject.call, x, t).value for _ in range(2))
+    random = attempt(partial(_with_other_random_numbers, subject), x, t).value
+    with torch.no_grad():  # as validation calls it
+        attempt(subject.call, x, t)
+        enabled = torch.is_grad_enabled()
     after = torch.get_default_dtype(), torch.is_grad_enabled()
     if before != after:
         torch.set_default_dtype(before[0])
@@ -33,7 +37,29 @@ def mutates_input(subject: Subject, match: Match | None) -> list[Finding]:
                 "use a with block, which restores them",
             )
         )
-    if first is not None and second is not None and not _same(first, second):
+    elif enabled:
+        findings.append(
+            Finding(
+                "mutates-input",
+                "warning",
+                "it switches gradients on, also for a caller that had them off",
+                "called under torch.no_grad(): torch.is_grad_enabled() is True afterwards",
+                "use `with torch.no_grad():` around the lines, not torch.set_grad_enabled(True) after them",
+            )
+        )
+    if first is None or second is None or random is None:
+        return findings
+    if _same(first, second) and not _same(first, random):
+        findings.append(
+            Finding(
+                "mutates-input",
+                "warning",
+                "it draws random numbers: the same call has another value each time",
+                f"seed 0: {float(first.sum()):.6g}, seed 1: {float(random.sum()):.6g}",
+                "draw outside of the loss, so that the same prediction costs the same",
+            )
+        )
+    elif not _same(first, second):
         findings.append(
             Finding(
                 "mutates-input",
@@ -44,6 +70,11 @@ def mutates_input(subject: Subject, match: Match | None) -> list[Finding]:
             )
         )
     return findings
+
+
+def _with_other_random_numbers(subject: Subject, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    torch.manual_seed(1)
+    return subject.call(x, t)
 
 
 def _same(first: torch.Tensor, second: torch.Tensor) -> bool:
@@ -92,9 +123,11 @@ def _of_arguments(subject: Subject, match: Match | None) -> list[Finding]:
 
 
 def dtype_hardcoded(subject: Subject, match: Match | None) -> list[Finding]:
-    """float64 in, something else out, or an exception."""
+    """float64 in, something else out, or an exception; not of a Module whose tensors `.to` casts."""
+    if holds_tensors(subject):
+        return []
     x, t = batch(subject, match)
-    narrow = attempt(subject.call, x, t)
+    narrow = attempt(subject.call, x, t, gradient=True)
     wide = attempt(subject.call, x.double(), t.double() if t.is_floating_point() else t, gradient=True)
     if narrow.value is None:
         return []
@@ -132,6 +165,8 @@ def reduction(subject: Subject, match: Match | None) -> list[Finding]:
                 "sum, then divide by the number of positives (at least 1), as detectors do",
             )
         )
+    elif AFTER in str(words):
+        findings.append(_weighed_too_late(subject, str(words)))
     elif str(words).startswith("other"):
         findings.append(
             Finding(
@@ -143,6 +178,26 @@ def reduction(subject: Subject, match: Match | None) -> list[Finding]:
             )
         )
     return findings
+
+
+def _weighed_too_late(subject: Subject, words: str) -> Finding:
+    if subject.kind == "classification":
+        x, t = torch.tensor([[3.0], [-3.0]]), torch.ones(2, 1)
+        told = "logits 3 and -3, targets 1"
+    else:
+        x, t = torch.tensor([[3.0], [-3.0]]), torch.zeros(2, dtype=torch.long)
+        x = torch.cat((x, torch.zeros(2, subject.classes - 1)), 1)
+        told = f"logits (3, 0, ...) and (-3, 0, ...), target 0, {subject.classes} classes"
+    alone = [attempt(subject.call, x[i : i + 1], t[i : i + 1]).value for i in range(2)]
+    both = attempt(subject.call, x, t).value
+    values = [float("nan") if value is None else float(value) for value in (*alone, both)]
+    return Finding(
+        "reduction",
+        "error",
+        "the weight is put on the mean of the cross entropy, not on each element: it tells no easy from hard",
+        f"{told}: alone {values[0]:.4g} and {values[1]:.4g}, together {values[2]:.4g} (reduction: {words})",
+        "cross entropy with reduction='none', then the weight, then the mean",
+    )
 
 
 def _ignored(subject: Subject, match: Match | None) -> list[Finding]:

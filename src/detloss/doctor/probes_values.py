@@ -13,7 +13,10 @@ def not_finite_value(subject: Subject, match: Match | None) -> list[Finding]:
     """NaN and Inf at large logits, where they begin; and at boxes without area, apart or inverted."""
     if subject.kind == "box":
         return _of_boxes(subject, match)
-    onsets = [found for way in ways(subject) if (found := onset(subject, way, lambda _, a: _broken(a)))]
+    beside = needs_a_positive(subject)
+    # what does not run at logit 0 either is not the extremes' fault
+    running = [way for way in ways(subject) if rows(subject, *way.make(0.0), beside=beside).value is not None]
+    onsets = [found for way in running if (found := onset(subject, way, lambda _, a: _broken(a)))]
     if onsets:
         worst = min(onsets, key=lambda found: found.magnitude)
         findings = [
@@ -36,8 +39,7 @@ def not_finite_value(subject: Subject, match: Match | None) -> list[Finding]:
                 )
             )
         return findings
-    beside = needs_a_positive(subject)
-    for way in ways(subject):
+    for way in running:
         answer = rows(subject, *way.make(FAR), beside=beside)
         if _broken(answer):
             return [
@@ -110,6 +112,10 @@ def similarity_not_loss(subject: Subject, match: Match | None) -> list[Finding]:
     right, wrong, told = _right_and_wrong(subject, match)
     if right is None or wrong is None or not right > wrong + 1e-6:
         return []
+    if subject.kind == "classification":  # neither: the largest in between
+        middle = rows(subject, torch.zeros(1), torch.ones(1)).value
+        if middle is not None and float(middle.sum()) > right + 1e-6:
+            return []
     return [
         Finding(
             "similarity-not-loss",
@@ -135,7 +141,8 @@ def _right_and_wrong(
         told = "logit 6, target 1", "logit -6, target 1"
         answers = [rows(subject, torch.tensor([x]), torch.ones(1)) for x in (6.0, -6.0)]
     else:
-        columns, target = (4, 0.0) if subject.kind == "softmax" else (subject.bins + 1, 0.1)
+        softmax = subject.kind == "softmax"
+        columns, target = (subject.classes, 0.0) if softmax else (subject.bins + 1, 0.1)
         predictions = torch.zeros(2, columns)
         predictions[0, 0], predictions[1, columns - 1] = 6, 6
         t = torch.tensor([target])

@@ -14,6 +14,9 @@ from detloss.doctor.match import TOLERANCE, Match, deviation
 from detloss.doctor.subject import Subject
 from detloss.losses import distribution_focal_loss
 
+SIMILAR = 0.1
+"""The largest deviation at which the convention of the nearest known loss is told."""
+
 
 def sample_boxes(count: int, seed: int = 0, gap: float = 0.5) -> tuple[Tensor, Tensor]:
     """Pairs of boxes in pixels, xyxy, float64, that are boxes in every format; two of three pairs overlap.
@@ -69,7 +72,7 @@ def box(subject: Subject) -> Match | None:
     assert best is not None
     off, kind, words, reference = best
     if off > TOLERANCE:
-        return Match(None, kind, off, words, reference)
+        return Match(None, kind, off, words if off < SIMILAR else {}, reference)
     if eps := _eps(subject, words):
         words["eps"] = eps
     words["gradient"] = _gradient(subject, kind, reference, predicted, true)

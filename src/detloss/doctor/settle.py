@@ -1,6 +1,7 @@
 """Which kind of loss it is and in which form it is called: found by trial calls on a few numbers."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert
+from detloss.doctor.arguments import own_lengths
 from detloss.doctor.findings import Finding
-from detloss.doctor.form_findings import form_findings
+from detloss.doctor.form_findings import at_the_last_bin, form_findings
 from detloss.doctor.load import (
+    COLUMNS,
     NO_GPU,
     CannotExamine,
     Loaded,
@@ -35,14 +38,19 @@ def settle(loaded: Loaded, kind: Wanted = "auto") -> tuple[Subject, list[Finding
     unlikely: Trial | None = None
     for way in with_arguments(loaded):
         for one in _order(loaded, kind):
-            found = _find(way, one, trials)
+            found = _find(way, one, trials) or _find_with_weights(way, one, trials)
             if found is None:
                 continue
-            if kind != "auto" or one != "classification" or _treats_columns_alike(found):
+            if kind != "auto" or _is_likely(found):
                 return _settled(found, trials)
             unlikely = unlikely or found
     if unlikely is not None:
         return _settled(unlikely, trials)
+    if kind in ("auto", "classification"):
+        for way in with_arguments(replace(loaded, columns=2)):
+            found = _find(way, "classification", [])
+            if found is not None:
+                return _settled(found, trials)
     lacks_gpu = [t for t in trials if t.error is not None and any(word in str(t.error) for word in NO_GPU)]
     if lacks_gpu and not loaded.on_cpu:
         subject, findings = settle(replace(loaded, on_cpu=True), kind)
@@ -53,10 +61,57 @@ def settle(loaded: Loaded, kind: Wanted = "auto") -> tuple[Subject, list[Finding
     raise CannotExamine(_verdict(trials))
 
 
+def _find_with_weights(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
+    """The first form of logits that works with as many columns as it has weights."""
+    if kind != "classification":
+        return None
+    for count in own_lengths(loaded):
+        found = _find(replace(loaded, columns=count, built={}), kind, [])
+        if found is not None:
+            trials.append(found)
+            return found
+    return None
+
+
+_LOGITS = {
+    "logits",
+    "logit",
+    "cls",
+    "class",
+    "label",
+    "labels",
+    "bce",
+    "ce",
+    "focal",
+    "entropy",
+    "prob",
+    "probs",
+}
+
+
+def _is_likely(found: Trial) -> bool:
+    """Whether no other kind need be tried."""
+    form = found.form
+    if form.kind == "distribution":
+        return at_the_last_bin(found).finite
+    if form.kind == "box" or words_of(found.loaded) & _LOGITS or found.loaded.columns != COLUMNS:
+        return True
+    return not form.says.startswith("(B, N, C)") and _treats_columns_alike(found)
+
+
 def _verdict(trials: list[Trial]) -> Finding:
     """Why nothing works."""
     for trial in trials:
         if isinstance(trial.error, NoTensor):
+            if "returned function" in str(trial.error):
+                name = trial.loaded.name.rpartition(":")[2]
+                return Finding(
+                    "crashes",
+                    "error",
+                    "it returned a function: it makes a loss, and is none",
+                    f"called with {trial.form.says}",
+                    f"write `loss = {name}()` into the file, and examine `loss`",
+                )
             nothing = "nothing" in str(trial.error)
             return Finding(
                 "no-return" if nothing else "not-differentiable",
@@ -67,11 +122,26 @@ def _verdict(trials: list[Trial]) -> Finding:
                 if nothing
                 else "return the tensor itself; no .item(), no float(...)",
             )
-    first = next((t for t in trials if isinstance(t.error, NameError)), trials[0])
+    # the form with which it comes farthest is probably the one that it is meant for
+    first = next((t for t in trials if isinstance(t.error, NameError)), max(trials, key=_last_line))
     assert first.error is not None
     others = f" ({len(trials)} forms were tried, none works)" if len(trials) > 1 else ""
-    finding = crash(first.error, f"called with {first.form.says}{others}", first.loaded.source)
+    shape = tuple(first.pair[0].shape)
+    finding = crash(first.error, f"called with {first.form.says}, {shape}{others}", first.loaded.source)
+    if "numpy" in str(first.error) and "grad" in str(first.error):
+        remedy = "compute the loss with torch operations: no gradient comes through numpy"
+        return replace(finding, code="not-differentiable", remedy=remedy)
     return replace(finding, code="undefined-name") if isinstance(first.error, NameError) else finding
+
+
+def _last_line(trial: Trial) -> int:
+    """The last line of the user's file that a trial reached."""
+    source, error = trial.loaded.source, trial.error
+    if source is None or error is None:
+        return 0
+    path = str(source.path.resolve())
+    lines = [one.lineno or 0 for one in traceback.extract_tb(error.__traceback__) if one.filename == path]
+    return max(lines, default=0)
 
 
 def _no_gpu(trial: Trial) -> Finding:
@@ -91,31 +161,42 @@ def _order(loaded: Loaded, kind: Wanted) -> Iterator[Kind]:
     if kind != "auto":
         yield kind
         return
-    name = loaded.name.rpartition(":")[2].split(".")[-1]
-    words = set(re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower().replace("_", " ")))
-    words |= set(re.findall(r"[a-z]+", " ".join(first_two(loaded.object)).replace("_", " ")))
+    words = words_of(loaded)
     likely: Kind = "classification"
     if words & {"distribution", "dfl", "dist", "bins"} or {"reg_max", "n_bins"} & set(loaded.takes):
         likely = "distribution"
-    elif any(re.fullmatch(r"(b?box(es)?\d?|[a-z]{0,2}iou|[a-z]{0,2}iou.*)", word) for word in words):
+    elif any(re.fullmatch(r"b?box(es)?\d?|.*iou.*", word) for word in words):
         likely = "box"
     yield likely
     yield from (one for one in ("classification", "box", "distribution") if one != likely)
 
 
+def words_of(loaded: Loaded) -> set[str]:
+    """The words in its name and in those of its first two arguments, in small letters."""
+    name = loaded.name.rpartition(":")[2].split(".")[-1]
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)
+    words = {part.lower() for part in parts} | ({name.lower()} if "iou" in name.lower() else set())
+    return words | set(re.findall(r"[a-z]+\d?", " ".join(first_two(loaded.object)).replace("_", " ")))
+
+
 def _find(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
     """The first form of the kind that works; all trials are kept."""
-    pair = examples(kind)
-    good = []
+    pair = examples(kind, loaded.columns)
+    good: list[Trial] = []
     for form in forms(kind):
         trial = attempt_form(loaded, form, pair)
         trials.append(trial)
         if trial.finite and _moves(trial, pair):
             good.append(trial)
-            if kind != "box" or _mirrored(trial, pair):
+            if kind == "box":
+                done = _mirrored(trial, pair)
+            else:
+                done = "class indices" not in form.says or _background_is_cheap(trial, pair)
+            if done:
+                good.insert(0, trial)
                 break
     if kind == "box":
-        return next((trial for trial in good if _mirrored(trial, pair)), good[0] if good else None)
+        return good[0] if good else None
     if kind != "classification":
         return good[0] if good else None
     return _sigmoid_or_softmax(loaded, good, trials)
@@ -123,7 +204,7 @@ def _find(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
 
 def _sigmoid_or_softmax(loaded: Loaded, good: list[Trial], trials: list[Trial]) -> Trial | None:
     dense = next((trial for trial in good if "class indices" not in trial.form.says), None)
-    pair = examples("classification")
+    pair = examples("classification", loaded.columns)
     if dense is not None:
         if dense.form.probabilities:
             if not _only_the_positive(dense, pair):
@@ -135,7 +216,7 @@ def _sigmoid_or_softmax(loaded: Loaded, good: list[Trial], trials: list[Trial]) 
             wanted = (f for f in forms("classification") if f.says == f"{dense.form.says}; probabilities")
             trial = attempt_form(loaded, next(wanted, again), pair)
             return trial if trial.finite else dense
-    indices = examples("softmax")
+    indices = examples("softmax", loaded.columns)
     before: Trial | None = None  # the same form with logits
     for form in forms("softmax"):
         trial = attempt_form(loaded, form, indices)
@@ -176,7 +257,7 @@ def _shifts(trial: Trial, pair: Pair) -> bool:
 
 def _treats_columns_alike(trial: Trial) -> bool:
     """Whether the order of the classes is nothing to it: that of a box's four numbers is."""
-    logits, targets = examples(trial.form.kind)
+    logits, targets = trial.pair
     for one in (logits, -logits, logits.flip(0), _stirred(logits)):
         for by in (1, 2):
             moved = targets.roll(by, -1) if targets.ndim > 1 else (targets + by) % logits.shape[-1]
@@ -233,8 +314,13 @@ def _mirrored(trial: Trial, pair: Pair) -> bool:
 
 
 def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]:
+    without_class = _no_background(trial)
+    if without_class is not None:
+        trial = attempt_form(
+            trial.loaded, next(iter(forms("softmax"))), examples("softmax", trial.loaded.columns)
+        )
     loaded, form = trial.loaded, trial.form
-    pair = examples(form.kind)
+    pair = trial.pair
     chosen = {name: guess.text for name, guess in (*loaded.given.items(), *loaded.given_to_forward.items())}
     usual = next(iter(forms(form.kind))).says
     if form.says.removesuffix("; probabilities") != usual:
@@ -245,8 +331,47 @@ def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]
         chosen["order"] = "targets first, as its argument names say"
     chosen |= {name: "1e-7, since the file does not define it" for name in loaded.constants}
     chosen |= {f"mended {i}": text for i, text in enumerate(loaded.mended, 1)}
-    subject = make_subject(form, loaded, _reduction(trial, pair), chosen, BINS)
-    return subject, form_findings(trial, trials)
+    findings = form_findings(trial, trials)
+    findings += [without_class] if without_class is not None else []
+    classes = 4
+    if form.kind in ("classification", "softmax") and form.columns:
+        other = attempt_form(loaded, form, examples(form.kind, loaded.columns + 2))
+        if other.error is not None:
+            classes = loaded.columns
+            if form.kind == "classification":
+                raise CannotExamine(_one_number_only(other))
+            chosen["classes"] = f"{classes}, the only number that it works for"
+    return make_subject(form, loaded, _reduction(trial, pair), chosen, BINS, classes), findings
+
+
+def _one_number_only(other: Trial) -> Finding:
+    assert other.error is not None
+    count = other.loaded.columns
+    found = crash(other.error, f"it works for {count} classes, not for {count + 2}", other.loaded.source)
+    return replace(
+        found,
+        level="note",
+        remedy="weights for each class? name one without them (weight=None, alpha a number) to examine it",
+    )
+
+
+def _no_background(trial: Trial) -> Finding | None:
+    """A sigmoid per class that cannot be told that there is no object."""
+    if trial.form.kind != "classification" or "class indices" not in trial.form.says:
+        return None
+    logits, targets = trial.pair
+    error = attempt_form(trial.loaded, trial.form, (logits, torch.zeros_like(targets))).error
+    if error is None:
+        return None
+    found = crash(error, "it has no background: a row without a class raises", trial.loaded.source)
+    remedy = "let class index C be the background: one_hot(labels, C + 1)[:, :C]"
+    return replace(found, code="breaks-empty", level="warning", remedy=remedy)
+
+
+def _background_is_cheap(trial: Trial, pair: Pair) -> bool:
+    """Whether a row without a class costs nothing where all logits are low: so it is called the right way."""
+    value = again(trial, torch.full_like(pair[0], -20.0), torch.zeros_like(pair[1]))
+    return value is not None and float(value.abs().max()) < 1e-3
 
 
 def _reduction(trial: Trial, pair: Pair) -> Literal["none", "mean", "sum", "other"]:

@@ -15,7 +15,7 @@ from detloss.losses import softmax_focal_loss
 
 def softmax(subject: Subject) -> Match | None:
     """The match of a loss of logits `(N, C)` and class indices `(N,)`; None where it has no values."""
-    classes = 4
+    classes = subject.classes
     generator = torch.Generator().manual_seed(5)
     x = 2 * torch.randn(24, classes, generator=generator, dtype=torch.float64)
     t = torch.arange(24) % classes

@@ -72,12 +72,28 @@ def read_source(path: Path, name: str) -> Source:
     source = Source(path, text, ast.parse(text, str(path)), name)
     known = bound_names(source.tree)
     star = any(isinstance(n, ast.ImportFrom) and n.names[0].name == "*" for n in source.tree.body)
+    if _is_for_scripts(known.get(name.split(".")[0], []), source.tree):
+        raise ValueError(
+            f"{path} has {name!r} only if it runs as a script: move it out of `if __name__ == ...`"
+        )
     if name.split(".")[0] not in known and not star:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         callable_ones = [k for k, nodes in known.items() if isinstance(nodes[-1], Function | ast.ClassDef)]
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(callable_ones) or 'none'}"
         raise ValueError(f"{path} has no {name!r}; {hint}")
     return source
+
+
+def _is_for_scripts(statements: list[ast.stmt], tree: ast.Module) -> bool:
+    """Whether all of them stand under `if __name__ == "__main__"`."""
+    scripts = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If)
+        and any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
+    ]
+    under = {id(inner) for node in scripts for inner in ast.walk(node)}
+    return bool(statements) and all(id(one) in under for one in statements)
 
 
 def bound_names(tree: ast.Module) -> dict[str, list[ast.stmt]]:

@@ -1,6 +1,6 @@
 """The loss under examination, called in one way whatever its own calling form is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,8 +31,11 @@ class Subject:
         reduction: none, mean, sum, or other, as far as trial calls tell.
         fmt: of boxes, in `raw`.
         bins: n of a distribution.
+        classes: columns of softmax logits: 4, or as many as it has weights for.
+        one_by_one: `call` goes through the pairs of boxes itself, since the function takes a single box.
         chosen: constructor arguments and flags that were chosen for the user, to be told.
         takes: names of further arguments of the user's function (gamma, alpha, reduction, eps, ...).
+        defaults: the values of those that have one.
         rebuild: the same subject with other hyperparameters (`rebuild(gamma=0.5)`), None where it has none.
     """
 
@@ -45,8 +48,11 @@ class Subject:
     reduction: Literal["none", "mean", "sum", "other"] = "none"
     fmt: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
     bins: int = 8
+    classes: int = 4
+    one_by_one: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     rebuild: Callable[..., "Subject"] | None = None
 
 
@@ -73,7 +79,7 @@ class Form:
         kind: of loss.
         says: the form in words.
         bind: makes `Subject.call` of the user's function.
-        probabilities, columns, fmt: as in `Subject`.
+        probabilities, columns, fmt, one_by_one: as in `Subject`.
         times: how many equal rows of the user's stand for one: a sum is that much too large.
     """
 
@@ -84,6 +90,7 @@ class Form:
     columns: bool = True
     fmt: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
     times: int = 1
+    one_by_one: bool = False
 
 
 def forms(kind: Kind) -> Iterator[Form]:
@@ -117,6 +124,21 @@ def _dense() -> Iterator[Form]:
 
         return call
 
+    def from_one(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        return indexed(lambda x, classes: raw(x, (classes + 1) % (x.shape[-1] + 1)))
+
+    def scored(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
+        pair: Callable[[Tensor, Any], Any] = raw
+
+        def call(x: Tensor, t: Tensor) -> Tensor:
+            if ((t > 0).sum(-1) > 1).any():
+                raise ValueError("it takes one class and its score a row")
+            best = t.max(-1)
+            classes = torch.where(best.values > 0, best.indices, x.shape[-1])
+            return value_of(pair(x, (classes, best.values)))
+
+        return call
+
     yield from _both("dense targets", "classification", same)
     yield from _both(
         "(N,) predictions and targets, no more dimensions", "classification", flat, columns=False
@@ -124,6 +146,8 @@ def _dense() -> Iterator[Form]:
     yield from _both("(B, N, C) predictions and targets", "classification", stacked)
     yield from _both("(N, C, H, W) predictions and targets", "classification", image)
     yield Form("classification", "class indices, one sigmoid a class", indexed)
+    yield Form("classification", "class indices from 1, 0 is background, one sigmoid a class", from_one)
+    yield Form("classification", "a pair (class indices, scores), one sigmoid a class", scored)
 
 
 def _unstacked(value: Tensor, like: Tensor) -> Tensor:
@@ -193,7 +217,7 @@ def _boxes() -> Iterator[Form]:
                     return call
                 return lambda a, b: call(box_convert(a, "xyxy", fmt), box_convert(b, "xyxy", fmt))
 
-            yield Form("box", says, in_format, fmt=fmt)
+            yield Form("box", says, in_format, fmt=fmt, one_by_one=bind in (_one_against, _one_at_a_time))
 
 
 def _pairs(raw: Call) -> Callable[[Tensor, Tensor], Tensor]:
@@ -263,19 +287,21 @@ def _bins() -> Iterator[Form]:
     yield Form("distribution", "(N, n+1) logits, (N, 1) distances", column)
 
 
-def make_subject(form: Form, loaded: Any, reduction: Any, chosen: dict[str, str], bins: int = 8) -> Subject:
+def make_subject(
+    form: Form, loaded: Any, reduction: Any, chosen: dict[str, str], bins: int = 8, classes: int = 4
+) -> Subject:
     """The subject of a loaded loss in a form.
 
     Args:
         form: the form.
-        loaded: a `Loaded`, or anything called as `(predictions, targets)` with `takes` and `with_hyper`.
+        loaded: a `Loaded`, or anything called as it is, with `takes`, `defaults` and `with_hyper`.
         reduction: as in `Subject`.
         chosen: as in `Subject`.
-        bins: as in `Subject`.
+        bins, classes: as in `Subject`.
     """
 
     def rebuild(**hyper: Any) -> Subject:
-        return make_subject(form, loaded.with_hyper(**hyper), reduction, chosen, bins)
+        return make_subject(form, loaded.with_hyper(**hyper), reduction, chosen, bins, classes)
 
     call = form.bind(loaded)
     if reduction == "sum" and form.times > 1:
@@ -291,7 +317,10 @@ def make_subject(form: Form, loaded: Any, reduction: Any, chosen: dict[str, str]
         reduction=reduction,
         fmt=form.fmt,
         bins=bins,
+        classes=classes,
+        one_by_one=form.one_by_one,
         chosen=dict(chosen),
         takes=loaded.takes,
+        defaults=loaded.defaults,
         rebuild=rebuild if loaded.takes else None,
     )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detloss.doctor.load import Loaded
+from detloss.doctor.load import COLUMNS, Loaded
 from detloss.doctor.subject import Form, Kind
 
-ROWS, COLUMNS, BINS = 6, 3, 8
+ROWS, BINS = 6, 8
 Pair = tuple[Tensor, Tensor]
 
 
@@ -23,12 +23,17 @@ class Trial:
     error: BaseException | None
 
     @property
+    def pair(self) -> Pair:
+        """What it was called with."""
+        return examples(self.form.kind, self.loaded.columns)
+
+    @property
     def finite(self) -> bool:
         """Whether it answered with numbers."""
         return self.value is not None and bool(self.value.isfinite().all())
 
 
-def examples(kind: Kind) -> Pair:
+def examples(kind: Kind, columns: int = COLUMNS) -> Pair:
     """A few predictions and targets; each row of dense targets has one positive."""
     draw = torch.Generator().manual_seed(0)
     if kind == "box":
@@ -41,20 +46,21 @@ def examples(kind: Kind) -> Pair:
             torch.randn(ROWS, BINS + 1, generator=draw),
             torch.rand(ROWS, generator=draw) * (BINS - 1.2) + 0.1,
         )
-    logits = 2.5 * torch.randn(ROWS, COLUMNS, generator=draw)
-    classes = torch.arange(ROWS) % COLUMNS
+    logits = 2.5 * torch.randn(ROWS, columns, generator=draw)
+    classes = torch.arange(ROWS) % columns
     if kind == "softmax":
         return logits, classes
-    return logits, torch.nn.functional.one_hot(classes, COLUMNS).float()
+    return logits, torch.nn.functional.one_hot(classes, columns).float()
 
 
 def attempt_form(loaded: Loaded, form: Form, pair: Pair) -> Trial:
     """One call, its predictions the output of an operation, as those of a network are."""
+    torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             leaf = pair[0].clone().requires_grad_()
-            value = form.bind(loaded)(leaf.view_as(leaf), pair[1].clone()).detach()
+            value = form.bind(loaded)(leaf.clone(), pair[1].clone()).detach()
             return Trial(loaded, form, value, None)
         except (Exception, SystemExit) as error:
             return Trial(loaded, form, None, error)

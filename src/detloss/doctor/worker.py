@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 import torch
 
 from detloss.doctor.curve import curve
+from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.identify import identify
 from detloss.doctor.load import CannotExamine, crash, load, parse, split_target
 from detloss.doctor.match import Match
 from detloss.doctor.probes import PROBES
+from detloss.doctor.samples import batch
 from detloss.doctor.settle import Wanted, settle
 from detloss.doctor.source import source_findings
 
@@ -70,6 +72,9 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
         return
     tell(*found)
     emit({"subject": {"kind": subject.kind, "chosen": subject.chosen}})
+    refusal = attempt(subject.call, *batch(subject, None)).error
+    if refusal:
+        tell(_unusual(refusal))
     match: Match | None = None
     if begin("which loss it is"):
         match = identify(subject, like)
@@ -84,9 +89,19 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
                 emit({"note": f"{stage}: not examined ({crash(error, 'it failed', loaded.source).message})"})
                 continue
             tell(*findings)
-            emit({"checked": stage} if not findings else {})
+            emit({"checked": stage} if not findings and not refusal else {})
     if begin("its curve"):
         emit({"curve": curve(subject, match)})
+
+
+def _unusual(error: str) -> Finding:
+    return Finding(
+        "crashes",
+        "warning",
+        "it runs on the first few numbers, but not on other batches: little could be examined",
+        error,
+        "a loss takes any number of rows; examine a version of it that does",
+    )
 
 
 def refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
