@@ -119,8 +119,10 @@ def _told(convention: dict[str, Any]) -> dict[str, Any]:
     else:
         weights = ", negatives ".join(_text(side) for side in sides)
         told["alpha"] = f"{_text(told['alpha'])} on {convention['alpha_on']}: positives weigh {weights}"
+    if "float32_error" in told:
+        told["float32_error"] = f"{_text(told['float32_error'])}, relative to float64"
     if told.get("memory") is not None:
-        told["memory"] = f"{told['memory']:g} times the predictions kept, beside them and the targets"
+        told["memory"] = f"autograd keeps {told['memory']:g} times the predictions"
     return told
 
 

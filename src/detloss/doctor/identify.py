@@ -2,18 +2,14 @@
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from detloss.doctor.accuracy import accuracy
 from detloss.doctor.classification import classification
-from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.known import PEERS
 from detloss.doctor.match import Match
 from detloss.doctor.probes_cost import memory_kept
 from detloss.doctor.reductions import reduction
 from detloss.doctor.regression import box, distribution
-from detloss.doctor.samples import batch
 from detloss.doctor.softmax import softmax
 from detloss.doctor.subject import Subject
 
@@ -34,7 +30,6 @@ def identify(subject: Subject, like: str | None = None) -> Match | None:
     """
     if like is not None and like not in PEERS:
         raise ValueError(f"like is {like!r}; it may be {', '.join(PEERS)}")
-    subject = _in_float32(subject)
     by_kind = {"classification": classification, "softmax": softmax, "box": box, "distribution": distribution}
     match = by_kind[subject.kind](subject)
     if match is None:
@@ -44,18 +39,6 @@ def identify(subject: Subject, like: str | None = None) -> Match | None:
     kept = memory_kept(subject, match)
     match.convention["memory"] = None if kept is None else round(kept, 1)
     return match if like is None else replace(match, findings=tuple(_differences(match, like)))
-
-
-def _in_float32(subject: Subject) -> Subject:
-    """The same loss, called in float32 where it does not run in float64, which the comparison is made in."""
-    x, t = batch(subject, None)
-    if attempt(subject.call, x.double(), t.double() if t.is_floating_point() else t).value is not None:
-        return subject
-
-    def call(x: Tensor, t: Tensor) -> Tensor:
-        return subject.call(x.float(), t.float() if t.is_floating_point() else t).to(x.dtype)
-
-    return subject if attempt(call, x, t).value is None else replace(subject, call=call)
 
 
 # --like

@@ -215,7 +215,7 @@ def _pushed_off(subject: Subject, match: Match | None) -> list[Finding]:
         if near is None:
             continue
         drop = equal - near
-        if drop.max() > 1e-3 * equal.abs().max():
+        if drop.max() > max(1e-9, 1e-3 * float(equal.abs().max())):
             i = int(drop.argmax())
             return [
                 Finding(

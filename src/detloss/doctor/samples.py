@@ -1,8 +1,11 @@
 """Usual predictions and targets that the probes call a loss with."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from detloss.doctor.elements import attempt
 from detloss.doctor.extremes import taken_as
 from detloss.doctor.match import Match
 from detloss.doctor.regression import sample_boxes
@@ -43,3 +46,17 @@ def batch(
     hits = torch.arange(max(1, count // 2)) * 2 % count
     t[hits, hits % columns] = 1
     return x.to(dtype), t.to(dtype)
+
+
+def without_float64(subject: Subject) -> Subject:
+    """The same loss, where it does not run in float64, which most is compared in: then called in float32."""
+    x, t = batch(subject, None, dtype=torch.float64)
+    if attempt(subject.call, x, t).value is not None:
+        return subject
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        if x.dtype != torch.float64:
+            return subject.call(x, t)
+        return subject.call(x.float(), t.float() if t.is_floating_point() else t).to(x.dtype)
+
+    return subject if attempt(call, x, t).value is None else replace(subject, call=call)

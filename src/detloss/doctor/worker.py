@@ -23,7 +23,8 @@ from detloss.doctor.identify import identify
 from detloss.doctor.load import CannotExamine, crash, load, parse, split_target
 from detloss.doctor.match import Match
 from detloss.doctor.probes import PROBES
-from detloss.doctor.samples import batch
+from detloss.doctor.probes_state import dtype_hardcoded
+from detloss.doctor.samples import batch, without_float64
 from detloss.doctor.settle import Wanted, settle
 from detloss.doctor.source import source_findings
 
@@ -75,6 +76,7 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
     refusal = attempt(subject.call, *batch(subject, None)).error
     if refusal:
         tell(_unusual(refusal))
+    as_it_is, subject = subject, without_float64(subject)
     match: Match | None = None
     if begin("which loss it is"):
         match = identify(subject, like)
@@ -84,7 +86,7 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
     for stage, probe in PROBES.items():
         if begin(stage):
             try:
-                findings = probe(subject, match)
+                findings = probe(as_it_is if probe is dtype_hardcoded else subject, match)
             except Exception as error:  # nobody's loss shall stop the doctor
                 emit({"note": f"{stage}: not examined ({crash(error, 'it failed', loaded.source).message})"})
                 continue

@@ -32,7 +32,7 @@ def loss_beside_known(curve: Mapping[str, Any], name: str = "yours") -> Figure:
     known = f"known {curve['nearest']}" if any(line["known_value"] for line in curve["lines"]) else ""
     off = {quantity: _differences(curve, quantity) if known else [] for quantity in ("value", "gradient")}
     apart = [column for column, lines in enumerate(off.values()) if any(_apart(line) for line in lines)]
-    figure = Figure(figsize=(1.5 * WIDTH, 5.8 if apart else 3.9))
+    figure = Figure(figsize=(1.5 * WIDTH, 6.2 if apart else 4.3))
     beside = f" beside {known}" if apart else f", equal to {known}"
     figure.suptitle(own + (beside if known else ""), fontsize=11, fontweight="bold")
     axes = figure.subplots(2 if apart else 1, 2, squeeze=False, height_ratios=(3, 2) if apart else (1,))
@@ -40,7 +40,7 @@ def loss_beside_known(curve: Mapping[str, Any], name: str = "yours") -> Figure:
         ax = axes[0, column]
         ax.set(title=quantity.capitalize(), ylabel=_unit(curve["kind"], quantity))
         _draw(ax, curve, quantity, own, known)
-        finish(ax, "nothing finite", legend=column == 0)
+        finish(ax, "nothing finite", legend=False)
         if column in apart:
             below = axes[1, column]
             below.set(title=f"{quantity.capitalize()}, less that of {known}", ylabel="difference")
@@ -50,6 +50,9 @@ def loss_beside_known(curve: Mapping[str, Any], name: str = "yours") -> Figure:
         elif apart:
             axes[1, column].remove()
         axes[1 if column in apart else 0, column].set_xlabel(X_LABELS[curve["kind"]])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if len(labels) > 1:  # below: curves of a loss leave no corner free
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure
 
 
