@@ -53,8 +53,8 @@ mAP above cross entropy for gamma 2, 1 and .5, but five seeds vary by as much, s
 seen; COCO's AP is better for gamma 2 and 1 by 2.8 and 2.6 points, though not at the strict level. On the
 embedded scenes, whose four classes are equally frequent, it is worse, and the more so the larger gamma:
 13.6 points of mAP for gamma 2. That was not expected. Of YOLOv2 this loss sees the positives only, so
-gamma has no background to hold down; it weakens what teaches the classes, and in 300 steps these are
-learned less well. Whether longer training closes that gap was not tried.""",
+gamma has no background to hold down; it weakens what teaches the classes, and in a few hundred steps
+these are learned less well. Whether longer training closes that gap was not tried.""",
 )
 
 if __name__ == "__main__":
