@@ -5,6 +5,8 @@ import torch
 from test_doctor_subject import BCE, DENSE, LOGITS, same
 from torch.nn import functional as F
 
+from detloss.doctor.probes_gradients import wrong_gradient
+
 
 def test_a_number_of_classes_with_a_default_follows_the_logits(settled):
     one, _ = settled("""
@@ -156,3 +158,21 @@ def test_predictions_changed_in_place_are_logits(settled):
 def test_a_name_of_scripts_only(settled):
     with pytest.raises(ValueError, match="only if it runs as a script"):
         settled('if __name__ == "__main__":\n    def loss(x, t):\n        return x\n')
+
+
+def test_what_is_detached_on_purpose_is_a_warning(settled):
+    own, _ = settled("""
+        def loss(logits, targets):
+            weight = (logits.sigmoid() - targets).abs().detach() + logits.square().detach()
+            return weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    """)
+    (finding,) = wrong_gradient(own, None)
+    assert finding.level == "warning"
+    assert finding.evidence.endswith("logits.square().detach()")
+    own, _ = settled("""
+        def loss(logits, targets):
+            weight = torch.tensor((1 + logits.square()).tolist(), dtype=logits.dtype)
+            return weight * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    """)
+    (finding,) = wrong_gradient(own, None)
+    assert finding.level == "error"

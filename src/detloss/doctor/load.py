@@ -340,9 +340,9 @@ def with_arguments(loaded: Loaded) -> Iterator[Loaded]:
     own = required(loaded.object) if inspect.isclass(loaded.object) else required(loaded.object)[2:]
     ways: list[dict[str, Guess]] = [{}]
     for name in loaded.takes:  # a number of classes, or of bins, that is not the one of the trial calls
-        default = parameters(loaded.object)[name].default
-        if type(default) is int and all(guess.follows for guess in guesses(name) or (BCE,)):
-            ways = [*({**way, name: guess} for way in ways for guess in guesses(name)), *ways]
+        likely = () if "bins" in name else guesses(name)
+        if type(parameters(loaded.object)[name].default) is int and any(guess.follows for guess in likely):
+            ways = [*({**way, name: guess} for way in ways for guess in likely), *ways]
     for name in own:
         likely = guesses(name) or by_annotation(loaded.object, name)
         if not likely:

@@ -8,6 +8,7 @@ from detloss.doctor.extremes import PAIRS, numbers, onset, pair_answer, ways
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import TOLERANCE, Match, deviation
 from detloss.doctor.samples import batch, samples
+from detloss.doctor.source import detached_at
 from detloss.doctor.subject import Subject
 
 DETACHED = ("varifocal", "mal", "asymmetric")  # whose weight some authors detach on purpose
@@ -96,15 +97,17 @@ def wrong_gradient(subject: Subject, match: Match | None) -> list[Finding]:
                 "on purpose or not? drop .detach() or no_grad to get the gradient of the published formula",
             )
         ]
-    return [
-        Finding(
-            "wrong-gradient",
-            "error",
-            "the gradient is not the derivative of the value",
-            evidence,
-            "check the backward of a custom autograd.Function, and every .detach(), .data, round and argmax",
-        )
-    ]
+    source = getattr(subject.raw, "source", None)
+    line = detached_at(source) if source is not None else ""
+    message = "the gradient is not the derivative of the value"
+    if line:
+        remedy = "on purpose or not? drop .detach(), .data or no_grad to get the whole gradient"
+        message, evidence = f"{message}: a part of it is left out", f"{evidence}; {line}"
+        return [Finding("wrong-gradient", "warning", message, evidence, remedy)]
+    remedy = (
+        "check the backward of a custom autograd.Function, and what goes through numbers, round or argmax"
+    )
+    return [Finding("wrong-gradient", "error", message, evidence, remedy)]
 
 
 def _through_alpha() -> list[Finding]:

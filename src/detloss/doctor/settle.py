@@ -243,7 +243,8 @@ def _same(trial: Trial, predictions: Tensor, targets: Tensor) -> bool:
 
 def _moves(trial: Trial, pair: Pair) -> bool:
     """Whether its value depends on the predictions."""
-    return not _same(trial, _stirred(pair[0]), pair[1])
+    stirred = _stirred(pair[0])
+    return not (_same(trial, stirred, pair[1]) and _same(trial, _stirred(stirred), pair[1]))
 
 
 def _stirred(predictions: Tensor) -> Tensor:

@@ -152,6 +152,14 @@ def source_findings(source: Source) -> list[Finding]:
     return findings
 
 
+def detached_at(source: Source) -> str:
+    """The first line that takes something out of the gradient on purpose, "" where there is none."""
+    for node in (node for one in reached(source) for node in ast.walk(one)):
+        if isinstance(node, ast.Attribute) and node.attr in ("detach", "no_grad", "set_grad_enabled", "data"):
+            return source.at(node.lineno)
+    return ""
+
+
 def _functions(statements: list[ast.stmt]) -> list[Function]:
     return [node for one in statements for node in ast.walk(one) if isinstance(node, Function)]
 
