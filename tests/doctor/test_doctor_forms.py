@@ -176,3 +176,12 @@ def test_what_is_detached_on_purpose_is_a_warning(settled):
     """)
     (finding,) = wrong_gradient(own, None)
     assert finding.level == "error"
+
+
+def test_other_whole_numbers_stay_as_they_are(settled):
+    one, _ = settled("""
+        def loss(logits, targets, alpha=3, bins=10):
+            return alpha * bins * F.binary_cross_entropy_with_logits(logits, targets)
+    """)
+    same(one.call(LOGITS, DENSE), 30 * BCE.mean())
+    assert one.chosen == {}

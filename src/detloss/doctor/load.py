@@ -341,7 +341,8 @@ def with_arguments(loaded: Loaded) -> Iterator[Loaded]:
     ways: list[dict[str, Guess]] = [{}]
     for name in loaded.takes:  # a number of classes, or of bins, that is not the one of the trial calls
         likely = () if "bins" in name else guesses(name)
-        if type(parameters(loaded.object)[name].default) is int and any(guess.follows for guess in likely):
+        counts = bool(likely) and all(guess.follows for guess in likely)
+        if counts and type(parameters(loaded.object)[name].default) is int:
             ways = [*({**way, name: guess} for way in ways for guess in likely), *ways]
     for name in own:
         likely = guesses(name) or by_annotation(loaded.object, name)
