@@ -23,7 +23,12 @@ CHANGED = {
     "gamma by sample (FLSD-53)": "flsd",
 }
 FIXED_1 = "focal,gamma=1"
-E = "embedded"
+WITH_ALPHA = {
+    "gamma 0, 1, 2 with alpha .75, .25, .25": "focal,gamma=stages:0:1:2,alpha=stages:0.75:0.25:0.25",
+    "gamma 0 to 2, alpha .75 to .25": "focal,gamma=linear:0:2,alpha=linear:0.75:0.25",
+}
+"""Of the paper's table 1a and 1b the best alpha for each gamma; alpha .25, the default, is that of gamma 2."""
+E, A = "embedded", "alpha too"
 
 EXPERIMENT = Experiment(
     __file__,
@@ -31,7 +36,8 @@ EXPERIMENT = Experiment(
     {
         E: embedded(
             (FIXED, CHANGED["gamma 0, 1, 2 in stages"], FIXED_1, *CHANGED.values()), detector=RETINANET
-        )
+        ),
+        A: embedded((FIXED, *WITH_ALPHA.values()), detector=RETINANET),
     },
     (
         difference("gamma 0, 1, 2 in stages − fixed 2", (E, CHANGED["gamma 0, 1, 2 in stages"]), (E, FIXED)),
@@ -40,6 +46,7 @@ EXPERIMENT = Experiment(
             for words, loss in CHANGED.items()
             if "stages" not in words
         ),
+        *(difference(f"{words} − fixed 2", (A, loss), (A, FIXED)) for words, loss in WITH_ALPHA.items()),
         difference("gamma 0 to 2, linear − fixed 1", (E, CHANGED["gamma 0 to 2, linear"]), (E, FIXED_1)),
         difference("fixed 1 − fixed 2", (E, FIXED_1), (E, FIXED)),
     ),

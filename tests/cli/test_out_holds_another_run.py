@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from commands import detloss, refused
 from PIL import Image
+
+from commands import detloss, refused
 
 
 @pytest.mark.parametrize(
