@@ -27,7 +27,7 @@ WITH_ALPHA = {
     "gamma 0, 1, 2 with alpha .75, .25, .25": "focal,gamma=stages:0:1:2,alpha=stages:0.75:0.25:0.25",
     "gamma 0 to 2, alpha .75 to .25": "focal,gamma=linear:0:2,alpha=linear:0.75:0.25",
 }
-"""Of the paper's table 1a and 1b the best alpha for each gamma; alpha .25, the default, is that of gamma 2."""
+"""The best alpha of each gamma in the paper's tables 1a and 1b; .25, the default, is that of gamma 2."""
 E, A = "embedded", "alpha too"
 
 EXPERIMENT = Experiment(
