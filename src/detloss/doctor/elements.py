@@ -37,7 +37,7 @@ def attempt(call: Any, predictions: Tensor, targets: Tensor, gradient: bool = Fa
     changes them in place then works as it does in training. What draws random numbers draws the same ones.
     """
     value = None
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

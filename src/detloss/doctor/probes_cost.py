@@ -74,7 +74,8 @@ def memory_kept(subject: Subject, match: Match | None) -> float | None:
 def memory(subject: Subject, match: Match | None) -> list[Finding]:
     """More than others keep."""
     x, _ = batch(subject, match, ROWS)
-    kept = memory_kept(subject, match)
+    known = match.convention.get("memory") if match is not None else None
+    kept = memory_kept(subject, match) if known is None else known
     if kept is None or kept <= (MOST_OF_BOXES if subject.kind == "box" else MOST):
         return []
     return [

@@ -32,10 +32,11 @@ def direction(subject: Subject, match: Match | None) -> list[Finding]:
         return _of_boxes(subject, match)
     if _squashed_twice(subject):
         return [_twice(subject)]
-    return _away(subject) or _nothing(subject) or _dead(subject)
+    found = _slopes(subject)
+    return _away(found) or _nothing(found) or _dead(subject, found)
 
 
-def _slope(way: Way, magnitude: float, answer: Answer) -> float | None:
+def _slope(way: Way, answer: Answer) -> float | None:
     """How much the loss grows as the logits go on that way; None where there is no number."""
     if answer.value is None or answer.gradient is None or not answer.gradient.isfinite().all():
         return None
@@ -43,21 +44,24 @@ def _slope(way: Way, magnitude: float, answer: Answer) -> float | None:
     return float((answer.gradient.double() * step.double()).sum())
 
 
-def _slopes(subject: Subject) -> dict[Way, dict[float, float]]:
+Slopes = dict[Way, dict[float, float]]
+
+
+def _slopes(subject: Subject) -> Slopes:
     """Of wrong predictions, more and more wrong."""
     beside = needs_a_positive(subject)
-    found: dict[Way, dict[float, float]] = {}
+    found: Slopes = {}
     for way in ways(subject):
         for magnitude in LADDER if way.wrong else ():
             answer = rows(subject, *way.make(magnitude), gradient=True, beside=beside)
-            slope = _slope(way, magnitude, answer)
+            slope = _slope(way, answer)
             if slope is not None:
                 found.setdefault(way, {})[magnitude] = slope
     return found
 
 
-def _away(subject: Subject) -> list[Finding]:
-    for way, slopes in _slopes(subject).items():
+def _away(found: Slopes) -> list[Finding]:
+    for way, slopes in found.items():
         magnitude = min(slopes, key=slopes.__getitem__)
         if slopes[magnitude] < -AWAY * max(abs(slope) for slope in slopes.values()):
             return [
@@ -73,8 +77,7 @@ def _away(subject: Subject) -> list[Finding]:
     return []
 
 
-def _nothing(subject: Subject) -> list[Finding]:
-    found = _slopes(subject)
+def _nothing(found: Slopes) -> list[Finding]:
     largest = max((slope for slopes in found.values() for slope in slopes.values()), default=0.0)
     for way, slopes in found.items():
         if largest > 0 and max(slopes.values()) < 1e-6 * largest:
@@ -90,18 +93,23 @@ def _nothing(subject: Subject) -> list[Finding]:
     return []
 
 
-def _dead(subject: Subject) -> list[Finding]:
-    for way, slopes in _slopes(subject).items():
+def _dead(subject: Subject, found: Slopes) -> list[Finding]:
+    for way, slopes in found.items():
         peak = max(slopes, key=slopes.__getitem__)
-        found = onset(subject, way, partial(_is_dead, way, peak, slopes[peak]), gradient=True)
-        if found is not None:
-            slope = _slope(way, found.magnitude, found.answer)
-            return [_hopeless(way, found.magnitude, slope, f"{slopes[peak]:.4g} at {peak:g}")]
+        if not any(_is_dead(peak, slopes[peak], magnitude, slopes[magnitude]) for magnitude in slopes):
+            continue
+
+        def dead(magnitude: float, answer: Answer, way: Way = way, peak: float = peak) -> bool:
+            return _is_dead(peak, found[way][peak], magnitude, _slope(way, answer))
+
+        first = onset(subject, way, dead, gradient=True)
+        if first is not None:
+            slope = _slope(way, first.answer)
+            return [_hopeless(way, first.magnitude, slope, f"{slopes[peak]:.4g} at {peak:g}")]
     return []
 
 
-def _is_dead(way: Way, peak: float, largest: float, magnitude: float, answer: Answer) -> bool:
-    slope = _slope(way, magnitude, answer)
+def _is_dead(peak: float, largest: float, magnitude: float, slope: float | None) -> bool:
     return slope is not None and slope < DEAD * largest and magnitude > peak
 
 

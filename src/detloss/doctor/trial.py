@@ -55,7 +55,7 @@ def examples(kind: Kind, columns: int = COLUMNS) -> Pair:
 
 def attempt_form(loaded: Loaded, form: Form, pair: Pair) -> Trial:
     """One call, its predictions the output of an operation, as those of a network are."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
