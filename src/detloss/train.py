@@ -243,11 +243,10 @@ class Training:
         }
         _replace(folder / "last.pt", lambda part: torch.save(state, part))
         weights = {name: value.contiguous() for name, value in self.average.model.state_dict().items()}
-        about = {
-            "names": json.dumps(self.data.dataset.names),
-            "softmax": json.dumps(self.classification.softmax),
-        }
-        _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=about))
+        # One entry: several would be written in any order, and equal runs would leave different files.
+        about = json.dumps({"names": self.data.dataset.names, "softmax": self.classification.softmax})
+        metadata = {"detloss": about}
+        _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=metadata))
 
     def restore(self, folder: Path) -> None:
         """Continues from `last.pt`, exactly as if never interrupted."""
@@ -384,9 +383,10 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
             raise ValueError(f"{folder} is no run folder of `detloss train`: it has no {name}")
     config = load_config(TrainConfig, folder)
     with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
-        about = {key: json.loads(value) for key, value in file.metadata().items()}
-        if "softmax" not in about:
+        metadata = file.metadata() or {}
+        if "detloss" not in metadata:
             raise ValueError(f"{folder} was trained by an older version of detloss; train it again")
+        about = json.loads(metadata["detloss"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     # Not from the loss, whose file may be gone by now where it is a user's own.
     detector = Detector(config.recipe.detector, len(about["names"]), about["softmax"])
