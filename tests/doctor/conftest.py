@@ -5,8 +5,8 @@ import textwrap
 import pytest
 from doctor_subjects import HEAD
 
-from detloss.doctor.load import CannotExamine, load
-from detloss.doctor.settle import settle
+from detloss.doctor.calling.load import CannotExamine, load
+from detloss.doctor.calling.settle import settle
 
 
 @pytest.fixture

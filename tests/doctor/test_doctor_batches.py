@@ -4,9 +4,7 @@ import torch
 from doctor_subjects import subject
 from test_doctor_probes import bce
 
-from detloss.doctor import probes_gradients as gradients
-from detloss.doctor import probes_state as state
-from detloss.doctor import probes_values as values
+from detloss.doctor.probes import gradients, state, values
 
 
 def test_gradients_switched_on_and_random_numbers():

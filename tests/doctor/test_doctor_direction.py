@@ -7,8 +7,8 @@ from test_doctor_probes import BOX_LOSSES, LOGIT_LOSSES, bce
 from torch.nn import functional as F
 
 import detloss
-from detloss.doctor.identify import identify
-from detloss.doctor.probes_direction import direction
+from detloss.doctor.matching.identify import identify
+from detloss.doctor.probes.direction import direction
 
 
 def told(loss, kind="classification", reduction="none", **more):

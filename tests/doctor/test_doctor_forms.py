@@ -5,7 +5,7 @@ import torch
 from test_doctor_subject import BCE, DENSE, LOGITS, same
 from torch.nn import functional as F
 
-from detloss.doctor.probes_gradients import wrong_gradient
+from detloss.doctor.probes.gradients import wrong_gradient
 
 
 def test_a_number_of_classes_with_a_default_follows_the_logits(settled):

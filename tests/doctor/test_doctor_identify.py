@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 import detloss
 from detloss.boxes import box_convert, paired_box_iou
-from detloss.doctor.identify import identify
-from detloss.doctor.known import PEERS
-from detloss.doctor.regression import sample_boxes
+from detloss.doctor.matching.identify import identify
+from detloss.doctor.matching.known import PEERS
+from detloss.doctor.matching.regression import sample_boxes
 
 
 def bce(x, t):

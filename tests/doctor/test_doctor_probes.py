@@ -9,13 +9,10 @@ from doctor_subjects import codes, findings, subject
 from torch.nn import functional as F
 
 import detloss
-from detloss.doctor import probes_gradients as gradients
-from detloss.doctor import probes_state as state
-from detloss.doctor import probes_values as values
 from detloss.doctor.findings import CODES
-from detloss.doctor.identify import identify
-from detloss.doctor.known import ON_SOFT_TARGETS
-from detloss.doctor.probes import PROBES
+from detloss.doctor.matching.identify import identify
+from detloss.doctor.matching.known import ON_SOFT_TARGETS
+from detloss.doctor.probes import PROBES, gradients, state, values
 
 LOGIT_LOSSES = [
     detloss.binary_cross_entropy_with_logits,

@@ -9,11 +9,10 @@ from doctor_subjects import codes, subject
 from torch.nn import functional as F
 
 import detloss
-from detloss.doctor import probes_cost as cost
-from detloss.doctor import probes_shapes as shapes
-from detloss.doctor.identify import identify
-from detloss.doctor.modes import Elsewhere, TwoDevices
-from detloss.doctor.probes_devices import device_hardcoded
+from detloss.doctor.matching.identify import identify
+from detloss.doctor.probes import cost, shapes
+from detloss.doctor.probes.devices import device_hardcoded
+from detloss.doctor.probes.modes import Elsewhere, TwoDevices
 
 
 def bce(x, t):

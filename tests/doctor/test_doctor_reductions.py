@@ -5,8 +5,8 @@ from doctor_subjects import subject
 from test_doctor_probes import bce
 from torch.nn import functional as F
 
-from detloss.doctor.identify import identify
-from detloss.doctor.probes_state import reduction
+from detloss.doctor.matching.identify import identify
+from detloss.doctor.probes.state import reduction
 from detloss.doctor.samples import without_float64
 
 

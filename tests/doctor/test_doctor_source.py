@@ -4,8 +4,8 @@ import textwrap
 
 import pytest
 
-from detloss.doctor.load import CannotExamine, parse
-from detloss.doctor.source import mend, read_source, source_findings
+from detloss.doctor.calling.load import CannotExamine, parse
+from detloss.doctor.reading.source import mend, read_source, source_findings
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import detloss
 from detloss.boxes import box_convert, paired_box_iou
-from detloss.doctor.load import load
-from detloss.doctor.settle import settle
+from detloss.doctor.calling.load import load
+from detloss.doctor.calling.settle import settle
 
 LOGITS = torch.tensor([[1.0, -2.0, 0.5], [0.3, 2.0, -1.0]], dtype=torch.float64)
 DENSE = torch.tensor([[1.0, 0, 0], [0, 0, 1]], dtype=torch.float64)

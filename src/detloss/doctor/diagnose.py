@@ -18,10 +18,10 @@ from typing import Any, Literal, get_args
 
 import tyro
 
+from detloss.doctor.calling.load import CannotExamine, parse, split_target
 from detloss.doctor.curve import NEAR
 from detloss.doctor.findings import Diagnosis, Finding
-from detloss.doctor.known import PEERS
-from detloss.doctor.load import CannotExamine, parse, split_target
+from detloss.doctor.matching.known import PEERS
 
 Kind = Literal["auto", "classification", "box", "distribution"]
 Progress = Callable[[int, int, str], None]

@@ -8,7 +8,7 @@ from torch import Tensor
 from detloss.doctor.elements import attempt
 from detloss.doctor.extremes import taken_as
 from detloss.doctor.match import Match
-from detloss.doctor.regression import sample_boxes
+from detloss.doctor.matching.regression import sample_boxes
 from detloss.doctor.subject import Subject
 
 

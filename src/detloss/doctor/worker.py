@@ -16,17 +16,17 @@ from typing import Any, NoReturn
 
 import torch
 
+from detloss.doctor.calling.load import CannotExamine, crash, load, parse, split_target
+from detloss.doctor.calling.settle import Wanted, settle
 from detloss.doctor.curve import curve
 from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
-from detloss.doctor.identify import identify
-from detloss.doctor.load import CannotExamine, crash, load, parse, split_target
 from detloss.doctor.match import Match
+from detloss.doctor.matching.identify import identify
 from detloss.doctor.probes import PROBES
-from detloss.doctor.probes_state import dtype_hardcoded
+from detloss.doctor.probes.state import dtype_hardcoded
+from detloss.doctor.reading.source import source_findings
 from detloss.doctor.samples import batch, without_float64
-from detloss.doctor.settle import Wanted, settle
-from detloss.doctor.source import source_findings
 
 NEEDED = ("reading the source", "loading it", "the form in which it is called")
 STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")

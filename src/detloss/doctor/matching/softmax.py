@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.doctor.elements import rows, slopes
-from detloss.doctor.fit import EXACT, tidy
 from detloss.doctor.match import TOLERANCE, Match, deviation
+from detloss.doctor.matching.fit import EXACT, tidy
 from detloss.doctor.subject import Subject
 from detloss.losses import softmax_focal_loss
 

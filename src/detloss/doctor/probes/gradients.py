@@ -7,8 +7,8 @@ from detloss.doctor.elements import Answer, attempt, needs_a_positive, rows, slo
 from detloss.doctor.extremes import PAIRS, numbers, onset, pair_answer, ways
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import TOLERANCE, Match, deviation
+from detloss.doctor.reading.source import detached_at
 from detloss.doctor.samples import batch, samples
-from detloss.doctor.source import detached_at
 from detloss.doctor.subject import Subject
 
 DETACHED = ("varifocal", "mal", "asymmetric")  # whose weight some authors detach on purpose

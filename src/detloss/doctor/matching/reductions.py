@@ -5,8 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.doctor.elements import Divisor, attempt, needs_a_positive, rows
-from detloss.doctor.known import bce
-from detloss.doctor.regression import sample_boxes
+from detloss.doctor.matching.known import bce
+from detloss.doctor.matching.regression import sample_boxes
 from detloss.doctor.subject import Subject
 
 AFTER = "of the cross entropy first, the weight after it"

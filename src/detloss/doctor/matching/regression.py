@@ -9,8 +9,8 @@ from torch import Tensor
 
 from detloss.boxes import FORMATS
 from detloss.doctor.elements import rows, slopes
-from detloss.doctor.known import BOX_FORMS, SIMILARITIES
 from detloss.doctor.match import TOLERANCE, Match, deviation
+from detloss.doctor.matching.known import BOX_FORMS, SIMILARITIES
 from detloss.doctor.subject import Subject
 from detloss.losses import distribution_focal_loss
 

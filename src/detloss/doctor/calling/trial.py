@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detloss.doctor.load import COLUMNS, Loaded
+from detloss.doctor.calling.load import COLUMNS, Loaded
 from detloss.doctor.subject import Form, Kind
 
 ROWS, BINS = 6, 8

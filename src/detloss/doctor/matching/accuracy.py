@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detloss.doctor.elements import needs_a_positive, rows
 from detloss.doctor.match import Match
-from detloss.doctor.regression import sample_boxes
+from detloss.doctor.matching.regression import sample_boxes
 from detloss.doctor.subject import Subject
 
 

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.doctor import known
-from detloss.doctor.fit import (
+from detloss.doctor.matching import known
+from detloss.doctor.matching.fit import (
     EXACT,
     GRID,
     Law,
@@ -19,7 +19,7 @@ from detloss.doctor.fit import (
     threshold,
     tidy,
 )
-from detloss.doctor.known import Formula
+from detloss.doctor.matching.known import Formula
 from detloss.losses import (
     asymmetric_loss,
     matchability_aware_loss,

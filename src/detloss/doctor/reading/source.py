@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detloss.doctor.findings import Finding, Level
-from detloss.doctor.habits import dead_code, hardcoded, python_loops
-from detloss.doctor.scopes import Function, own_nodes, partly_bound, undefined_names
+from detloss.doctor.reading.habits import dead_code, hardcoded, python_loops
+from detloss.doctor.reading.scopes import Function, own_nodes, partly_bound, undefined_names
 
 USUAL = {
     **{name: f"import {name}" for name in ("torch", "math", "numpy", "warnings", "functools", "typing")},

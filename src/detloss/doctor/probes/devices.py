@@ -7,7 +7,7 @@ from torch import nn
 from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
-from detloss.doctor.modes import Elsewhere, TwoDevices
+from detloss.doctor.probes.modes import Elsewhere, TwoDevices
 from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 

@@ -7,7 +7,7 @@ from detloss.bench.measure import kept_by_hooks
 from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
-from detloss.doctor.modes import Operations
+from detloss.doctor.probes.modes import Operations
 from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 

@@ -8,8 +8,8 @@ import torch
 from detloss.doctor.elements import attempt, in_a_line
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
-from detloss.doctor.probes_devices import holds_tensors
-from detloss.doctor.reductions import AFTER
+from detloss.doctor.matching.reductions import AFTER
+from detloss.doctor.probes.devices import holds_tensors
 from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 

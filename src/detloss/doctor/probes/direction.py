@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from detloss.doctor.elements import Answer, needs_a_positive, rows
 from detloss.doctor.extremes import LADDER, Way, numbers, onset, taken_as, ways
 from detloss.doctor.findings import Finding
-from detloss.doctor.fit import EXACT, straight
 from detloss.doctor.match import Match
-from detloss.doctor.probes_values import similarity_not_loss
-from detloss.doctor.regression import sample_boxes
+from detloss.doctor.matching.fit import EXACT, straight
+from detloss.doctor.matching.regression import sample_boxes
+from detloss.doctor.probes.values import similarity_not_loss
 from detloss.doctor.subject import Subject
 
 AWAY = 0.02

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
-from detloss.doctor.probes_cost import memory, python_loop
-from detloss.doctor.probes_devices import device_hardcoded
-from detloss.doctor.probes_direction import direction
-from detloss.doctor.probes_gradients import not_differentiable, not_finite_gradient, wrong_gradient
-from detloss.doctor.probes_shapes import (
+from detloss.doctor.probes.cost import memory, python_loop
+from detloss.doctor.probes.devices import device_hardcoded
+from detloss.doctor.probes.direction import direction
+from detloss.doctor.probes.gradients import not_differentiable, not_finite_gradient, wrong_gradient
+from detloss.doctor.probes.shapes import (
     breaks_empty,
     breaks_half,
     breaks_noncontiguous,
     ignored,
     silent_broadcast,
 )
-from detloss.doctor.probes_state import dtype_hardcoded, mutates_input, reduction
-from detloss.doctor.probes_values import (
+from detloss.doctor.probes.state import dtype_hardcoded, mutates_input, reduction
+from detloss.doctor.probes.values import (
     alpha_inverted,
     not_finite_value,
     similarity_not_loss,

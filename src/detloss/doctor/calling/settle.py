@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert
-from detloss.doctor.arguments import own_lengths
-from detloss.doctor.findings import Finding
-from detloss.doctor.form_findings import at_the_last_bin, form_findings
-from detloss.doctor.load import (
+from detloss.doctor.calling.arguments import own_lengths
+from detloss.doctor.calling.form_findings import at_the_last_bin, form_findings
+from detloss.doctor.calling.load import (
     COLUMNS,
     NO_GPU,
     CannotExamine,
@@ -22,8 +21,9 @@ from detloss.doctor.load import (
     first_two,
     with_arguments,
 )
+from detloss.doctor.calling.trial import BINS, Pair, Trial, again, attempt_form, examples, near
+from detloss.doctor.findings import Finding
 from detloss.doctor.subject import Form, Kind, NoTensor, Subject, forms, make_subject
-from detloss.doctor.trial import BINS, Pair, Trial, again, attempt_form, examples, near
 
 Wanted = Literal["classification", "box", "distribution", "auto"]
 

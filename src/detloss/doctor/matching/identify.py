@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from detloss.doctor.accuracy import accuracy
-from detloss.doctor.classification import classification
 from detloss.doctor.findings import Finding, Level
-from detloss.doctor.known import PEERS
 from detloss.doctor.match import Match
-from detloss.doctor.probes_cost import memory_kept
-from detloss.doctor.reductions import reduction
-from detloss.doctor.regression import box, distribution
-from detloss.doctor.softmax import softmax
+from detloss.doctor.matching.accuracy import accuracy
+from detloss.doctor.matching.classification import classification
+from detloss.doctor.matching.known import PEERS
+from detloss.doctor.matching.reductions import reduction
+from detloss.doctor.matching.regression import box, distribution
+from detloss.doctor.matching.softmax import softmax
+from detloss.doctor.probes.cost import memory_kept
 from detloss.doctor.subject import Subject
 
 
@@ -19,7 +19,7 @@ def identify(subject: Subject, like: str | None = None) -> Match | None:
 
     Args:
         subject: the loss.
-        like: a peer (`detloss.doctor.known.PEERS`) that its convention is compared with.
+        like: a peer (`detloss.doctor.matching.known.PEERS`) that its convention is compared with.
 
     Returns:
         A match with a name; one without a name but with the nearest known loss, where it equals none; None

@@ -8,8 +8,8 @@ from torch import Tensor
 from detloss.doctor.elements import Answer, attempt, rows
 from detloss.doctor.findings import Finding, Level
 from detloss.doctor.match import Match
-from detloss.doctor.probes_devices import holds_tensors
-from detloss.doctor.reductions import EVERY
+from detloss.doctor.matching.reductions import EVERY
+from detloss.doctor.probes.devices import holds_tensors
 from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
 

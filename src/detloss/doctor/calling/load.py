@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detloss.doctor.arguments import BCE, Guess, by_annotation, guesses, parameters, required
+from detloss.doctor.calling.arguments import BCE, Guess, by_annotation, guesses, parameters, required
 from detloss.doctor.findings import Finding
-from detloss.doctor.scopes import undefined_names
-from detloss.doctor.source import USUAL, Source, mend, owners_in_super, read_source
+from detloss.doctor.reading.scopes import undefined_names
+from detloss.doctor.reading.source import USUAL, Source, mend, owners_in_super, read_source
 
 COLUMNS = 3  # of the first trial calls
 IMPORTING = "importing it"
@@ -287,7 +287,9 @@ def crash(error: BaseException, doing: str, source: Source | None) -> Finding:
     path = None if source is None else str(source.path.resolve())
     lines = traceback.extract_tb(error.__traceback__)
     ours = [one for one in lines if path is not None and one.filename == path]
-    frames = ours or [one for one in lines if not one.filename.startswith((str(Path(__file__).parent), "<"))]
+    frames = ours or [
+        one for one in lines if not one.filename.startswith((str(Path(__file__).parents[1]), "<"))
+    ]
     text = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
     if isinstance(error, SystemExit):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.doctor import known
-from detloss.doctor.candidates import ONES, ZEROS, Candidate, candidates_of
 from detloss.doctor.elements import Divisor, needs_a_positive, rows, slopes
-from detloss.doctor.fit import GRID
-from detloss.doctor.known import Formula
 from detloss.doctor.match import TOLERANCE, Match, deviation
-from detloss.doctor.softmax import softmax
+from detloss.doctor.matching import known
+from detloss.doctor.matching.candidates import ONES, ZEROS, Candidate, candidates_of
+from detloss.doctor.matching.fit import GRID
+from detloss.doctor.matching.known import Formula
+from detloss.doctor.matching.softmax import softmax
 from detloss.doctor.subject import Subject
 from detloss.losses import (
     asymmetric_loss,

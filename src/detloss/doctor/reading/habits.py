@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from torch import Tensor
 
 from detloss.doctor.findings import Finding, Level
-from detloss.doctor.scopes import Function, arguments, own_nodes
+from detloss.doctor.reading.scopes import Function, arguments, own_nodes
 
 At = Callable[[int], str]
 """Line number → its evidence."""

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detloss.doctor.calling.load import changed_criterion, crash
+from detloss.doctor.calling.trial import BINS, ROWS, Trial, again, attempt_form, examples, near
 from detloss.doctor.findings import Finding
-from detloss.doctor.load import changed_criterion, crash
 from detloss.doctor.subject import forms
-from detloss.doctor.trial import BINS, ROWS, Trial, again, attempt_form, examples, near
 
 
 def form_findings(trial: Trial, trials: list[Trial]) -> list[Finding]:

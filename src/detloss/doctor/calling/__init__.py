@@ -1,0 +1,1 @@
+"""How a loss that anybody wrote is loaded and called."""

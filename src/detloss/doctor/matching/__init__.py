@@ -1,0 +1,1 @@
+"""Which known loss it is, in which convention."""

@@ -1,0 +1,1 @@
+"""What the text of a loss says, without running it."""
