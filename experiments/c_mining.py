@@ -11,7 +11,7 @@ Expected: Focal above every choice of examples; OHEM above OHEM 1:3; random 1:3 
 are hard negatives as often as easy ones.
 """
 
-from harness import RETINANET, Experiment, difference, embedded, main
+from harness import RETINANET, Experiment, bccd, difference, embedded, main
 
 MINED = {
     "hard 1:3": "bce,mining=hard:3",
@@ -22,12 +22,17 @@ MINED = {
     "OHEM, NMS .7, best 64": "bce,mining=ohem:0.7:64",
     "OHEM 1:3, NMS .5, best 64": "bce,mining=ohem3:0.5:64",
 }
-E = "embedded"
+E, LONG, REAL = "embedded", "four times as long", "bccd"
+FEW = ("focal", MINED["hard 1:3"], "bce")
 
 EXPERIMENT = Experiment(
     __file__,
     __doc__,
-    {E: embedded(("focal", MINED["hard 1:3"], "bce", *list(MINED.values())[1:]), detector=RETINANET)},
+    {
+        E: embedded((*FEW, *list(MINED.values())[1:]), detector=RETINANET),
+        LONG: embedded(FEW, seeds=3, detector=RETINANET, steps=1400),
+        REAL: bccd((*FEW, MINED["random 1:3"]), detector=RETINANET),
+    },
     (
         difference("FL − CE on all locations", (E, "focal"), (E, "bce")),
         *(difference(f"FL − CE, {words}", (E, "focal"), (E, loss)) for words, loss in MINED.items()),
@@ -36,6 +41,11 @@ EXPERIMENT = Experiment(
             (E, MINED["OHEM, NMS .5, best 64"]),
             (E, MINED["OHEM 1:3, NMS .5, best 64"]),
         ),
+        difference("1400 steps: FL − CE on all locations", (LONG, "focal"), (LONG, "bce")),
+        difference("1400 steps: FL − CE, hard 1:3", (LONG, "focal"), (LONG, MINED["hard 1:3"])),
+        difference("BCCD: FL − CE on all locations", (REAL, "focal"), (REAL, "bce")),
+        difference("BCCD: FL − CE, hard 1:3", (REAL, "focal"), (REAL, MINED["hard 1:3"])),
+        difference("BCCD: FL − CE, random 1:3", (REAL, "focal"), (REAL, MINED["random 1:3"])),
     ),
     answer="better than CE on all locations and than OHEM; not than the hardest negatives at 1:3",
     found="""Focal loss is ahead of cross entropy on all locations by 29 points and of every OHEM

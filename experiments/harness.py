@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -225,7 +225,7 @@ def train_all(name: str, states: Mapping[str, Comparison]) -> None:
         task = bar.add_task(name, total=round(total), note="")
         for setting, state in states.items():
             told = None
-            with recorded(state.out):
+            with recorded(state.out) as record:
                 for now in compare(state.config, state.out):
                     done = before + costs[setting] * now.steps_done
                     if now.active and began is None:
@@ -233,6 +233,7 @@ def train_all(name: str, states: Mapping[str, Comparison]) -> None:
                     bar.update(task, completed=round(done), note=setting)
                     if now.latest is not told and began is not None:
                         told = now.latest
+                        record()
                         left = (time.monotonic() - began[0]) * (total - done) / max(1e-9, done - began[1])
                         if bar.disable:
                             share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
@@ -243,29 +244,34 @@ def train_all(name: str, states: Mapping[str, Comparison]) -> None:
 
 
 @contextlib.contextmanager
-def recorded(folder: Path) -> Iterator[None]:
-    """Notes by which commit and on what hardware each run of a comparison was made, and for how long."""
+def recorded(folder: Path) -> Iterator[Callable[[], None]]:
+    """Notes by which commit and on what hardware each run of a comparison was made, and for how long.
+
+    At the end and whenever the function given is called, so that a process that is killed has told too.
+    """
 
     def finished() -> set[Path]:
         return {
             path.parent for name in ("metrics", "diverged") for path in folder.glob(f"runs/*/*/{name}.json")
         }
 
-    before, began = finished(), time.monotonic()
-    recipe = read_json(folder / "config.json")["recipe"]
-    hardware = versions(str(pick_device(recipe["device"])))
+    before, began, clock = finished(), time.monotonic(), folder / "seconds.json"
+    spent = read_json(clock) if clock.exists() else 0.0
+    hardware = versions(str(pick_device(read_json(folder / "config.json")["recipe"]["device"])))
     device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
     made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
-    try:
-        yield
-    finally:
+
+    def record() -> None:
         new = finished() - before
         for run_folder in new:
             write_json(run_folder / "made.json", made)
-        clock = folder / "seconds.json"
         if new:
-            spent = read_json(clock) if clock.exists() else 0.0
             write_json(clock, spent + time.monotonic() - began)
+
+    try:
+        yield record
+    finally:
+        record()
 
 
 def commit() -> str:

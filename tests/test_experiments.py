@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.runs import read_csv, write_csv
+from detloss.runs import read_csv, read_json, write_csv, write_json
 from detloss.statistics import (
     BETTER,
     NO_DIFFERENCE,
@@ -294,7 +294,7 @@ def test_what_is_finished_is_not_repeated(ran):
     before = {path: path.stat().st_mtime_ns for path in (ran / "runs").rglob("*.pt")}
     table = (ran / "results" / "c_mining.csv").read_text()
     quickly(ran, "c_mining")
-    assert len(before) == 4
+    assert len(before) == 8  # two settings, two losses, two seeds
     assert {path: path.stat().st_mtime_ns for path in (ran / "runs").rglob("*.pt")} == before
     assert (ran / "results" / "c_mining.csv").read_text() == table
 
@@ -336,3 +336,15 @@ def test_shared_comparisons_are_the_same_on_both_sides():
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "c_mining"])
 def test_every_experiment_runs(tmp_path, name):
     check(quickly(tmp_path, name), name)
+
+
+def test_a_process_that_is_killed_has_told_how_its_runs_were_made(tmp_path):
+    write_json(tmp_path / "config.json", {"recipe": {"device": "cpu"}})
+    earlier, now = (tmp_path / "runs" / "bce" / name for name in ("seed0", "seed1"))
+    write_json(earlier / "metrics.json", {})
+    with harness.recorded(tmp_path) as record:
+        write_json(now / "metrics.json", {})
+        record()
+        assert set(read_json(now / "made.json")) == {"commit", "hardware"}
+        assert read_json(tmp_path / "seconds.json") > 0
+    assert not (earlier / "made.json").exists()
