@@ -20,7 +20,7 @@ NO_PRIOR = DetectorConfig(kind="retinanet", anchor_scales=(1.0,), prior=0.5)
 
 
 def adamw(detector: DetectorConfig) -> CompareConfig:
-    return embedded(("bce", "focal"), detector=detector)
+    return embedded(("focal", "bce"), detector=detector)
 
 
 def sgd(detector: DetectorConfig) -> CompareConfig:
@@ -55,6 +55,7 @@ EXPERIMENT = Experiment(
         difference("SGD, prior .01: FL − CE", ("sgd prior .01", "focal"), ("sgd prior .01", "bce")),
         difference("AdamW, prior .01: FL − CE", ("adamw prior .01", "focal"), ("adamw prior .01", "bce")),
     ),
+    shared={"adamw prior .01": "d_anchors/1×3"},
     found="",
 )
 

@@ -100,7 +100,7 @@ class Experiment:
         contrasts: the first is the answer's effect in README.md.
         columns: shown in the table of means.
         plot: draws the figure; without one, the contrasts.
-        shared: setting → experiment that has the same comparison under this name, run only once.
+        shared: setting → `experiment/setting` that is the same comparison, run only once.
         found: what was found, in prose, written after the runs.
         answer: the same in a few words for README.md; without it, the verdict on the first contrast.
     """
@@ -323,7 +323,7 @@ def how_it_was_made(experiment: Experiment, results: Results) -> str:
     for setting in results.settings():
         data = next(row["data"] for row in results.rows if row["setting"] == setting)
         shared = (experiment.shared or {}).get(setting)
-        where = f"; the runs are those of {shared}.py" if shared else ""
+        where = f"; the runs are those of {shared}" if shared else ""
         ratio = results.negatives(setting)
         lines.append(f"- {setting}: {data}; {ratio:.0f} negatives per positive location{where}")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ EXPERIMENT = Experiment(
     ),
     columns=("ece", "signed_gap", "dece", "laece", "score_iou_correlation", "ece_recall", "ap"),
     plot=plot,
-    shared={B: "g_quality_and_boxes"},
+    shared={B: "g_quality_and_boxes/bccd"},
     found="",
 )
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detections import Annotated, found, truth
 from detloss.evaluate import (
     Detections,
     Evaluation,
@@ -21,28 +21,6 @@ from detloss.evaluate import (
 from detloss.evaluate.calibration import equal_bins, match
 
 MIDDLE = (0.5, 0.5, 0.3, 0.3)
-
-
-@dataclass(frozen=True)
-class Annotated:
-    boxes: np.ndarray
-    labels: np.ndarray
-    ignored: np.ndarray
-    id: str = "image"
-
-
-def truth(*rows: tuple[float, float, float, float, int], ignored: tuple[int, ...] = ()) -> Annotated:
-    """Rows (x1, y1, x2, y2, label)."""
-    table = np.array(rows, dtype=np.float32).reshape(-1, 5)
-    mask = np.zeros(len(table), bool)
-    mask[list(ignored)] = True
-    return Annotated(table[:, :4], table[:, 4].astype(np.int64), mask)
-
-
-def found(*rows: tuple[float, float, float, float, int, float]) -> Detections:
-    """Rows (x1, y1, x2, y2, label, score)."""
-    table = np.array(rows, dtype=np.float32).reshape(-1, 6)
-    return Detections(table[:, :4], table[:, 5], table[:, 4].astype(np.int64))
 
 
 def floats(*values: float) -> np.ndarray:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detloss.data import Sample
-from detloss.evaluate import Detections
-from detloss.evaluate.voc import voc_ap
+from detloss.evaluate import Detections, evaluate, voc_ap, voc_map
 
 
 def truth(boxes, labels, ignored=None, name="a") -> Sample:
@@ -148,3 +147,19 @@ def test_errors():
         voc_ap([], [truth([A], [0])], ["x"])
     with pytest.raises(ValueError, match="labels"):
         voc_ap([found([A], [0.5], [3])], [truth([A], [0])], ["x"])
+
+
+def test_the_map_is_the_mean_over_classes_with_objects():
+    truths = [truth([A, B, FAR], [0, 0, 1])]
+    detections = [found([A, FAR, B], [0.9, 0.8, 0.7], [0, 0, 0])]
+    # Class 0 as in test_by_hand, class 1 is never found, class 2 has no object.
+    by_hand = [(6 + 5 * 2 / 3) / 11 / 2, (0.5 + 1 / 3) / 2]
+    assert voc_map(detections, truths, ["x", "y", "z"]) == pytest.approx(by_hand)
+    result = evaluate(detections, truths, ["x", "y", "z"])
+    assert [result.voc2007, result.voc2010] == pytest.approx(by_hand)
+    assert np.isnan(voc_map([found([A], [0.9], [0])], [truth([], [])], ["x"])).all()
+
+
+def test_as_many_detections_as_images():
+    with pytest.raises(ValueError, match="detections: 0 images, but truths has 1"):
+        voc_map([], [truth([A], [0])], ["x"])

@@ -1,8 +1,8 @@
 """The main job: same data, seeds, batches and initial weights; only the loss differs, each tuned on its own.
 
 Losses differ in the scale of their gradients, so that one shared learning rate decides the verdict before
-training starts. Each loss is therefore given its own rate and box weight by successive halving on a part of
-the training set held out for it; the validation set is only ever seen by the runs that are compared.
+training starts. Each loss is therefore given its own rate and box weight by a sweep on a part of the
+training set held out for it; the validation set is only ever seen by the runs that are compared.
 """
 
 import math
@@ -27,44 +27,16 @@ from detloss.splits import describe_data, open_data
 from detloss.train import NonFiniteLoss, pick_device, train
 
 RESULT_COLUMNS = (
-    "classification_loss",
-    "box_loss",
-    "seed",
-    "ap",
-    "ap50",
-    "ap75",
-    "ece",
-    "seconds",
-    "peak_memory_mb",
-    "ap_small",
-    "ap_medium",
-    "ap_large",
-    "ar100",
-    "ece_threshold",
-    "ece_recall",
-    "score_iou_correlation",
-    "lr",
-    "box_weight",
-    "steps",
-    "signed_gap",
-    "dece",
-    "laece",
+    *("classification_loss", "box_loss", "seed", "ap", "ap50", "ap75", "ece", "seconds", "peak_memory_mb"),
+    *("ap_small", "ap_medium", "ap_large", "ar100", "voc2007", "voc2010"),
+    *("ece_threshold", "ece_recall", "score_iou_correlation", "lr", "box_weight", "steps"),
+    *("signed_gap", "dece", "laece"),
 )
 SWEEP_COLUMNS = (
-    "classification_loss",
-    "box_loss",
-    "rung",
-    "steps",
-    "lr",
-    "box_weight",
-    "ap",
-    "seconds",
-    "chosen",
+    *("classification_loss", "box_loss", "rung", "steps", "lr", "box_weight", "ap", "seconds", "chosen"),
 )
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
-
-
 Pair = tuple[str, str]
 Candidate = tuple[float, float]
 """Learning rate and box weight."""

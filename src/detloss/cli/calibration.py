@@ -25,14 +25,12 @@ from detloss.calibration import (
     verdict,
 )
 from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
-from detloss.cli.compare import CompareDisplay
-from detloss.cli.data import open_splits
+from detloss.cli.compare import open_comparison, train_shown
 from detloss.cli.terminal import console, counting, interruptible, say
-from detloss.compare import Comparison, check, compare, hold_out, prepare
+from detloss.compare import prepare
 from detloss.config import to_dict
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, versions, write_csv, write_json
-from detloss.splits import settled
 from detloss.statistics import points
 
 
@@ -103,20 +101,11 @@ def run(arguments: Arguments) -> Path:
 
 def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     """Trains the losses in `comparison` of the command's folder, which is returned."""
-    training = config.training
-    check(training)
-    splits = open_splits(training.recipe)
-    training = replace(training, recipe=settled(training.recipe, splits[0]))
-    if len(training.candidates) > 1:
-        hold_out(splits[0], training.held_out)
+    training, *splits = open_comparison(config.training)
     out = new_folder("calibration", out)
     prepare(training, out / "comparison", *splits)
-    state = Comparison(training, out / "comparison")
-    with interruptible(out), CompareDisplay(state) as display:
-        for state in compare(training, out / "comparison"):
-            display.show(state)
-    if not state.results:
-        raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
+    with interruptible(out):
+        train_shown(training, out / "comparison")
     return out
 
 

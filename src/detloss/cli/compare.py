@@ -18,6 +18,7 @@ from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.config import CompareConfig
+from detloss.data import Dataset
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, write_json
 from detloss.splits import settled
@@ -60,11 +61,7 @@ def run(arguments: Arguments) -> Path:
     from detloss.report import save_samples, write_report
 
     config = arguments.settings
-    check(config)
-    training, validation = open_splits(config.recipe)
-    config = replace(config, recipe=settled(config.recipe, training))
-    if len(config.candidates) > 1:
-        hold_out(training, config.held_out)
+    config, training, validation = open_comparison(config)
     out = new_folder("compare", arguments.out)
     data = prepare(config, out, training, validation)
     save_samples(out, validation)
@@ -73,14 +70,8 @@ def run(arguments: Arguments) -> Path:
         f"{data['negatives_per_positive_logits']:.0f} per positive logit "
         f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
-    state = Comparison(config, out)
-    with interruptible(out), CompareDisplay(state) as display:
-        for state in compare(config, out):
-            display.show(state)
-    if state.diverged:
-        write_json(out / "diverged.json", state.diverged)
-        if not state.results:
-            raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
+    with interruptible(out):
+        state = train_shown(config, out)
     console.print(comparison_table(state))
     with counting("drawing the report") as progress:
         write_report(out, progress)
@@ -91,6 +82,32 @@ def run(arguments: Arguments) -> Path:
         )
     say(f"report: {out / 'report.html'}")
     return out
+
+
+def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Dataset]:
+    """The comparison as its data settles it, and the splits; errors come before anything is written."""
+    check(config)
+    training, validation = open_splits(config.recipe)
+    if len(config.candidates) > 1:
+        hold_out(training, config.held_out)
+    return replace(config, recipe=settled(config.recipe, training)), training, validation
+
+
+def train_shown(config: CompareConfig, out: Path) -> Comparison:
+    """Runs what is not finished yet with the live table; `diverged.json` says which runs have no result.
+
+    Raises:
+        JobFailed: no run has a result.
+    """
+    state = Comparison(config, out)
+    with CompareDisplay(state) as display:
+        for state in compare(config, out):
+            display.show(state)
+    if state.diverged:
+        write_json(out / "diverged.json", state.diverged)
+        if not state.results:
+            raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
+    return state
 
 
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:

@@ -80,6 +80,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
             (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
         ),
         ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
+        ("mAP at IoU 0.5 by VOC's rules of 2007 and 2010", (evaluation.voc2007, evaluation.voc2010)),
     ]
     for text, values in lines:
         say(f"{text}: {', '.join(points(v) for v in values)}")

@@ -13,6 +13,7 @@ from detloss.evaluate.calibration import (
 )
 from detloss.evaluate.detections import Detections, Truth, from_coco_results, to_coco_results
 from detloss.evaluate.evaluation import Evaluation, SizeBin, evaluate, evaluate_at
+from detloss.evaluate.voc import voc_ap, voc_map
 
 __all__ = [
     "Calibration",
@@ -29,4 +30,6 @@ __all__ = [
     "localisation_aware_error",
     "rank_correlation",
     "to_coco_results",
+    "voc_ap",
+    "voc_map",
 ]

@@ -19,6 +19,7 @@ from detloss.evaluate.calibration import (
     rank_correlation,
 )
 from detloss.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
+from detloss.evaluate.voc import voc_map
 
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
 _COCO_AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
@@ -43,6 +44,7 @@ class Evaluation:
         images, objects, detections: how many; ignored objects do not count.
         ap, ap50, ap75, ap_small, ap_medium, ap_large: COCO's average precision.
         ar1, ar10, ar100, ar_small, ar_medium, ar_large: COCO's average recall.
+        voc2007, voc2010: mAP at IoU 0.5 by VOC's rules, see ``voc_ap``.
         per_class: class name → AP, nan for a class without objects.
         size_bins: AP by size of object; bins without objects are left out.
         calibration: scores as probabilities.
@@ -68,6 +70,8 @@ class Evaluation:
     ar_small: float
     ar_medium: float
     ar_large: float
+    voc2007: float
+    voc2010: float
     per_class: dict[str, float]
     size_bins: tuple[SizeBin, ...]
     calibration: Calibration
@@ -157,6 +161,7 @@ def evaluate(
     at50 = precision[0, :, :, 0]
     at50 = at50[:, at50[0] >= 0]
     per_class = [_mean(precision[:, :, i, 0]) for i in range(len(names))]
+    voc2007, voc2010 = voc_map(detections, truths, names)
     matches = match(detections, truths, score_threshold, sizes)
     scores, ious = matches.scores, matches.ious
     right = np.flatnonzero(ious)
@@ -179,6 +184,8 @@ def evaluate(
         ar_small=_mean(recall[:, :, 1, 2]),
         ar_medium=_mean(recall[:, :, 2, 2]),
         ar_large=_mean(recall[:, :, 3, 2]),
+        voc2007=voc2007,
+        voc2010=voc2010,
         per_class=dict(zip(names, per_class)),
         size_bins=tuple(
             SizeBin(float(low), float(high), count, ap)

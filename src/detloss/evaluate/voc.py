@@ -39,23 +39,45 @@ def voc_ap(
     """
     if rule not in ("2007", "2010"):
         raise ValueError(f"rule is {rule!r}; it may be '2007' or '2010'")
+    _check(detections, truths, names)
+    area = _AREAS[rule]
+    curves = (_curve(detections, truths, label) for label in range(len(names)))
+    return {name: area(*curve) if curve else math.nan for name, curve in zip(names, curves)}
+
+
+def voc_map(detections: Sequence[Detections], truths: Sequence[Truth], names: Sequence[str]) -> list[float]:
+    """VOC's mAP by the rule of 2007 and by that of 2010: the mean of ``voc_ap`` over classes with objects.
+
+    Arguments and errors are those of ``voc_ap``; nan without any object.
+    """
+    _check(detections, truths, names)
+    curves = [_curve(detections, truths, label) for label in range(len(names))]
+    there = [curve for curve in curves if curve]
+    return [
+        float(np.mean([area(*curve) for curve in there])) if there else math.nan for area in _AREAS.values()
+    ]
+
+
+def _check(detections: Sequence[Detections], truths: Sequence[Truth], names: Sequence[str]) -> None:
     if len(detections) != len(truths):
         raise ValueError(
             f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
         )
     for found, truth in zip(detections, truths):
         check(found, truth, len(names))
-    area = _area_2007 if rule == "2007" else _area_2010
-    result = {}
-    for label, name in enumerate(names):
-        pairs = [_judge(found, truth, label) for found, truth in zip(detections, truths)]
-        scores, right = np.concatenate([np.zeros((2, 0)), *pairs], axis=1)
-        objects = sum(int(((t.labels == label) & ~t.ignored).sum()) for t in truths)
-        hits = right[np.argsort(-scores, kind="stable")]
-        recall = np.cumsum(hits) / max(1, objects)
-        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-        result[name] = area(recall, precision) if objects else math.nan
-    return result
+
+
+def _curve(
+    detections: Sequence[Detections], truths: Sequence[Truth], label: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Recall and precision of a class after each of its detections; None without objects."""
+    objects = sum(int(((t.labels == label) & ~t.ignored).sum()) for t in truths)
+    if not objects:
+        return None
+    pairs = [_judge(found, truth, label) for found, truth in zip(detections, truths)]
+    scores, right = np.concatenate(pairs, axis=1)
+    hits = np.cumsum(right[np.argsort(-scores, kind="stable")])
+    return hits / objects, hits / np.arange(1, len(hits) + 1)
 
 
 def _judge(found: Detections, truth: Truth, label: int) -> np.ndarray:
@@ -83,3 +105,6 @@ def _area_2007(recall: np.ndarray, precision: np.ndarray) -> float:
 def _area_2010(recall: np.ndarray, precision: np.ndarray) -> float:
     steps = np.diff(recall, prepend=0.0)
     return float(steps @ np.maximum.accumulate(precision[::-1])[::-1])
+
+
+_AREAS = {"2007": _area_2007, "2010": _area_2010}
