@@ -21,7 +21,7 @@ LOSSES = (CE, FL, "softmax_focal,gamma=1")
 
 
 def yolov2(stride: int) -> DetectorConfig:
-    """Darknet-19 with an eighth of the paper's width, cut at this stride; five anchors by k-means."""
+    """Darknet-19 with a quarter of the paper's width, cut at this stride; five anchors by k-means."""
     return DetectorConfig(kind="yolov2", backbone="darknet19", width=8, channels=48, strides=(stride,))
 
 

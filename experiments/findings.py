@@ -266,8 +266,9 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         RULE,
         "## Means",
         mean_table(experiment, results),
-        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
-        "on a part of the training set held out for that, so that no verdict is one of the rate.",
+        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it in "
+        "one run each at full length, judged on a part of the training set held out for that. The intervals "
+        "are over seeds, not over other outcomes of that choice.",
         "## How it was made",
         how_it_was_made(experiment, results),
     ]

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from detloss import engine
+
 # Tensors here are tiny: a second thread only waits for the first, many times as long where others work too.
 torch.set_num_threads(1)
 
@@ -12,3 +14,18 @@ def scene_cache(tmp_path_factory):
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("DETLOSS_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """How many passes are compiled, from an empty memory on."""
+    built = []
+    original = engine.build
+
+    def counting(form):
+        built.append(form)
+        return original(form)
+
+    monkeypatch.setattr(engine, "build", counting)
+    monkeypatch.setattr(engine, "_passes", {})
+    return built

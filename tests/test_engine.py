@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
-from detloss import engine
 from detloss.losses import (
     binary_cross_entropy_with_logits,
     complete_box_iou_loss,
@@ -182,21 +181,6 @@ def test_finite_and_exact_at_saturated_logits(loss, scale, exponent):
 
 
 # Compiled once
-
-
-@pytest.fixture
-def builds(monkeypatch):
-    """How many passes are compiled, from an empty memory on."""
-    built = []
-    original = engine.build
-
-    def counting(form):
-        built.append(form)
-        return original(form)
-
-    monkeypatch.setattr(engine, "build", counting)
-    monkeypatch.setattr(engine, "_passes", {})
-    return built
 
 
 @pytest.mark.parametrize("targets", ["dense", "index"])
