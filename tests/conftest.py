@@ -1,10 +1,14 @@
 import pytest
 import torch
+from hypothesis import settings
 
 from detloss import engine
 
 # Tensors here are tiny: a second thread only waits for the first, many times as long where others work too.
 torch.set_num_threads(1)
+# No example is too slow: on a busy machine any may be.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -165,7 +165,7 @@ NUMBER = DEGENERATE | st.floats(-1e6, 1e6, width=32)
 BOX = st.tuples(NUMBER, NUMBER, NUMBER, NUMBER)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(pairs=st.lists(st.tuples(BOX, BOX), min_size=1, max_size=8), fmt=st.sampled_from(FORMATS))
 def test_finite_value_and_gradient_for_any_boxes(pairs, fmt):
     for kind in KINDS:
@@ -178,7 +178,7 @@ def test_finite_value_and_gradient_for_any_boxes(pairs, fmt):
         assert PAIRWISE.get(kind, box_iou)(*(leaf.detach() for leaf in leaves)).isfinite().all()
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(*[st.floats(0, 1000, width=32)] * 8), min_size=1, max_size=8))
 def test_ranges_and_order(rows):
     corner1, size1, corner2, size2 = torch.tensor(rows).reshape(-1, 4, 2).unbind(1)

@@ -123,7 +123,7 @@ def test_laece_by_hand():
 # What must hold for any detections
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(detections(), st.randoms())
 def test_errors_are_fractions_and_blind_to_order(some, random):
     scores, ious, labels, places = some
@@ -144,7 +144,7 @@ def test_errors_are_fractions_and_blind_to_order(some, random):
     np.testing.assert_allclose(errors(order), before, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(detections())
 def test_dece_of_one_place_is_ece_and_finer_cells_never_lower_it(some):
     scores, ious, _, places = some
@@ -156,7 +156,7 @@ def test_dece_of_one_place_is_ece_and_finer_cells_never_lower_it(some):
     assert finer >= ece - 1e-12
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(detections())
 def test_dece_is_the_sum_over_cells(some):
     """Against loops over every cell."""
@@ -175,7 +175,7 @@ def test_dece_is_the_sum_over_cells(some):
     assert error == pytest.approx(total / counted if counted else math.nan, abs=1e-9, nan_ok=True)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(detections())
 def test_laece_of_one_class_and_exact_boxes_is_ece_in_its_bins(some):
     scores, ious, labels, _ = some

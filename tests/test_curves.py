@@ -91,7 +91,7 @@ class TestCurves:
                 np.testing.assert_allclose(curve.y, closed, rtol=1e-9, atol=1e-15)
 
     @given(st.lists(st.floats(0.001, 0.999), min_size=1, max_size=20))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     def test_more_gamma_is_less_loss(self, points: list[float]):
         values = np.array([curve.y for curve in curves(FOCAL, points=points)])
         assert (np.diff(values, axis=0) < 0).all()

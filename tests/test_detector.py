@@ -53,7 +53,7 @@ def boxes(draw) -> Tensor:
 
 class TestEncodings:
     @given(box=boxes(), anchor=boxes())
-    @settings(deadline=None, max_examples=80)
+    @settings(max_examples=80)
     def test_offsets_there_and_back(self, box: Tensor, anchor: Tensor):
         torch.testing.assert_close(
             decode_offsets(encode_offsets(box, anchor), anchor),
@@ -64,7 +64,7 @@ class TestEncodings:
         )
 
     @given(box=boxes(), anchor=boxes())
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_distances_there_and_back(self, box: Tensor, anchor: Tensor):
         torch.testing.assert_close(decode_distances(encode_distances(box, anchor), anchor), box)
 
@@ -106,7 +106,7 @@ class TestEncodings:
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
     @given(wanted=st.lists(st.floats(0, 8, width=32), min_size=4, max_size=4), place=st.integers(0, 83))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_a_distribution_over_two_bins_gives_its_box(self, wanted: list[float], place: int):
         detector = Detector(tiny(bins=8), 2)
         anchors, strides, _ = detector.grid(32, 32)

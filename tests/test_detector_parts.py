@@ -121,7 +121,7 @@ side = st.floats(2, 60, width=32)
 
 class TestCells:
     @given(x=st.floats(0.01, 0.99), y=st.floats(0.01, 0.99), w=side, h=side, left=coordinate, top=coordinate)
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_there_and_back(self, x, y, w, h, left, top):
         anchor = torch.tensor([left, top, left + 12, top + 7], dtype=torch.float64)
         stride = torch.tensor(8.0, dtype=torch.float64)
@@ -173,7 +173,7 @@ def reference(anchors, strides, boxes, labels, classes):
 
 class TestCentreCell:
     @given(seed=st.integers(0, 10**6), count=st.integers(0, 7))
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     def test_as_object_after_object(self, seed: int, count: int):
         rng = np.random.default_rng(seed)
         grid = Detector(yolo(strides=(16,), width=1), 3).grid(48, 48)

@@ -136,7 +136,7 @@ def test_all_numbers_are_pycocotools(classes, noise, step):
         assert 0 < result.ap < 1
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32 - 1),
     images=st.integers(1, 4),
@@ -286,7 +286,7 @@ def test_a_free_object_of_less_overlap_is_taken():
     np.testing.assert_allclose(result.ious, [1, 8 / 12])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_calibration_matches_as_coco_does(seed):
     """What is right at score ≥ 0 is what COCO's recall at IoU 0.5 counts."""
@@ -338,7 +338,6 @@ def test_rank_correlation_by_hand(a, b, expected):
     assert rank_correlation(np.array(a, float), np.array(b, float)) == pytest.approx(expected, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-4, 4), min_size=2, max_size=12), st.data())
 def test_rank_correlation_properties(a, data):
     b = data.draw(st.lists(st.integers(-4, 4), min_size=len(a), max_size=len(a)))
@@ -381,7 +380,7 @@ def test_at_most_2000_pairs_are_kept():
     assert result.calibration.detections == n
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_coco_results_round_trip_is_exact(seed):
     detections, _ = scene(np.random.default_rng(seed), 3, 4, 0.2)

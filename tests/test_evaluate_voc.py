@@ -120,7 +120,7 @@ def transcribed(detections, truths, label, rule) -> float:
 
 
 @given(seed=st.integers(0, 10**6))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_as_the_development_kit(seed):
     rng = np.random.default_rng(seed)
     truths, detections = [], []

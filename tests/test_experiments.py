@@ -121,7 +121,7 @@ def test_the_sampled_bootstrap_agrees_with_the_exact_one():
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=6), st.floats(-3, 3), st.floats(0.1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_bootstrap_follows_shift_scale_and_mirror(values, shift, scale):
     low, high = bootstrap_interval(values)
     assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12

@@ -112,7 +112,7 @@ def test_the_threshold_of_easy():
     assert undecided[3].count == 1  # p_t = .5 is easy, as in the paper
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.integers(0, 10**6), st.floats(0.05, 0.95), st.sampled_from(["focal", "asymmetric", "varifocal", "mal"])
 )
@@ -201,7 +201,7 @@ def test_four_logits_by_hand():
     assert focal.total == pytest.approx(weighted.sum() * math.log(2))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.1, 30.0), st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0]))
 def test_bins_against_sorted_losses(seed, scale, gamma):
     piece = random_piece(seed, scale=scale)

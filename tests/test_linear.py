@@ -68,7 +68,7 @@ def test_is_no_less_precise_than_the_unfused_loss(dtype):
         assert error <= 4 * allowed + 1e-15 * true.norm()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 30), st.integers(1, 6), st.integers(1, 40), st.booleans(), st.data())
 def test_any_size(count, classes, size, bias, data):
     mask = data.draw(st.lists(st.booleans(), min_size=count, max_size=count))

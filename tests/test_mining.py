@@ -72,7 +72,7 @@ class TestHard:
         assert weight.dtype == torch.float32
 
     @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.5, 1.0, 3.0, 1000.0]), st.integers(0, 5))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_properties(self, seed: int, ratio: float, minimum: int):
         loss, _, positives, ignored = batch(seed)
         weight = hard_negative_mask(loss, positives, ratio, minimum, ignored=ignored).bool()
@@ -99,7 +99,7 @@ class TestHard:
 
 class TestRandom:
     @given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 3.0]))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_ratio_and_positives(self, seed: int, ratio: float):
         _, _, positives, ignored = batch(seed)
         generator = torch.Generator().manual_seed(seed)

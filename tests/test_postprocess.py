@@ -47,7 +47,7 @@ class TestSuppress:
     @given(
         found=candidates(), threshold=st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), most=st.integers(1, 30)
     )
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_equals_the_loops(self, found: tuple[list, list, list], threshold: float, most: int):
         boxes, scores, labels = found
         kept = slow_nms(boxes, scores, labels, threshold, most)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from detloss.statistics import (
@@ -67,7 +67,6 @@ def test_pairing_removes_what_the_seed_does():
     assert mean_interval(baseline.values())[1] > 0.9
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=8), st.floats(-10, 10), st.floats(0.1, 10))
 def test_interval_moves_and_scales_with_the_values(values, shift, scale):
     mean, width = mean_interval(values)
@@ -76,7 +75,6 @@ def test_interval_moves_and_scales_with_the_values(values, shift, scale):
     assert mean_interval(values, 0.99)[1] >= width
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 9), st.floats(0, 1), min_size=2), st.data())
 def test_verdict_turns_with_the_sides(a, data):
     b = {seed: data.draw(st.floats(0, 1)) for seed in a}

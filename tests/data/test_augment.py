@@ -32,7 +32,7 @@ boxes = st.tuples(st.integers(4, 40), st.integers(4, 40), st.integers(6, 20), st
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(boxes, st.integers(0, 2**31), st.sampled_from([(64, 64), (64, 96), (96, 64)]))
 def test_boxes_follow_the_pixels(box, seed, size):
     sample = rectangle(box, size)
@@ -154,7 +154,7 @@ def test_bad_knobs(config, message):
         Augment(**config)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(5, 300), st.integers(5, 300), st.integers(16, 128), st.integers(0, 2**31))
 def test_letterbox_and_its_inverse(height, width, size, seed):
     rng = np.random.default_rng(seed)

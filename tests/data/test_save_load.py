@@ -91,7 +91,7 @@ def objects(draw):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=objects())
 def test_any_boxes_round_trip(format, case, tmp_path_factory):
     (height, width), boxes, labels, ignored = case

@@ -44,7 +44,7 @@ def focal_of_probabilities(p, t, alpha=0.25, gamma=2.0):
     return positive - (1 - alpha) * p**gamma * (1 - t) * torch.log(1 - p + eps)
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=10, derandomize=True)
 @given(
     alpha=st.floats(0.05, 0.95),
     gamma=st.one_of(st.just(0.0), st.floats(0.1, 5.0)),

@@ -98,7 +98,7 @@ def test_clip_per_class():
     assert_close(asymmetric_loss(x, t, clip=clips), torch.stack(columns, 1))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.floats(-1e4, 1e4, width=32),
     st.floats(0, 1, width=32),

@@ -47,7 +47,7 @@ def test_hand_calculated():
     assert_close(distribution_integral(logits), torch.tensor(0.75))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(y=st.floats(0, 15, width=32), bins=st.integers(2, 16))
 def test_smallest_where_the_integral_gives_the_target_back(y, bins):
     y = torch.tensor(min(y, bins - 1.0), dtype=torch.double)

@@ -292,7 +292,7 @@ def test_float8_and_float64_meet(loss):
 
 
 @each_loss
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_shape_and_value(loss, data):
     shape = tuple(data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=4)))

@@ -121,7 +121,7 @@ def test_gamma_gets_a_gradient():
     assert torch.autograd.gradcheck(lambda gamma: sigmoid_focal_loss(x, t, 0.25, gamma), gamma)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.floats(-50, 50, width=32), st.floats(0, 1, width=32), st.floats(0, 5), st.floats(0, 5),
 )  # fmt: skip
