@@ -266,8 +266,8 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         RULE,
         "## Means",
         mean_table(experiment, results),
-        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it in "
-        "one run each at full length, judged on a part of the training set held out for that. The intervals "
+        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
+        "in one run each at full length, judged on a part of the training set held out for that. Intervals "
         "are over seeds, not over other outcomes of that choice.",
         "## How it was made",
         how_it_was_made(experiment, results),

@@ -14,6 +14,7 @@ scene, and at 1:10 two levels with one anchor instead of three with three.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from harness import Experiment, Results, change, difference, embedded, main
 
@@ -42,44 +43,52 @@ SETTINGS = {
 }
 """Side of the scenes, objects in each, detector; the names are rough, the ratios are measured."""
 
-
-def comparison(setting: str, prior: float, *losses: str) -> CompareConfig:
-    size, objects, detector = SETTINGS[setting]
-    return embedded(
-        losses,
-        lrs=(0.003, 0.008, 0.02),
-        scenes=SceneConfig(
-            size=size, train=1600, objects=(objects, objects), object_size=(14.0, 24.0), empty=0.0
-        ),
-        size=size,
-        detector=replace(detector, prior=prior),
-        steps=300,
-    )
-
-
-def gap(setting: str, without: str = ""):
-    words = "FL − CE without the prior" if without else "FL − CE"
-    return difference(f"{setting}: {words}", (setting, "focal"), (setting + without, "bce"))
-
-
-WITHOUT = " no prior"
+WITHOUT, LONG = " no prior", " long"
 BOTH = ("1:10", "1:300", "1:2200")
 """Where cross entropy is also trained without the prior bias."""
 
 
+def comparison(setting: str, prior: float, *losses: str, **more: Any) -> CompareConfig:
+    size, objects, detector = SETTINGS[setting]
+    scenes = SceneConfig(
+        size=size, train=1600, objects=(objects, objects), object_size=(14.0, 24.0), empty=0.0
+    )
+    shared = {"lrs": (0.003, 0.008, 0.02), "seeds": 5, "steps": 300, **more}
+    return embedded(losses, scenes=scenes, size=size, detector=replace(detector, prior=prior), **shared)
+
+
+def gap(setting: str, arm: str = ""):
+    words = {"": "FL − CE", LONG: "1200 steps: FL − CE"}[arm]
+    return difference(f"{setting}, {words}", (setting + arm, "focal"), (setting + arm, "bce"))
+
+
+def prior(setting: str):
+    return difference(f"{setting}: CE without the prior − with", (setting + WITHOUT, "bce"), (setting, "bce"))
+
+
 def plot(results: Results) -> plots.Against:
-    there = [setting for setting in results.settings() if not setting.endswith(WITHOUT)]
-    gaps: dict = {"bce": {}, "bce, no prior bias": {}}
-    ap: dict = {"focal": {}, "bce": {}, "bce, no prior bias": {}}
-    for setting in there:
+    gaps: dict = {"after 300 steps": {}, "after 1200 steps": {}}
+    ap: dict = {
+        "focal, 1200 steps": {},
+        "bce, 1200 steps": {},
+        "focal, 300 steps": {},
+        "bce, 300 steps": {},
+        "bce without prior, 300": {},
+    }
+    for setting in SETTINGS:
+        if setting not in results.settings():
+            continue
         x = results.negatives(setting)
-        focal = results.of((setting, "focal"))
-        for name, without in zip(gaps, ("", WITHOUT)):
-            ce = results.of((setting + without, "bce"))
-            if ce:
-                gaps[name][x] = [100 * (focal[seed] - ce[seed]) for seed in focal if seed in ce]
-                ap[name][x] = results.shown(setting + without, "bce")
-        ap["focal"][x] = results.shown(setting, "focal")
+        for steps, arm in ((300, ""), (1200, LONG)):
+            focal, ce = (results.of((setting + arm, loss)) for loss in ("focal", "bce"))
+            shared = [100 * (focal[seed] - ce[seed]) for seed in focal if seed in ce]
+            if shared:
+                gaps[f"after {steps} steps"][x] = shared
+            for loss in ("focal", "bce"):
+                if shown := results.shown(setting + arm, loss):
+                    ap[f"{loss}, {steps} steps"][x] = shown
+        if shown := results.shown(setting + WITHOUT, "bce"):
+            ap["bce without prior, 300"][x] = shown
     x = "negatives per positive location"
     return plots.against(
         [
@@ -102,16 +111,17 @@ EXPERIMENT = Experiment(
     {
         **{setting: comparison(setting, 0.01, "focal", "bce") for setting in SETTINGS},
         **{setting + WITHOUT: comparison(setting, 0.5, "bce") for setting in BOTH},
+        **{
+            setting + LONG: comparison(setting, 0.01, "focal", "bce", seeds=3, lrs=(0.003, 0.008), steps=1200)
+            for setting in SETTINGS
+        },
     },
     (
-        change("FL − CE: gap at 1:2200, less that at 1:10", gap("1:2200"), gap("1:10")),
-        change(
-            "FL − CE without the prior: gap at 1:2200, less that at 1:10",
-            gap("1:2200", WITHOUT),
-            gap("1:10", WITHOUT),
-        ),
+        change("1200 steps: gap at 1:2200, less that at 1:70", gap("1:2200", LONG), gap("1:70", LONG)),
+        change("300 steps: gap at 1:2200, less that at 1:70", gap("1:2200"), gap("1:70")),
+        *(gap(setting, LONG) for setting in SETTINGS),
         *map(gap, SETTINGS),
-        *(gap(setting, WITHOUT) for setting in BOTH),
+        *map(prior, BOTH),
     ),
     plot=plot,
     found="",

@@ -55,7 +55,7 @@ def plain_ohem(
         if ratio is None:
             chosen = survivors[:keep]
         else:
-            hardest = [p for p in survivors if positives[b, p]][: max(1, int(keep / (1 + ratio)))]
+            hardest = [p for p in survivors if positives[b, p]][: int(keep / (1 + ratio))]
             number = max(3, round(ratio * len(hardest)))
             chosen = hardest + [p for p in survivors if not positives[b, p]][:number]
         weight[b, chosen] = 1
@@ -155,10 +155,17 @@ class TestOhem:
         for seed in range(4):
             loss, boxes, positives, ignored = batch(seed, locations=60, spread=60.0)
             positives[0] = False
+            if seed % 2:
+                loss = loss.round()  # many are equal
             weight = ohem_mask(
                 loss, boxes, positives, ignored=ignored, nms=nms, keep=keep, ratio=ratio, minimum=3
             )
             assert weight.equal(plain_ohem(loss, boxes, positives, ignored, nms, keep, ratio))
+
+    def test_of_equal_losses_the_first_locations_are_taken(self):
+        corner = 100.0 * torch.arange(3000)[None, :, None].expand(1, -1, 2)
+        weight = ohem_mask(torch.zeros(1, 3000), torch.cat([corner, corner + 10], dim=-1), keep=16)
+        assert weight.nonzero()[:, 1].tolist() == list(range(16))
 
     def test_positives_do_not_matter_without_a_ratio(self):
         loss, boxes, positives, ignored = batch(2)
@@ -262,6 +269,10 @@ class TestErrors:
             (lambda a, b, p: ohem_mask(a, b, keep=0), "keep is 0; it must be at least 1"),
             (lambda a, b, p: ohem_mask(a, b, ratio=3), "positives is None; with ratio"),
             (lambda a, b, p: ohem_mask(a, b, p, ratio=-3), "ratio is -3"),
+            (
+                lambda a, b, p: ohem_mask(a, b, p, ratio=3, keep=3),
+                "keep is 3; with ratio 3 it must be at least 4",
+            ),
             (lambda a, b, p: ohem_mask(a, b, p.int()), "(3, 40) and torch.int32; it must be a bool"),
         ],
     )  # fmt: skip

@@ -133,14 +133,22 @@ class TestModules:
     @pytest.mark.parametrize(
         ("module", "name", "message"),
         [
-            (SigmoidFocalLoss(), "gamma", "gamma of SigmoidFocalLoss is 2.0; a schedule needs a tensor"),
-            (QualityFocalLoss(), "gamma", "gamma of QualityFocalLoss is None"),
+            (SigmoidFocalLoss(), "gamma", "gamma of SigmoidFocalLoss is 2.0; a schedule needs a floating"),
+            (SigmoidFocalLoss(gamma=torch.tensor(0)), "gamma", "a schedule needs a floating tensor"),
         ],
     )
     def test_errors(self, module: nn.Module, name: str, message: str):
         with pytest.raises(ValueError, match=message) as caught:
             set_scheduled(module, 0, 2, **{name: Schedule("linear", (0.5, 2))})
         assert f"{name}=torch.tensor(0.5)" in str(caught.value)
+
+    def test_the_advice_is_a_floating_tensor_where_the_values_are_integers(self):
+        with pytest.raises(ValueError, match=re.escape("gamma=torch.tensor(0.0)")):
+            set_scheduled(SigmoidFocalLoss(), 0, 2, gamma=Schedule("linear", (0, 2)))
+
+    def test_what_the_loss_does_not_have(self):
+        with pytest.raises(ValueError, match="QualityFocalLoss has no gamma"):
+            set_scheduled(QualityFocalLoss(), 0, 2, gamma=Schedule("linear", (0.5, 2)))
 
 
 class TestNothingIsCompiledAgain:

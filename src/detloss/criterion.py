@@ -124,7 +124,11 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]], training: b
     base, *settings = name.split(",")
     own = base not in known
     function = _import(base, known) if own else known[base]
-    hyper = dict(_setting(name, text) for text in settings)
+    hyper: dict[str, Any] = {}
+    for key, value in (_setting(name, text) for text in settings):
+        if key in hyper:
+            raise ValueError(f"loss {name!r}: {key} is there twice")
+        hyper[key] = value
     parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     free = [key for key in list(parameters)[2:] if key not in _NOT_SETTINGS]
@@ -167,6 +171,8 @@ def _setting(name: str, text: str) -> tuple[str, Any]:
     """A hyperparameter: a number, None, a `Schedule`; or `mining` and its `Mining`."""
     key, equals, value = (part.strip() for part in text.partition("="))
     try:
+        if value.lower() == "none":
+            return key, None
         if key == "mining":
             return key, Mining.parse(value)
         if ":" in value:
@@ -176,10 +182,11 @@ def _setting(name: str, text: str) -> tuple[str, Any]:
     try:
         if not equals:
             raise ValueError
-        return key, None if value.lower() == "none" else float(value)
+        return key, float(value)
     except ValueError:
         raise ValueError(
-            f"loss {name!r}: {text!r} is no hyperparameter; write key=number, as in focal,gamma=1.5"
+            f"loss {name!r}: {text!r} is no hyperparameter; write key=number, as in focal,gamma=1.5, or "
+            "mining=hard:3"
         ) from None
 
 
@@ -188,6 +195,8 @@ def _import(text: str, known: Mapping[str, Callable[..., Tensor]]) -> Callable[.
     if not colon:
         near = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if text in BOX_LOSSES:
+            hint = f"it is a box loss: name it behind another, as in bce+{text}, or as --box-losses. "
         raise ValueError(
             f"unknown loss {text!r}; {hint}it may be {', '.join(known)}, or your own module:function"
         )
@@ -214,6 +223,15 @@ def _module_from_file(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def check_classes(loss: Loss, kind: str, classes: int) -> None:
+    """ValueError where a classification loss has nothing to learn from so few classes."""
+    if loss.softmax and kind == "yolov2" and classes < 2:
+        raise ValueError(
+            f"loss {loss.name!r}: YOLOv2's softmax is over the classes, and of one its loss is always 0; "
+            "take a sigmoid loss, such as bce (what is found is learned by the objectness)"
+        )
 
 
 class Terms(NamedTuple):

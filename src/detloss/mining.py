@@ -126,8 +126,9 @@ def ohem_mask(
         positives: `(B, P)` bool; needed with `ratio` only.
         ignored: `(B, P)` bool; they never count and suppress nothing.
         nms: IoU above which the location of lower loss is left out, in [0, 1]; 1 leaves out none.
-        keep: most locations of an image, at least 1. Table 1d calls it the batch size, and does not say
-            whether it is that of an image; here it is. Its best are nms .5 and keep 128, the defaults.
+        keep: most locations of an image, at least 1 (with `ratio`, 1 + ratio). Table 1d calls it the
+            batch size, and does not say whether it is that of an image; here it is. Its best are nms .5 and
+            keep 128, the defaults.
         ratio: negatives for one positive; None takes the hardest of either kind.
         minimum: with `ratio`, least negatives of an image; not from the paper.
 
@@ -159,8 +160,10 @@ def ohem_mask(
     if positives is None:
         raise ValueError("positives is None; with ratio it must say which locations are positive")
     _check_ratio(ratio, minimum)
+    if keep < 1 + ratio:
+        raise ValueError(f"keep is {keep}; with ratio {ratio:g} it must be at least {math.ceil(1 + ratio)}")
     positives, negatives = _split(positives, ignored, each.shape)
-    most = max(1, int(keep / (1 + ratio)))
+    most = int(keep / (1 + ratio))
 
     def enough(alive: Tensor, undecided: Tensor) -> Tensor:
         found = (alive & positives).sum(1, keepdim=True).clamp(max=most)
@@ -256,9 +259,10 @@ def _survivors(
     if nms == 1:
         return counted  # rounding must not find an overlap above it
     score = each.masked_fill(~counted, -math.inf)
+    order = score.argsort(dim=1, descending=True, stable=True)
     size = FIRST
     while True:
-        top = score.topk(min(size, score.shape[1]), dim=1).indices
+        top = order[:, :size]
         survivors = torch.zeros_like(counted)
         done = _suppress(score, boxes.detach(), counted, top, survivors, nms, enough)
         if done or size >= score.shape[1]:

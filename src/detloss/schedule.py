@@ -99,14 +99,16 @@ def set_scheduled(module: nn.Module, step: int, steps: int, **schedules: Schedul
         **schedules: by the name of the hyperparameter.
 
     Raises:
-        ValueError: the Module has no such hyperparameter, or has it as a number.
+        ValueError: the Module has no such hyperparameter, or has it as a number or as a tensor of integers.
     """
     for name, schedule in schedules.items():
-        held = getattr(module, name, None)
-        if not isinstance(held, Tensor):
-            kind, first = type(module).__name__, schedule.values[0]
+        kind, first = type(module).__name__, float(schedule.values[0])
+        if not hasattr(module, name):
+            raise ValueError(f"{kind} has no {name}, so there is nothing to schedule")
+        held = getattr(module, name)
+        if not isinstance(held, Tensor) or not held.is_floating_point():
             raise ValueError(
-                f"{name} of {kind} is {held!r}; a schedule needs a tensor to fill: "
+                f"{name} of {kind} is {held!r}; a schedule needs a floating tensor to fill: "
                 f"{kind}({name}=torch.tensor({first}))"
             )
         held.detach().fill_(schedule.value(step, steps))

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from detloss.detector import Detector
 from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
 from detloss.optimize import Average, learning_rate, make_optimizer
 from detloss.postprocess import detect
-from detloss.runs import read_csv, read_json, write_csv, write_json
+from detloss.runs import read_csv, read_json, versions, write_csv, write_json
 
 LOG_COLUMNS = (
     "step",
@@ -287,15 +287,16 @@ def train(
 ) -> TrainResult:
     """Trains one detector, or continues where an earlier call in the same folder was interrupted.
 
-    Leaves in `out`: config.json, log.csv (a row a step), evaluations.csv, metrics.json (of the last
-    evaluation), detections.json (COCO results), last.safetensors (averaged weights), last.pt (to resume).
+    Leaves in `out`: config.json, versions.json, log.csv (a row a step), evaluations.csv, metrics.json (of
+    the last evaluation), detections.json (COCO results), last.safetensors (averaged weights), last.pt (to
+    resume).
 
     Raises:
         ValueError: `out` holds a run with another configuration, or a loss that does not exist.
         NonFiniteLoss: the loss or its gradient was NaN or infinite.
     """
     state = Training(config, training)
-    _claim(out, config)
+    _claim(out, config, state.device)
     if (out / "metrics.json").exists():
         metrics = read_json(out / "metrics.json")
         return TrainResult(Evaluation.from_dict(metrics), metrics["seconds"], metrics["peak_memory_mb"])
@@ -334,8 +335,9 @@ def train(
     return result
 
 
-def _claim(out: Path, config: TrainConfig) -> None:
+def _claim(out: Path, config: TrainConfig, device: torch.device) -> None:
     if not (out / "config.json").exists():
+        write_json(out / "versions.json", versions(str(device)))
         write_json(out / "config.json", to_dict(config))
     elif load_config(TrainConfig, out) != config:
         raise ValueError(f"{out} holds a run with another configuration; give another --out or remove it")
@@ -389,6 +391,7 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
         about = json.loads(metadata["detloss"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     # Not from the loss, whose file may be gone by now where it is a user's own.
-    detector = Detector(config.recipe.detector, len(about["names"]), about["softmax"])
+    bare = replace(config.recipe.detector, weights="")  # a file that may be gone, too
+    detector = Detector(bare, len(about["names"]), about["softmax"])
     detector.load_state_dict(weights)
     return detector.to(device).eval(), config, tuple(about["names"])

@@ -85,6 +85,14 @@ def test_in_any_encoding(here, encoding):
         ("train --optimizer adam", "'adam'.*adamw"),
         ("train --device cuda:99", "cuda:99"),
         ("train --device gpu", "device is 'gpu'"),
+        (
+            "train --loss softmax_focal --detector.kind yolov2 --detector.strides 8 --scenes.classes 1",
+            "of one its loss is always 0; take a sigmoid loss",
+        ),
+        (
+            "compare --losses bce softmax_focal --detector.kind yolov2 --detector.strides 8 --scenes.classes 1",
+            "of one its loss is always 0; take a sigmoid loss",
+        ),
         ("train --scenes.size 8", "size: is 8"),
         ("train --config nothere.json", "nothere.json: No such file"),
         ("train --data nothere", "nothere: no such path"),

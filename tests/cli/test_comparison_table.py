@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from detloss.cli.compare import ap_by_loss, comparison_table
+from detloss.cli.terminal import say
 from detloss.compare import Comparison
 from detloss.config import CompareConfig
 
@@ -39,3 +40,8 @@ def test_comparison_table_is_whole_in_80_columns(tmp_path):
     assert lines[-5].endswith("the first")
     assert lines[-4].endswith("no diff.")
     assert "0/3" in lines[-1]
+
+
+def test_names_of_losses_are_shown_as_they_are(capsys):
+    say("poly_focal,epsilon=linear:-1:1")
+    assert capsys.readouterr().out == "poly_focal,epsilon=linear:-1:1\n"

@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from detloss.config import Recipe, TrainConfig, to_dict
+from detloss.data import SceneConfig, scenes
+from detloss.data.batches import Letterboxed
 from detloss.detector import Detector, DetectorConfig
+from detloss.runs import write_json
+from detloss.train import Training, load_detector
 
 pytestmark = pytest.mark.clients
 PAPER = {
@@ -51,3 +56,22 @@ def test_bad_weights(tmp_path, content):
         torch.save(content, path)
     with pytest.raises(ValueError, match=r"weights .*w\.pt cannot be read"):
         Detector(DetectorConfig(backbone="resnet50", weights=str(path), strides=(8, 16)), 3)
+
+
+def test_a_run_is_read_when_the_file_it_began_from_is_gone(tmp_path):
+    from torchvision.models import resnet50
+
+    torch.save(resnet50(weights=None).state_dict(), tmp_path / "r50.pt")
+    detector = DetectorConfig(
+        backbone="resnet50", weights=str(tmp_path / "r50.pt"), strides=(8, 16), channels=8
+    )
+    config = TrainConfig(recipe=Recipe(size=64, detector=detector))
+    images = scenes(SceneConfig(size=64, object_size=(8.0, 20.0), train=2, val=2), "train")
+    state = Training(config, Letterboxed(images, 64))
+    write_json(tmp_path / "run" / "config.json", to_dict(config))
+    state.save(tmp_path / "run")
+    (tmp_path / "r50.pt").unlink()
+    found, _, names = load_detector(tmp_path / "run", torch.device("cpu"))
+    assert names == images.names
+    weights = state.average.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in found.state_dict().items())

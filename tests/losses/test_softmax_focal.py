@@ -193,6 +193,12 @@ def test_compile_and_vmap():
         ours, plain = value_and_gradient(compiled, x), value_and_gradient(loss, x)
         assert_close(ours[0], plain[0])
         assert_close(ours[1], plain[1])
+    scheduled = torch.tensor(0.1, dtype=x.dtype)
+    compiled = torch.compile(softmax_focal_loss, fullgraph=True, backend="aot_eager")
+    for smoothing in (0.1, 0.3, 0.0):
+        scheduled.fill_(smoothing)
+        ours = compiled(x, index, label_smoothing=scheduled)
+        assert_close(ours, softmax_focal_loss(x, index, label_smoothing=smoothing))
     rows, labels, _ = case((6, 4))
     per_row = vmap(grad(softmax_focal_loss))(rows, labels)
     assert_close(per_row, value_and_gradient(softmax_focal_loss, rows, labels)[1])

@@ -18,6 +18,7 @@ from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.config import CompareConfig
+from detloss.criterion import CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.data import Dataset
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, write_json
@@ -88,6 +89,9 @@ def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Data
     """The comparison as its data settles it, and the splits; errors come before anything is written."""
     check(config)
     training, validation = open_splits(config.recipe)
+    for classification, _ in config.pairs:
+        loss = find_loss(classification, CLASSIFICATION_LOSSES, training=True)
+        check_classes(loss, config.recipe.detector.kind, len(training.names))
     if len(config.candidates) > 1:
         hold_out(training, config.held_out)
     return replace(config, recipe=settled(config.recipe, training)), training, validation

@@ -14,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-console = Console(highlight=False)
+# Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
+console = Console(highlight=False, emoji=False)
 
 
 class Interrupted(Exception):

@@ -11,10 +11,10 @@ from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import interruptible, progress_bar, say
 from detloss.config import TrainConfig
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
-from detloss.runs import new_folder, read_columns, versions, write_json
+from detloss.runs import new_folder, read_columns
 from detloss.splits import settled
 from detloss.statistics import points
 from detloss.train import pick_device, train
@@ -45,14 +45,14 @@ def run(arguments: Arguments) -> Path:
 
     config = arguments.settings
     recipe = config.recipe
-    find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
+    loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
     find_loss(config.box_loss, BOX_LOSSES, training=True)
-    device = pick_device(recipe.device)
+    pick_device(recipe.device)
     training, validation = open_splits(recipe)
+    check_classes(loss, recipe.detector.kind, len(training.names))
     recipe = settled(recipe, training)
     config = replace(config, recipe=recipe)
     out = new_folder("train", arguments.out)
-    write_json(out / "versions.json", versions(str(device)))
     with interruptible(out), progress_bar() as bar:
         task = bar.add_task("training", total=recipe.steps, note="")
 

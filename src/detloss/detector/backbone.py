@@ -102,7 +102,7 @@ def _load(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"weights {path} cannot be read ({reason}); give a state dict of torchvision's resnet50"
         ) from error

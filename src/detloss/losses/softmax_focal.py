@@ -10,6 +10,7 @@ from detloss.losses.checks import (
     check_exponent,
     check_indices,
     check_labels,
+    check_limits,
     check_range,
     check_reduction,
     check_tensor,
@@ -67,8 +68,7 @@ def softmax_focal_loss(
     check_exponent("gamma", gamma)
     check_labels("targets", targets)
     dtype = compute_dtype(inputs)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing is {label_smoothing}; it must be in [0, 1]")
+    check_limits("label_smoothing", label_smoothing, 0.0, 1.0)
     dim = min(1, inputs.ndim - 1)
     if not inputs.ndim or not inputs.shape[dim]:
         raise ValueError(
@@ -89,7 +89,8 @@ def softmax_focal_loss(
         targets = targets.long()
         counted = check_indices(targets, classes, ignore_index, f"classes 0..{classes - 1}")
     count = outer.numel() if counted is None else counted.sum()
-    smoothing = label_smoothing or None  # None: only the target's own class counts
+    # None: only the target's own class counts.
+    smoothing = label_smoothing if isinstance(label_smoothing, Tensor) or label_smoothing else None
 
     def eagerly() -> Tensor:
         left_out = None if counted is None else ignore_index
