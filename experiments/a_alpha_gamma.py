@@ -55,8 +55,8 @@ EXPERIMENT = Experiment(
         "bccd": bccd((ce(0.5), ce(0.75), fl(2.0))),
     },
     (
-        difference("FL gamma 2 − CE alpha .5", (E, fl(2.0)), (E, ce(0.5))),
         difference("FL gamma 2 − CE alpha .75", (E, fl(2.0)), (E, ce(0.75))),
+        difference("FL gamma 2 − CE alpha .5", (E, fl(2.0)), (E, ce(0.5))),
         difference("CE alpha .75 − alpha .5", (E, ce(0.75)), (E, ce(0.5))),
         difference("CE alpha .1 − alpha .5", (E, ce(0.1)), (E, ce(0.5))),
         difference("CE alpha .999 − alpha .75", (E, ce(0.999)), (E, ce(0.75))),

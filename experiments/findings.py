@@ -26,14 +26,16 @@ from detloss.statistics import (
 )
 
 RULE = (
-    "A difference is taken seed by seed: one seed means the same initial weights and batches for both sides. "
-    "It is called better or worse only where both 95 % intervals leave out zero, Student's t (±) and the "
-    "percentile bootstrap [from, to]; all else is “no difference seen”, which does not say “none”. Of so "
-    "few seeds the bootstrap alone would say too much: of normal differences without any effect it leaves "
-    "out zero in 25 % of cases with three seeds and in 16 % with five, Student's t in 5 % (simulated, 4000 "
-    "cases each). A seed on which one side diverged, or has nothing to measure, is left out, and those left "
-    "may be the easy ones. “strict” marks what also holds at Bonferroni's level for all the comparisons of "
-    "the page."
+    "A difference is taken seed by seed: within a setting one seed means equal initial weights and batches "
+    "on both sides, between settings it is a number only. It is called better or worse only where both 95 % "
+    "intervals leave out zero, Student's t (±) and the percentile bootstrap [from, to]; all else is “no "
+    "difference seen”, which does not say “none”. Of so few seeds the bootstrap alone would say too much: of "
+    "normal differences without any effect it leaves out zero in 25 % of cases with three seeds and in 16 % "
+    "with five, Student's t in 5 % (simulated, 4000 cases each), so that t decides. All seeds share the "
+    "images, the validation set among them, and the learning rate chosen below; no interval is over those. A "
+    "seed on which one side diverged, or has nothing to measure, is left out, and those left may be the easy "
+    "ones. “strict” marks what also holds at Bonferroni's level for all the comparisons of the page. "
+    "Experiments that ask for a run with the very same settings share it."
 )
 MEASURES: dict[str, tuple[str, int, str]] = {
     "ap": ("AP", 100, "higher"),
@@ -100,7 +102,6 @@ class Experiment:
         contrasts: the first is the answer's effect in README.md.
         columns: shown in the table of means.
         plot: draws the figure; without one, the contrasts.
-        shared: setting → `experiment/setting` that is the same comparison, run only once.
         found: what was found, in prose, written after the runs.
         answer: the same in a few words for README.md; without it, the verdict on the first contrast.
     """
@@ -111,7 +112,6 @@ class Experiment:
     contrasts: Sequence[Contrast]
     columns: Sequence[str] = ("ap", "ap50", "ap75", "voc2007")
     plot: "Callable[[Results], Any] | None" = None
-    shared: Mapping[str, str] | None = None
     found: str = ""
     answer: str = ""
 
@@ -269,6 +269,7 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
         "in one run each at full length, judged on a part of the training set held out for that. Intervals "
         "are over seeds, not over other outcomes of that choice.",
+        *rate_table(read_csv(folder / f"{experiment.name}_rates.csv")),
         "## How it was made",
         how_it_was_made(experiment, results),
     ]
@@ -311,6 +312,27 @@ def mean_table(experiment: Experiment, results: Results) -> str:
     return "\n".join(lines)
 
 
+def rate_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Markdown: what each rate came to; nothing where none was chosen."""
+    tried: dict[Key, list[str]] = {}
+    for row in rows:
+        ap = points(float(row["ap"])) if row["ap"] else "diverged"
+        rate = f"{float(row['lr']):g}" + (f" × {float(row['box_weight']):g}" if row["box_weight"] else "")
+        name = f"{loss_name(row['classification_loss'])}+{loss_name(row['box_loss'])}"
+        cell = f"{rate}: {ap}"
+        tried.setdefault((row["setting"], name), []).append(f"**{cell}**" if row["chosen"] == "1" else cell)
+    if not tried:
+        return []
+    lines = ["| setting | losses | learning rate × box weight: AP on the part held out |", "|---|---|---|"]
+    lines += [_row((*key, ", ".join(cells))) for key, cells in tried.items()]
+    return ["## Rates", "\n".join(lines), "The one in bold was taken for all seeds."]
+
+
+def loss_name(name: str) -> str:
+    """A loss in tables and contrasts: of one of the experiments' own, the function alone."""
+    return re.sub(r"experiments/\w+\.py:", "", name)
+
+
 def how_it_was_made(experiment: Experiment, results: Results) -> str:
     """Markdown: command, commit, hardware, duration, and each setting."""
     minutes = {row["setting"]: float(row["setting_minutes"]) for row in results.rows}
@@ -323,10 +345,8 @@ def how_it_was_made(experiment: Experiment, results: Results) -> str:
     ]
     for setting in results.settings():
         data = next(row["data"] for row in results.rows if row["setting"] == setting)
-        shared = (experiment.shared or {}).get(setting)
-        where = f"; the runs are those of {shared}" if shared else ""
         ratio = results.negatives(setting)
-        lines.append(f"- {setting}: {data}; {ratio:.0f} negatives per positive location{where}")
+        lines.append(f"- {setting}: {data}; {ratio:.0f} negatives per positive location")
     return "\n".join(lines)
 
 

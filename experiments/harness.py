@@ -9,24 +9,35 @@ repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`.
 
 import contextlib
 import importlib
-import re
+import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
-from findings import Contrast, Experiment, Key, Results, change, difference, readme_row, write_page
+from findings import (
+    Contrast,
+    Experiment,
+    Key,
+    Results,
+    change,
+    difference,
+    loss_name,
+    readme_row,
+    write_page,
+)
 
 from detloss.cli.compare import describe
 from detloss.cli.terminal import progress_bar, say
-from detloss.compare import RESULT_COLUMNS, Comparison, check, compare, prepare
-from detloss.config import CompareConfig, Recipe
+from detloss.compare import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, Job, check, compare, prepare
+from detloss.config import CompareConfig, Recipe, to_dict
 from detloss.detector import DetectorConfig
 from detloss.parallel import JobFailed
 from detloss.runs import read_csv, read_json, versions, write_csv, write_json, write_text
@@ -62,26 +73,28 @@ COLUMNS = (
     "hardware",
     "setting_minutes",
 )
+RATES = ("setting", *SWEEP_COLUMNS)
 RETINANET = DetectorConfig(kind="retinanet", anchor_scales=(1.0,))
 """RetinaNet with three of the paper's nine anchors a cell: as imbalanced, since positives shrink alike."""
 
 
 def embedded(
-    losses: tuple[str, ...], seeds: int = 5, lrs: tuple[float, ...] = (0.003, 0.008), **recipe: Any
+    losses: tuple[str, ...], seeds: int = 3, lrs: tuple[float, ...] = (0.003, 0.008), **recipe: Any
 ) -> CompareConfig:
     """A comparison on the embedded scenes: one box weight, each loss with the better of the rates.
 
     Rates are tried at full length: after half of it cross entropy has often not found an object at any rate.
+    1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining).
     """
-    shared = Recipe(**{"evaluations": 1, "steps": 350, **recipe})
+    shared = Recipe(**{"evaluations": 1, "steps": 1400, **recipe})
     return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weight=2.0, recipe=shared)
 
 
 def bccd(
     losses: tuple[str, ...], seeds: int = 3, lrs: tuple[float, ...] = (0.004, 0.012), **recipe: Any
 ) -> CompareConfig:
-    """A comparison on BCCD's real images, in under a minute a run."""
-    return embedded(losses, seeds, lrs, **{"data": REAL, "size": 160, "steps": 200, **recipe})
+    """A comparison on BCCD's real images, in about a minute a run."""
+    return embedded(losses, seeds, lrs, **{"data": REAL, "size": 160, "steps": 500, **recipe})
 
 
 @dataclass(frozen=True)
@@ -138,12 +151,14 @@ def run(
         say(f"{setting} is left out: there is no folder {options.data} (--data)")
     with contextlib.chdir(ROOT):  # own losses are named relative to it
         states = prepared(experiment, comparisons, runs)
-        train_all(experiment.name, states)
+        train_all(experiment.name, states, runs)
         rows = [row for setting, state in states.items() for row in gather(setting, state)]
-    table = results / f"{experiment.name}.csv"
-    # What an earlier call found on data that is not here now stays.
-    kept = [row for row in read_csv(table) if row["setting"] in absent]
-    write_csv(table, COLUMNS, [*rows, *kept])
+        tried = [{**row, "setting": setting} for setting, state in states.items() for row in state.sweep]
+    for stem, columns, new in ((experiment.name, COLUMNS, rows), (f"{experiment.name}_rates", RATES, tried)):
+        table = results / f"{stem}.csv"
+        # What an earlier call found on data that is not here now stays.
+        kept = [row for row in read_csv(table) if row["setting"] in absent]
+        write_csv(table, columns, [*new, *kept])
     return write_page(
         experiment, results, "**A quick run: nothing here is a result.**" if options.quick else ""
     )
@@ -196,8 +211,7 @@ def prepared(
         check(config)
     states = {}
     for setting, config in comparisons.items():
-        shared = (experiment.shared or {}).get(setting, f"{experiment.name}/{setting}")
-        folder = runs / shared.replace(" ", "_")
+        folder = runs / experiment.name / setting.replace(" ", "_")
         try:
             training, validation = open_data(config.recipe)
             config = replace(config, recipe=settled(config.recipe, training))
@@ -214,7 +228,7 @@ def prepared(
     return states
 
 
-def train_all(name: str, states: Mapping[str, Comparison]) -> None:
+def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
     """Runs the comparisons one after another, with progress over all of them."""
     # A step costs about as much as its image has pixels.
     costs = {setting: (state.config.recipe.size / 96) ** 2 for setting, state in states.items()}
@@ -223,9 +237,17 @@ def train_all(name: str, states: Mapping[str, Comparison]) -> None:
     with progress_bar() as bar:
         task = bar.add_task(name, total=round(total), note="")
         for setting, state in states.items():
-            told = None
+            told, adopted = None, False
+            config = state.config
+            if len(config.candidates) > 1:
+                adopt(
+                    [job for pair in config.pairs for job in state.jobs_of(pair, 0, config.candidates)], runs
+                )
             with recorded(state.out) as record:
                 for now in compare(state.config, state.out):
+                    if now.chosen and not adopted:
+                        adopt(now.final_jobs(), runs)
+                        adopted = True
                     done = before + costs[setting] * now.steps_done
                     if now.active and began is None:
                         began = (time.monotonic(), done)
@@ -239,14 +261,32 @@ def train_all(name: str, states: Mapping[str, Comparison]) -> None:
                             say(f"{share}; {setting}: {describe(now.latest)}")
             before += costs[setting] * state.steps_planned
             states[setting].results[:] = now.results
+            states[setting].sweep[:] = now.sweep
             states[setting].chosen.update(now.chosen)
+
+
+def adopt(jobs: Sequence[Job], runs: Path) -> None:
+    """Copies runs that some experiment has finished with the same settings: they would come out equal."""
+
+    def kind(rung: int | None, config: dict[str, Any]) -> tuple[bool, str]:
+        return rung is None, json.dumps(config, sort_keys=True)
+
+    made = {}
+    for part, rung in (("runs", None), ("sweep", 0)):
+        for path in sorted(runs.glob(f"*/*/{part}/**/metrics.json")):
+            made[kind(rung, read_json(path.parent / "config.json"))] = path.parent
+    for job in jobs:
+        source = made.get(kind(job.rung, to_dict(job.config)))
+        if source is not None and not job.folder.exists():
+            shutil.copytree(source, job.folder)
 
 
 @contextlib.contextmanager
 def recorded(folder: Path) -> Iterator[Callable[[], None]]:
     """Notes by which commit and on what hardware each run of a comparison was made, and for how long.
 
-    At the end and whenever the function given is called, so that a process that is killed has told too.
+    At the end and whenever the function given is called, so that a process that is killed has told too. Runs
+    of another experiment bring with them how they were made.
     """
 
     def finished() -> set[Path]:
@@ -261,7 +301,7 @@ def recorded(folder: Path) -> Iterator[Callable[[], None]]:
     made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
 
     def record() -> None:
-        new = finished() - before
+        new = [run_folder for run_folder in finished() - before if not (run_folder / "made.json").exists()]
         for run_folder in new:
             write_json(run_folder / "made.json", made)
         if new:
@@ -307,11 +347,6 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
         why = "" if row else read_json(job.folder / "diverged.json")
         loss = loss_name(names[job.pair])
         yield {**dict.fromkeys(COLUMNS, ""), **measured, **shared, **more, "loss": loss, "diverged": why}
-
-
-def loss_name(name: str) -> str:
-    """A loss in tables and contrasts: of one of the experiments' own, the function alone."""
-    return re.sub(r"experiments/\w+\.py:", "", name)
 
 
 def words(config: CompareConfig) -> str:

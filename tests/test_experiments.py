@@ -299,6 +299,27 @@ def test_what_is_finished_is_not_repeated(ran):
     assert (ran / "results" / "c_mining.csv").read_text() == table
 
 
+def test_equal_runs_of_two_comparisons_are_made_once(ran):
+    # Made short, the two settings are the same.
+    first, second = (ran / "runs" / "c_mining" / setting for setting in ("embedded", "350_steps"))
+    assert (first / "seconds.json").exists()
+    assert not (second / "seconds.json").exists()
+    copies = sorted(path.relative_to(second) for path in second.glob("runs/*/*/m*.json"))
+    assert len(copies) == 8  # metrics.json and made.json of each
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in copies)
+
+
+def test_rates_are_shown_and_the_chosen_one_marked():
+    rows = [
+        {"setting": "s", "classification_loss": "experiments/l1.py:bce", "box_loss": "giou", "lr": lr}
+        | {"box_weight": "2.0", "ap": ap, "chosen": chosen}
+        for lr, ap, chosen in (("0.003", "0.5", "0"), ("0.008", "0.625", "1"), ("0.02", "", "0"))
+    ]
+    _, table, _ = findings.rate_table(rows)
+    assert table.endswith("| s | bce+giou | 0.003 × 2: 50.0, **0.008 × 2: 62.5**, 0.02 × 2: diverged |")
+    assert findings.rate_table([]) == []
+
+
 def test_runs_of_another_configuration_are_refused(ran):
     experiment = EXPERIMENTS[NAMES.index("c_mining")]
     longer = {
@@ -322,15 +343,6 @@ def test_real_data_that_is_not_here_is_left_out_and_keeps_its_rows(tmp_path):
     assert chosen["bccd"].recipe.data == str(tmp_path)
     assert {config.seeds for config in chosen.values()} == {7}
     assert not absent
-
-
-def test_shared_comparisons_are_the_same_on_both_sides():
-    by_name = dict(zip(NAMES, EXPERIMENTS))
-    shared = [(e, s, other) for e in EXPERIMENTS for s, other in (e.shared or {}).items()]
-    assert shared
-    for experiment, setting, other in shared:
-        name, _, there = other.partition("/")
-        assert experiment.comparisons[setting] == by_name[name].comparisons[there]
 
 
 @pytest.mark.slow

@@ -151,7 +151,7 @@ class TestFolder:
     def test_holds_what_is_promised(self, finished):
         out, _ = finished
         promised = {
-            "config.json", "log.csv", "evaluations.csv", "metrics.json", "detections.json",
+            "config.json", "versions.json", "log.csv", "evaluations.csv", "metrics.json", "detections.json",
             "last.safetensors", "last.pt",
         }  # fmt: skip
         assert {path.name for path in out.iterdir()} == promised

@@ -86,11 +86,11 @@ def test_in_any_encoding(here, encoding):
         ("train --device cuda:99", "cuda:99"),
         ("train --device gpu", "device is 'gpu'"),
         (
-            "train --loss softmax_focal --detector.kind yolov2 --detector.strides 8 --scenes.classes 1",
+            "train --detector.kind yolov2 --detector.strides 8 --scenes.classes 1 --loss softmax_focal",
             "of one its loss is always 0; take a sigmoid loss",
         ),
         (
-            "compare --losses bce softmax_focal --detector.kind yolov2 --detector.strides 8 --scenes.classes 1",
+            "compare --detector.kind yolov2 --detector.strides 8 --scenes.classes 1 --losses softmax_focal",
             "of one its loss is always 0; take a sigmoid loss",
         ),
         ("train --scenes.size 8", "size: is 8"),
