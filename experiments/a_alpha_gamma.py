@@ -26,7 +26,11 @@ def ce(alpha: float) -> str:
 
 
 def fl(gamma: float) -> str:
-    return f"focal,gamma={gamma:g},alpha={GAMMAS[gamma]:g}" if gamma else ce(GAMMAS[gamma])
+    """Named as in the other experiments, so that equal runs are made once; gamma 2, alpha .25 are defaults."""
+    if not gamma:
+        return ce(GAMMAS[gamma])
+    name = "focal" if gamma == 2 else f"focal,gamma={gamma:g}"
+    return name if GAMMAS[gamma] == 0.25 else f"{name},alpha={GAMMAS[gamma]:g}"
 
 
 def plot(results: Results) -> plots.Against:

@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
     __doc__,
     {
         "embedded": embedded(LOSSES, detector=yolov2(8)),
-        "bccd": bccd(LOSSES, seeds=5, lrs=(0.006, 0.015), steps=800, detector=yolov2(16)),
+        "bccd": bccd(LOSSES, seeds=5, lrs=(0.006, 0.015), steps=600, detector=yolov2(16)),
     },
     (
         *compared("embedded", "embedded", "voc2007"),

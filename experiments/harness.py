@@ -94,7 +94,7 @@ def bccd(
     losses: tuple[str, ...], seeds: int = 3, lrs: tuple[float, ...] = (0.004, 0.012), **recipe: Any
 ) -> CompareConfig:
     """A comparison on BCCD's real images, in about a minute a run."""
-    return embedded(losses, seeds, lrs, **{"data": REAL, "size": 160, "steps": 500, **recipe})
+    return embedded(losses, seeds, lrs, **{"data": REAL, "size": 160, "steps": 400, **recipe})
 
 
 @dataclass(frozen=True)
