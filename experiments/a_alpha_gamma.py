@@ -26,7 +26,7 @@ def ce(alpha: float) -> str:
 
 
 def fl(gamma: float) -> str:
-    """Named as in the other experiments, so that equal runs are made once; gamma 2, alpha .25 are defaults."""
+    """Named as in the other experiments, which makes equal runs once; gamma 2 and alpha .25 are defaults."""
     if not gamma:
         return ce(GAMMAS[gamma])
     name = "focal" if gamma == 2 else f"focal,gamma={gamma:g}"
