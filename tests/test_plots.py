@@ -231,3 +231,12 @@ def test_only_the_plots_folder_imports_matplotlib_and_nobody_pyplot():
         )
         assert "matplotlib.pyplot" not in imports, path
         assert not imports or path.parent.name == "plots", path
+
+
+def test_a_line_breaks_where_nothing_was_measured():
+    series = {"a": {1: [0.5, 0.6], 10: [0.6, 0.7], 100: [0.7, 0.8]}, "b": {100: [0.4], 1: [0.2]}}
+    (ax,) = plots.against([plots.Against("title", "x", "y", series, "log")]).axes
+    lines = {bars.get_label(): bars[0] for bars in ax.containers}
+    assert lines["a"].get_xdata().tolist() == lines["b"].get_xdata().tolist() == [1, 10, 100]
+    assert lines["a"].get_ydata() == pytest.approx([0.55, 0.65, 0.75])
+    assert lines["b"].get_ydata() == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from detloss.plots.style import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
 from detloss.statistics import BETTER, NO_DIFFERENCE, WORSE, mean_interval
@@ -123,19 +124,20 @@ def against(shown: Sequence[Against]) -> Figure:
             points = panel.series[name]
             gap = min(0.16, 0.7 / len(panel.series))
             shift = (i - (len(panel.series) - 1) / 2) * gap
-            x = np.array([knobs.index(knob) + shift if named else knob for knob in points], dtype=float)
-            order = np.argsort(x)
-            found = [mean_interval(values) for values in points.values()]
+            # A knob that others have and this one has not breaks its line: nothing was measured there.
+            at = list(knobs) if named else sorted(float(knob) for knob in knobs)
+            x = np.arange(len(at)) + shift if named else np.array(at, dtype=float)
+            found = [mean_interval(points.get(knob, ())) for knob in at]
             mean, width = np.array(found).reshape(-1, 2).T
-            for at, values in zip(x, points.values()):
-                beside = at + 0.35 * gap if named else at * 1.04 if panel.scale == "log" else at
-                ax.plot(
-                    np.full(len(values), beside), values, ".", color=style.color, alpha=0.45, markersize=5
-                )
+            beside = ax.transData + ScaledTranslation(4 / 72, 0, figure.dpi_scale_trans)
+            for place, knob in zip(x, at):
+                values = points.get(knob, ())
+                places = np.full(len(values), place)
+                ax.plot(places, values, ".", color=style.color, alpha=0.45, markersize=5, transform=beside)
             ax.errorbar(
-                x[order],
-                mean[order],
-                yerr=np.nan_to_num(width[order]),
+                x,
+                mean,
+                yerr=np.nan_to_num(width),
                 color=style.color,
                 marker=style.marker,
                 linestyle="none" if named else style.line,
