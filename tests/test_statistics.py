@@ -20,6 +20,7 @@ from detloss.statistics import (
     points,
     short_names,
     standings,
+    still_learning,
     student_t,
     verdict,
 )
@@ -242,3 +243,24 @@ def test_short_names_say_what_differs():
     assert short_names([giou, ciou]) == {giou: "giou", ciou: "ciou"}
     assert short_names([giou]) == {giou: "focal"}
     assert short_names([giou, ("bce", "ciou")]) == {giou: "focal+giou", ("bce", "ciou"): "bce+ciou"}
+
+
+def curves(*ap: list[float]) -> list[dict[str, list[float]]]:
+    return [{"step": [100 * (i + 1) for i in range(len(one))], "ap": one} for one in ap]
+
+
+def test_losses_that_still_learn_are_told():
+    text = still_learning(
+        {"bce": curves([0.1, 0.3, 0.4], [0.1, 0.3, 0.36]), "focal": curves([0.2, 0.5, 0.51])}
+    )
+    assert text is not None
+    assert text.startswith("Still learning: in the last 33 % of the steps AP rose by 8.0 (bce) points.")
+    both = still_learning({"bce": curves([0.2, 0.3]), "focal": curves([0.2, 0.25])})
+    assert "in the last 50 % of the steps AP rose by 10.0 (bce) and 5.0 (focal) points" in str(both)
+
+
+@pytest.mark.parametrize(
+    "ap", [[], [0.5], [0.5, 0.515], [0.5, 0.3], [math.nan, 0.5], [0.2, 0.5, 0.51]], ids=str
+)
+def test_losses_that_have_learned_or_tell_nothing(ap):
+    assert still_learning({"bce": curves(ap), "focal": []}) is None

@@ -225,6 +225,37 @@ def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
     return f"Over {n} seeds, with 95 % intervals: {'; '.join(said + missing)}."
 
 
+STILL_LEARNING = 0.02
+"""A rise of AP since the evaluation before the last, from which on training is said to be short."""
+
+
+def still_learning(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+    """A warning where AP was still rising at the end: then the order says who learns fast, not who gets far.
+
+    Args:
+        curves: loss → for each seed, columns `step` and `ap` over its evaluations.
+
+    Returns:
+        None where there was one evaluation, or the mean over seeds rose by less than two points for each.
+    """
+    rises, part = {}, 0.0
+    for name, seeds in curves.items():
+        gains = [float(one["ap"][-1]) - float(one["ap"][-2]) for one in seeds if len(one["ap"]) > 1]
+        gains = [gain for gain in gains if not math.isnan(gain)]
+        if gains:
+            rises[name] = math.fsum(gains) / len(gains)
+            last = next(one["step"] for one in seeds if len(one["step"]) > 1)
+            part = 1 - float(last[-2]) / float(last[-1])
+    rising = {name: rise for name, rise in rises.items() if rise >= STILL_LEARNING}
+    if not rising:
+        return None
+    listed = _listed([f"{points(rise)} ({name})" for name, rise in rising.items()])
+    return (
+        f"Still learning: in the last {100 * part:.0f} % of the steps AP rose by {listed} points. This says "
+        "who learns fast as much as who gets far; raise --steps."
+    )
+
+
 def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
     """What several comparisons at once do to 95 %, and which verdicts hold at Bonferroni's stricter level.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -21,7 +22,7 @@ from detloss.config import CompareConfig
 from detloss.criterion import CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.data import Dataset
 from detloss.parallel import JobFailed
-from detloss.runs import new_folder, write_json
+from detloss.runs import new_folder, read_columns, write_json
 from detloss.splits import settled
 from detloss.statistics import (
     NO_DIFFERENCE,
@@ -32,7 +33,9 @@ from detloss.statistics import (
     by_loss,
     mean_interval,
     points,
+    short_names,
     standings,
+    still_learning,
 )
 
 
@@ -77,6 +80,8 @@ def run(arguments: Arguments) -> Path:
     with counting("drawing the report") as progress:
         write_report(out, progress)
     say(answer(ap_by_loss(state)))
+    if warning := still_learning(curves_by_loss(state)):
+        say(warning)
     if state.diverged:
         raise JobFailed(
             f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
@@ -117,6 +122,16 @@ def train_shown(config: CompareConfig, out: Path) -> Comparison:
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
     """{"focal": {seed: AP}} in the order asked for; a loss without results has an empty one."""
     return by_loss(state.config.pairs, state.results)
+
+
+def curves_by_loss(state: Comparison) -> dict[str, list[dict[str, np.ndarray]]]:
+    """{"focal": [evaluations.csv of each seed that has a result]}."""
+    names = short_names(state.config.pairs)
+    curves: dict[str, list[dict[str, np.ndarray]]] = {names[pair]: [] for pair in state.config.pairs}
+    for job in state.final_jobs():
+        if (job.folder / "metrics.json").exists():
+            curves[names[job.pair]].append(read_columns(job.folder / "evaluations.csv"))
+    return curves
 
 
 def comparison_table(state: Comparison) -> Table:

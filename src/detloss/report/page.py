@@ -16,7 +16,7 @@ from detloss.report.figures import draw
 from detloss.report.results import Results, read_results
 from detloss.report.tables import tables
 from detloss.runs import write_text
-from detloss.statistics import answer, caution
+from detloss.statistics import answer, caution, still_learning
 
 
 def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
@@ -52,6 +52,7 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
         config=results.config,
         answer=answer(ap),
         caution=caution(ap),
+        still_learning=still_learning(results.seeds(lambda run: run.evaluations)),
         tables=tables(results),
         figures=figures,
         data=results.data,
