@@ -252,10 +252,10 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
                     if now.active and began is None:
                         began = (time.monotonic(), done)
                     bar.update(task, completed=round(done), note=setting)
-                    if now.latest is not told and began is not None:
+                    if now.latest is not told and began is not None and done > began[1]:
                         told = now.latest
                         record()
-                        left = (time.monotonic() - began[0]) * (total - done) / max(1e-9, done - began[1])
+                        left = (time.monotonic() - began[0]) * (total - done) / (done - began[1])
                         if bar.disable:
                             share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
                             say(f"{share}; {setting}: {describe(now.latest)}")

@@ -10,7 +10,8 @@ Duration: on two cores see results/i_imbalance.md (measured); on a GPU not measu
 Expected: No gap at 1:10, a growing one beyond 1:100, larger without the prior bias. From 1:70 on every
 scene holds one object, of the same size and among as many distractors, so that each step sees as many
 objects everywhere and only empty background is added, by larger scenes. At 1:20 there are three objects a
-scene, and at 1:10 two levels with one anchor instead of three with three.
+scene, and at 1:10 two levels with one anchor instead of three with three. All is trained for 300 steps and
+again for 1200.
 """
 
 from dataclasses import replace
@@ -124,7 +125,17 @@ EXPERIMENT = Experiment(
         *map(prior, BOTH),
     ),
     plot=plot,
-    found="",
+    answer="to 35 to 40 points after 300 steps, but 2 to 7 points, at every ratio, after 1200",
+    found="""After 300 steps focal loss is ahead of CE by 35 to 40 points from 299 negatives per
+positive location on, by 11 at 75, level at 23, and behind by 3.6 at 11. Most of that is a matter of
+time: after 1200 steps it is ahead at every ratio, by 3.1, 2.2, 3.0, 4.8, 7.2 and 6.6 points from the
+lowest ratio to the highest (the paper: 2.9 at about 1:1000). The gap looks larger where more is
+background, but its growth from 75 to 2190, where nothing but empty background is added, is 3.6 ± 3.6
+points: what three seeds can just not tell. Not reproduced is that CE needs the prior: after 300 steps CE
+without it is better at 299 and at 2190, by 21 and 12 points, and worse at 11 only. With the prior CE
+begins by being sure of background everywhere, and is the slower to leave that the more background there
+is. So what imbalance does to CE here is above all to delay it, and focal loss is the loss that is not
+delayed; a training cut short shows the delay, not what is reached.""",
 )
 
 if __name__ == "__main__":
