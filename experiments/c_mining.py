@@ -47,7 +47,16 @@ EXPERIMENT = Experiment(
         difference("BCCD: FL − CE, hard 1:3", (REAL, "focal"), (REAL, MINED["hard 1:3"])),
         difference("BCCD: FL − CE, random 1:3", (REAL, "focal"), (REAL, MINED["random 1:3"])),
     ),
-    found="",
+    answer="better than CE on all locations and than 1:3, hard or random; level with OHEM at its best",
+    found="""After 1400 steps focal loss is ahead of CE on all locations by 3.7 points, of the hardest
+negatives at 1:3 by 2.8 and of random ones by 5.6, as the paper would have it. It is not ahead of OHEM:
+with NMS at .5 and the best 16 or 64 locations of an image no difference is seen (0.4 and 0.9 points),
+and none between OHEM and OHEM 1:3, where the paper has 3.2 points between focal loss and the best OHEM.
+OHEM depends on its settings: with NMS at .7 it is 2.3 points behind, and with the best 128 one seed of
+three ends 14 points behind. A quarter of the steps would have told another story: there focal loss is 18
+points ahead of CE, and 6.1 behind the hardest 1:3, which learns faster and ends lower. On BCCD focal
+loss is ahead of CE by 1.9 points, and no difference to the mined ones is seen. None of the verdicts
+after 1400 steps holds at the strict level, which three seeds hardly reach.""",
 )
 
 if __name__ == "__main__":
