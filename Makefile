@@ -11,7 +11,7 @@ PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
 .PHONY: help demo test check slow clients bench wheel experiments experiments-quick
 help:
-	@echo "make demo     compare losses on embedded data; about five minutes on two cores, report in $(OUT)"
+	@echo "make demo     compare losses on embedded data; about six minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
 	@echo "make check    format, lint, types"
 	@echo "make slow     the slow tests"
