@@ -105,8 +105,17 @@ def _read(results: Sequence[Mapping[str, Any]], labels: Mapping[int, int] | None
     )
 
 
-def check(found: Detections, truth: Truth, classes: int) -> None:
+def check(detections: Sequence[Detections], truths: Sequence[Truth], classes: int) -> None:
     """Raise a ValueError that names the argument, the row and the image where an array cannot be right."""
+    if len(detections) != len(truths):
+        raise ValueError(
+            f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
+        )
+    for found, truth in zip(detections, truths):
+        _check_image(found, truth, classes)
+
+
+def _check_image(found: Detections, truth: Truth, classes: int) -> None:
     n, m, image = len(found.scores), len(truth.labels), f"(image {truth.id!r})"
     for what, array, shape in (
         ("detections.boxes", found.boxes, (n, 4)),

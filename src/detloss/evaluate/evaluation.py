@@ -135,10 +135,7 @@ def evaluate(
     Raises:
         ValueError: lengths, shapes, labels, scores or boxes that cannot be; the image is named.
     """
-    if len(detections) != len(truths):
-        raise ValueError(
-            f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
-        )
+    check(detections, truths, len(names))
     if len(size_edges) < 2 or size_edges[0] < 0 or any(low >= high for low, high in pairwise(size_edges)):
         raise ValueError(f"size_edges: expected two or more increasing numbers ≥ 0, got {tuple(size_edges)}")
     if sizes is not None and len(sizes) != len(truths):
@@ -148,9 +145,6 @@ def evaluate(
             raise ValueError(
                 f"sizes: expected (height, width) above 0, got {tuple(size)} (image {truth.id!r})"
             )
-    for found, truth in zip(detections, truths):
-        check(found, truth, len(names))
-
     boxes = np.concatenate([np.zeros((0, 4)), *(xywh(truth.boxes[~truth.ignored]) for truth in truths)])
     objects, area = len(boxes), boxes[:, 2] * boxes[:, 3]
     # COCO's areas include both ends; ours leave out the upper one, so that each object is in one bin only.

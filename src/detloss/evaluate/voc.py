@@ -39,7 +39,7 @@ def voc_ap(
     """
     if rule not in ("2007", "2010"):
         raise ValueError(f"rule is {rule!r}; it may be '2007' or '2010'")
-    _check(detections, truths, names)
+    check(detections, truths, len(names))
     area = _AREAS[rule]
     curves = (_curve(detections, truths, label) for label in range(len(names)))
     return {name: area(*curve) if curve else math.nan for name, curve in zip(names, curves)}
@@ -50,21 +50,12 @@ def voc_map(detections: Sequence[Detections], truths: Sequence[Truth], names: Se
 
     Arguments and errors are those of ``voc_ap``; nan without any object.
     """
-    _check(detections, truths, names)
+    check(detections, truths, len(names))
     curves = [_curve(detections, truths, label) for label in range(len(names))]
     there = [curve for curve in curves if curve]
     return [
         float(np.mean([area(*curve) for curve in there])) if there else math.nan for area in _AREAS.values()
     ]
-
-
-def _check(detections: Sequence[Detections], truths: Sequence[Truth], names: Sequence[str]) -> None:
-    if len(detections) != len(truths):
-        raise ValueError(
-            f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
-        )
-    for found, truth in zip(detections, truths):
-        check(found, truth, len(names))
 
 
 def _curve(
