@@ -1,7 +1,6 @@
 """Any classification loss with any box loss: terms by hand, gradients, and losses found by name."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,11 @@ from torch import Tensor
 
 from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.criterion import (
-    BOX_LOSSES,
-    CLASSIFICATION_LOSSES,
-    Terms,
-    classify,
-    detection_loss,
-    find_loss,
-)
+from detloss.criterion import Terms, detection_loss
 from detloss.detector import Detector, DetectorConfig, Output, encode_distances
 from detloss.losses import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
 from detloss.mining import Mining
-from detloss.schedule import Schedule
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, classify, find_loss
 
 CLASSES = 3
 
@@ -445,93 +437,74 @@ class TestMining:
         assert terms.classification.dtype == torch.float32
 
 
-class TestFindLoss:
-    def test_hyperparameters_change_the_loss(self):
-        logits, targets = torch.tensor([[0.3, -1.0]]), torch.tensor([1])
-        found = find_loss("focal,gamma=1.5, alpha=none", CLASSIFICATION_LOSSES)
-        torch.testing.assert_close(
-            found.function(logits, targets), sigmoid_focal_loss(logits, targets, alpha=None, gamma=1.5)
+def test_balanced_bce_is_bce_with_alpha():
+    same(run("balanced_bce")[0], run("bce,alpha=0.75")[0])
+    same(run("balanced_bce,alpha=0.5")[0], run("bce,alpha=0.5")[0])
+
+
+def test_gamma_zero_is_bce():
+    same(run("focal,gamma=0,alpha=none")[0], run("bce")[0])
+
+
+def weighed(by: str, objects: bool = True, **how) -> tuple[Terms, Output, Assignment, Detector]:
+    """The terms of `run` with its outputs, its positives weighed."""
+    _, output, assignment, detector = run(objects=objects, **how)
+    losses = find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
+    terms = detection_loss(detector, detector.grid(32, 32), output, assignment, *losses, weigh_boxes=by)
+    return terms, output, assignment, detector
+
+
+class TestWeighBoxes:
+    @pytest.mark.parametrize("by", ["score", "iou"])
+    def test_weighted_sums_by_the_sum_of_the_weights(self, by: str):
+        terms, output, assignment, detector = weighed(by, bins=8)
+        predicted, true, strides = decoded(output, assignment, detector)
+        positives = assignment.positives
+        score = output.logits.detach().sigmoid().amax(-1)[positives]
+        weight = {"score": score, "iou": paired_box_iou(predicted, true)}[by]
+        assert weight.min() < weight.max()
+        assert weight.sum() > 1
+        each = 1 - paired_box_iou(predicted, true, "giou")
+        torch.testing.assert_close(terms.box, (weight * each).sum() / weight.sum())
+        anchors = detector.grid(32, 32).anchors[positives.nonzero()[:, 1]]
+        sides = encode_distances(true, anchors) / strides[:, None]
+        each = distribution_focal_loss(output.regression[positives], sides).mean(-1)
+        torch.testing.assert_close(terms.distribution, (weight * each).sum() / weight.sum())
+        alike = run(bins=8)[0]
+        assert terms.classification == alike.classification
+        assert terms.box != alike.box
+
+    def test_the_weight_is_a_constant(self):
+        terms, output, assignment, _ = weighed("score")
+        terms.box.backward()
+        assert output.logits.grad is None
+        terms, output, assignment, detector = weighed("iou")
+        terms.box.backward()
+        fixed = output.regression.grad.clone()
+        positives = assignment.positives
+        output.regression.grad = None
+        where = positives.nonzero()[:, 1]
+        grid = detector.grid(32, 32)
+        boxes = detector.decode(output.regression[positives], grid.anchors[where], grid.strides[where])
+        weight = paired_box_iou(boxes.detach(), assignment.boxes[positives])
+        each = 1 - paired_box_iou(boxes, assignment.boxes[positives], "giou")
+        ((weight * each).sum() / weight.sum()).backward()
+        torch.testing.assert_close(output.regression.grad, fixed)
+
+    @pytest.mark.parametrize("by", ["score", "iou"])
+    @pytest.mark.parametrize("bins", [0, 8])
+    def test_without_positives(self, by: str, bins: int):
+        terms, output, _, _ = weighed(by, objects=False, bins=bins)
+        assert (terms.box, terms.distribution) == (0, 0)
+        terms.total.backward()
+        assert not output.regression.grad.any()
+
+    def test_weights_of_less_than_one_in_all_are_not_scaled_up(self):
+        _, output, assignment, detector = run()
+        with torch.no_grad():
+            output.logits.fill_(-20.0)
+        losses = find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
+        terms = detection_loss(
+            detector, detector.grid(32, 32), output, assignment, *losses, weigh_boxes="score"
         )
-        assert found.name == "focal,gamma=1.5, alpha=none"
-        assert not found.own
-
-    def test_balanced_bce_is_bce_with_alpha(self):
-        same(run("balanced_bce")[0], run("bce,alpha=0.75")[0])
-        same(run("balanced_bce,alpha=0.5")[0], run("bce,alpha=0.5")[0])
-
-    def test_gamma_zero_is_bce(self):
-        same(run("focal,gamma=0,alpha=none")[0], run("bce")[0])
-
-    def test_only_softmax_is_softmax(self):
-        names = [n for n in CLASSIFICATION_LOSSES if find_loss(n, CLASSIFICATION_LOSSES).softmax]
-        assert names == ["softmax_focal"]
-        assert find_loss("softmax_focal,gamma=1", CLASSIFICATION_LOSSES).softmax
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("focl", "unknown loss 'focl'; did you mean 'focal'? it may be bce, balanced_bce, focal"),
-            ("zzz", "unknown loss 'zzz'; it may be bce"),
-            ("", "unknown loss ''; it may be bce"),
-            ("giou", "unknown loss 'giou'; it is a box loss: name it behind another, as in bce+giou"),
-            ("focal,gama=2", "loss 'focal,gama=2': focal has no setting 'gama'; it has alpha, gamma"),
-            ("focal,gamma", "loss 'focal,gamma': 'gamma' is no hyperparameter; write key=number"),
-            ("focal,gamma=high", "'gamma=high' is no hyperparameter"),
-            ("focal,gamma=-1", "loss 'focal,gamma=-1': gamma is -1.0; it must be at least 0"),
-            ("focal,gamma=1,gamma=2", "loss 'focal,gamma=1,gamma=2': gamma is there twice"),
-            ("focal,ohem", "write key=number, as in focal,gamma=1.5, or mining=hard:3"),
-            ("focal,gamma=nan", "loss 'focal,gamma=nan': gamma is nan"),
-            ("focal,inputs=1", "focal has no setting 'inputs'"),
-            ("quality_focal,quality=1", "quality_focal has no setting 'quality'"),
-            ("focal,ignore_index=1", "focal has no setting 'ignore_index'"),
-            ("focal,reduction=1", "focal has no setting 'reduction'"),
-            ("focal,gamma=linear:0:2", "a schedule is for training; write gamma=number here"),
-            ("focal,mining=hard:3", "mining is for training; leave it out here"),
-        ],
-    )
-    def test_errors(self, name: str, message: str):
-        with pytest.raises(ValueError, match="^.*" + re.escape(message)) as caught:
-            find_loss(name, CLASSIFICATION_LOSSES)
-        assert "\n" not in str(caught.value)
-
-    def test_nearest_box_loss(self):
-        with pytest.raises(ValueError, match="unknown loss 'gio'; did you mean 'giou'"):
-            find_loss("gio", BOX_LOSSES)
-
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("focal,gamma=linear:0", "gamma: 'linear:0' is no schedule (values is (0.0,); linear takes two"),
-            ("focal,gamma=line:0:2", "write linear:0:2, cosine:0:2 or stages:0:1:2"),
-            (
-                "focal,gamma=linear:0:-1",
-                "loss 'focal,gamma=linear:0:-1': gamma is -1.0; it must be at least 0",
-            ),
-            ("focal,gamma=stages:1:-1:2", "gamma is -1.0; it must be at least 0"),
-            ("focal,gama=linear:0:2", "focal has no setting 'gama'; it has alpha, gamma"),
-            ("softmax_focal,alpha=linear:0:1", "alpha has shape (); it holds one per class"),
-            (
-                "focal,mining=hardest",
-                "mining: 'hardest' is no mining (there is no 'hardest'); write hard:RATIO",
-            ),
-            ("focal,mining", "mining: '' is no mining"),
-        ],
-    )
-    def test_errors_in_training(self, name: str, message: str):
-        with pytest.raises(ValueError, match="^.*" + re.escape(message)) as caught:
-            find_loss(name, CLASSIFICATION_LOSSES, training=True)
-        assert "\n" not in str(caught.value)
-
-    def test_a_box_loss_is_not_mined(self):
-        for training, message in ((True, "for classification losses"), (False, "for training")):
-            with pytest.raises(ValueError, match=f"'giou,mining=hard': mining is {message}"):
-                find_loss("giou,mining=hard", BOX_LOSSES, training)
-
-    def test_schedule_and_mining_are_read(self):
-        loss = find_loss(
-            "focal, gamma=stages:0:2 ,mining=ohem:0.7:64,alpha=0.5", CLASSIFICATION_LOSSES, training=True
-        )
-        assert loss.schedules == {"gamma": Schedule("stages", (0, 2))}
-        assert loss.mining == Mining("ohem", nms=0.7, keep=64)
-        assert loss.function.keywords == {"alpha": 0.5}
-        assert len({loss, replace(loss, name="other")}) == 2  # hashable
+        assert 0 < terms.box < 1e-6

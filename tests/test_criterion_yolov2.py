@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detection_loss, find_loss
+from detloss.criterion import Terms, detection_loss
 from detloss.detector import Detector, DetectorConfig, Output
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 CLASSES = 3
 

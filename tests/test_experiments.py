@@ -214,7 +214,7 @@ def test_a_page_says_all_and_a_row_too(tmp_path):
         "python experiments/x.py",
     ):
         assert words in text, words
-    assert (tmp_path / "x.png").stat().st_size > 10_000
+    assert (tmp_path / "x_differences.png").stat().st_size > 10_000
     row = findings.readme_row(experiment, tmp_path)
     assert "| better | focal − bce: +9.5" in row
     assert (
@@ -283,7 +283,7 @@ def check(folder: Path, name: str) -> None:
     assert "nothing here is a result" in page
     # Hardly anything is found after three steps, and the calibration of nothing is not known.
     assert any(f"| {word} |" in page for word in (NO_DIFFERENCE, BETTER, WORSE, NO_SEED))
-    assert (folder / "results" / f"{name}.png").exists()
+    assert (folder / "results" / f"{name}_differences.png").exists()
 
 
 def test_a_quick_run_leaves_table_figure_and_page(ran):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from detloss.assign import max_iou
-from detloss.criterion import CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Annotation, Dataset, SceneConfig, scenes
 from detloss.data.batches import Letterboxed, collate
 from detloss.detector import Detector, DetectorConfig
@@ -27,6 +26,7 @@ from detloss.imbalance import (
     recommend,
 )
 from detloss.imbalance.recommend import AS_CONFIGURED
+from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
 
 KINDS = ("anchor_free", "retinanet")
 

@@ -16,11 +16,11 @@ from torch.testing import assert_close
 
 from detloss.compare import folder_name
 from detloss.config import Recipe, TrainConfig
-from detloss.criterion import CLASSIFICATION_LOSSES, find_loss
 from detloss.data import SceneConfig, scenes
 from detloss.data.batches import Letterboxed
 from detloss.detector import DetectorConfig
 from detloss.losses import QualityFocalLoss, SigmoidFocalLoss, sample_dependent_focal_loss, sigmoid_focal_loss
+from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
 from detloss.runs import read_csv
 from detloss.schedule import Schedule, set_scheduled
 from detloss.train import Training, train

@@ -8,7 +8,7 @@ import torch
 
 from detloss import losses
 from detloss.boxes import KINDS
-from detloss.criterion import BOX_LOSSES
+from detloss.named_losses import BOX_LOSSES
 from detloss.parallel import JobFailed
 from detloss.simulate import (
     CASES,

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from detloss.config import CompareConfig, TrainConfig, load_config, to_dict
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.data import Dataset
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
 from detloss.parallel import Event, JobFailed, run_jobs
 from detloss.runs import read_json, versions, write_csv, write_json
 from detloss.splits import describe_data, open_data
@@ -30,7 +30,7 @@ RESULT_COLUMNS = (
     *("classification_loss", "box_loss", "seed", "ap", "ap50", "ap75", "ece", "seconds", "peak_memory_mb"),
     *("ap_small", "ap_medium", "ap_large", "ar100", "voc2007", "voc2010"),
     *("ece_threshold", "ece_recall", "score_iou_correlation", "lr", "box_weight", "steps"),
-    *("signed_gap", "dece", "laece"),
+    *("signed_gap", "dece", "laece", "ece_by_chance"),
 )
 SWEEP_COLUMNS = (
     *("classification_loss", "box_loss", "rung", "steps", "lr", "box_weight", "ap", "seconds", "chosen"),
@@ -206,12 +206,17 @@ def keep_count(candidates: int) -> int:
     return max(1, candidates // 2)
 
 
-def check(config: CompareConfig) -> None:
-    """Finds and tries every loss, so that a wrong one is an error before anything is written."""
-    for classification, box in config.pairs:
-        find_loss(classification, CLASSIFICATION_LOSSES, training=True)
-        find_loss(box, BOX_LOSSES, training=True)
+def check(config: CompareConfig) -> list[Loss]:
+    """Finds and tries every loss, so that a wrong one is an error before anything is written.
+
+    Returns:
+        The classification losses.
+    """
     pick_device(config.recipe.device)
+    classification, boxes = (dict.fromkeys(names) for names in zip(*config.pairs))
+    for name in boxes:
+        find_loss(name, BOX_LOSSES, training=True)
+    return [find_loss(name, CLASSIFICATION_LOSSES, training=True) for name in classification]
 
 
 def workers_and_threads(config: CompareConfig) -> tuple[int, int]:
@@ -327,7 +332,7 @@ def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
         "box_loss": job.pair[1],
         "seed": job.config.seed,
         **{name: metrics[name] for name in RESULT_COLUMNS if name in metrics},
-        **{name: calibration[name] for name in ("ece", "signed_gap", "dece", "laece")},
+        **{name: calibration[name] for name in ("ece", "ece_by_chance", "signed_gap", "dece", "laece")},
         "ece_threshold": calibration["threshold"],
         "ece_recall": calibration["recall"],
         "lr": job.config.lr,

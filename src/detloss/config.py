@@ -59,6 +59,9 @@ class Recipe:
     """Decay of the moving average of the weights, which is what is evaluated; 0 evaluates the weights."""
     distribution_weight: float = 0.5
     """Of the distribution focal loss (with detector bins)."""
+    weigh_boxes: Literal["alike", "score", "iou"] = "alike"
+    """What a positive counts for in the box and distribution losses: alike; by its predicted score, as in
+    GFL; by the IoU of its predicted box, as in VFNet."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it."""
     evaluations: int = 3
@@ -145,7 +148,7 @@ class CompareConfig:
     """Box weights that the sweep tries."""
     rungs: tuple[float, ...] = (1.0,)
     """Parts of the steps that the sweep's candidates are trained for; after each the better half goes on.
-    With many candidates 0.5 1 saves time, at the risk of dropping one that learns late."""
+    With many candidates 0.25 1 saves time, at the risk of dropping one that learns late."""
     held_out: float = 0.2
     """Part of the training set that the sweep evaluates on (at most 256 images)."""
     workers: int = 0

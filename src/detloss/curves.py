@@ -1,7 +1,7 @@
 """What a loss looks like: its value, gradient and minimum against p, and along the way of a moving box.
 
 Tables only, in float64, computed by calling the losses themselves with `impl="eager"`. Losses are named as on
-the command line (`focal,gamma=0`, `file.py:function`), see `detloss.criterion.find_loss`. `detloss.plots`
+the command line (`focal,gamma=0`, `file.py:function`), see `detloss.named_losses.find_loss`. `detloss.plots`
 draws them.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
 
 Panels = tuple["Panel", ...]
 COLUMNS = ("figure", "panel", "x_title", "y_title", "curve", "x", "y")

@@ -17,10 +17,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from detloss.config import Recipe, TrainConfig, load_config, to_dict
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, Terms, detection_loss, find_loss
+from detloss.criterion import Terms, detection_loss
 from detloss.data.batches import Batch, Letterboxed, collate, training_batch
 from detloss.detector import Detector
 from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.optimize import Average, learning_rate, make_optimizer
 from detloss.postprocess import detect
 from detloss.runs import read_csv, read_json, versions, write_csv, write_json
@@ -220,6 +221,7 @@ class Training:
             self.step_count,
             self.recipe.steps,
             self.config.seed,
+            self.recipe.weigh_boxes,
         )
 
     @staticmethod

@@ -11,10 +11,10 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from detloss.criterion import CLASSIFICATION_LOSSES, find_loss
 from detloss.linear import linear_loss
 from detloss.losses import asymmetric_loss, matchability_aware_loss, poly_focal_loss
 from detloss.losses.elementwise import elementwise_loss
+from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
 
 INDEX = torch.tensor([0, 3, 1, -100, 2])  # three classes: 3 is background, -100 left out
 ONE_HOT = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]])

@@ -19,8 +19,8 @@ from detloss.cli.data import open_splits
 from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.config import CompareConfig
-from detloss.criterion import CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.data import Dataset
+from detloss.named_losses import check_classes
 from detloss.parallel import JobFailed
 from detloss.runs import new_folder, read_columns, write_json
 from detloss.splits import settled
@@ -92,10 +92,9 @@ def run(arguments: Arguments) -> Path:
 
 def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Dataset]:
     """The comparison as its data settles it, and the splits; errors come before anything is written."""
-    check(config)
+    found = check(config)
     training, validation = open_splits(config.recipe)
-    for classification, _ in config.pairs:
-        loss = find_loss(classification, CLASSIFICATION_LOSSES, training=True)
+    for loss in found:
         check_classes(loss, config.recipe.detector.kind, len(training.names))
     if len(config.candidates) > 1:
         hold_out(training, config.held_out)

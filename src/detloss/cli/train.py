@@ -11,9 +11,9 @@ from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
 from detloss.cli.data import open_splits
 from detloss.cli.terminal import interruptible, progress_bar, say
 from detloss.config import TrainConfig
-from detloss.criterion import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.data.batches import Letterboxed
 from detloss.evaluate import Evaluation
+from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
 from detloss.runs import new_folder, read_columns
 from detloss.splits import settled
 from detloss.statistics import points

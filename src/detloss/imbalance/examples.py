@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detloss.criterion import Loss
 from detloss.data.batches import Letterboxed
 from detloss.detector import Detector
 from detloss.imbalance.logits import labelled_logits
 from detloss.imbalance.quadrants import value_and_gradient
+from detloss.named_losses import Loss
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from detloss.config import Recipe, SharedRecipe
-from detloss.criterion import CLASSIFICATION_LOSSES, Loss, find_loss
 from detloss.data.batches import Letterboxed
 from detloss.detector import Detector
 from detloss.imbalance.examples import Example, example
@@ -18,6 +17,7 @@ from detloss.imbalance.locations import LocationCounts, count_locations
 from detloss.imbalance.logits import labelled_logits
 from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.imbalance.quadrants import Claim, Quadrant, QuadrantSums, check_claims
+from detloss.named_losses import CLASSIFICATION_LOSSES, Loss, find_loss
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total)."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detloss.criterion import Loss, classify
 from detloss.imbalance.logits import Labelled
+from detloss.named_losses import Loss, classify
 
 QUADRANTS = (
     ("negative", "easy"),

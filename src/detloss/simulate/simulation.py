@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert, similarity
-from detloss.criterion import BOX_LOSSES, Loss, find_loss
 from detloss.engine import check_impl
+from detloss.named_losses import BOX_LOSSES, Loss, find_loss
 from detloss.parallel import JobFailed
 from detloss.passes import OPTIONS
 from detloss.simulate.published import PUBLISHED, Published
