@@ -43,9 +43,16 @@ EXPERIMENT = Experiment(
         difference("gamma 0 to 2, linear − fixed 1", (E, CHANGED["gamma 0 to 2, linear"]), (E, FIXED_1)),
         difference("fixed 1 − fixed 2", (E, FIXED_1), (E, FIXED)),
         difference("gamma by sample (FLSD-53) − fixed 3", (E, "flsd"), (E, FIXED_3)),
+        difference("gamma 2 to 0, linear − fixed 2", (E, CHANGED["gamma 2 to 0, linear"]), (E, FIXED), "ece"),
     ),
     columns=("ap", "ap50", "ap75", "ece"),
-    found="",
+    answer="no: no difference in AP seen, whether gamma rises, falls or stays",
+    found="""As expected, no difference in AP is seen: raising gamma in stages, as the document
+proposes, is 0.5 points ahead of a fixed gamma of 2 and 0.3 behind it with alpha changed as well, all
+within ± 2.7; lowering gamma, gamma by sample and a fixed gamma of 1 are as close. Three seeds would not
+tell a difference below one to two points. What the order of the gammas does change is the score: looked
+at only after the runs, ECE is 3.8 points lower where gamma falls from 2 to 0 than where it stays 2,
+since training then ends with cross entropy.""",
 )
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ RULE = (
     "intervals leave out zero, Student's t (±) and the percentile bootstrap [from, to]; all else is “no "
     "difference seen”, which does not say “none”. Of so few seeds the bootstrap alone would say too much: of "
     "normal differences without any effect it leaves out zero in 25 % of cases with three seeds and in 16 % "
-    "with five, Student's t in 5 % (simulated, 4000 cases each), so that t decides. All seeds share the "
+    "with five, Student's t in 5 % (simulated, 4000 cases each). All seeds share the "
     "images, the validation set among them, and the learning rate chosen below; no interval is over those. A "
     "seed on which one side diverged, or has nothing to measure, is left out, and those left may be the easy "
     "ones. “strict” marks what also holds at Bonferroni's level for all the comparisons of the page. "
@@ -44,6 +44,7 @@ MEASURES: dict[str, tuple[str, int, str]] = {
     "voc2007": ("VOC 2007 mAP", 100, "higher"),
     "voc2010": ("VOC 2010 mAP", 100, "higher"),
     "ece": ("ECE", 100, "lower"),
+    "ece_by_chance": ("ECE by chance", 100, ""),
     "dece": ("D-ECE", 100, "lower"),
     "laece": ("LaECE", 100, "lower"),
     "signed_gap": ("signed gap", 100, ""),
@@ -101,7 +102,7 @@ class Experiment:
         comparisons: by setting; those on real data come last.
         contrasts: the first is the answer's effect in README.md.
         columns: shown in the table of means.
-        plot: draws the figure; without one, the contrasts.
+        plot: draws a figure beside that of the contrasts.
         found: what was found, in prose, written after the runs.
         answer: the same in a few words for README.md; without it, the verdict on the first contrast.
     """
@@ -247,21 +248,26 @@ def draw_differences(found: Sequence[Found]) -> Any:
 
 
 def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
-    """`<name>.md` and `<name>.png` beside `<name>.csv`; the page is returned."""
+    """`<name>.md`, `<name>.png`, `<name>_differences.png` beside `<name>.csv`; the page is returned."""
     results = Results(read_csv(folder / f"{experiment.name}.csv"))
     found = findings(experiment, results)
-    figure = experiment.plot(results) if experiment.plot else draw_differences(found)
-    plots.save(figure, folder / experiment.name, ("png",))
+    shown = {"_differences": draw_differences(found)}
+    if experiment.plot:
+        shown[""] = experiment.plot(results)
+    for suffix, figure in shown.items():
+        plots.save(figure, folder / f"{experiment.name}{suffix}", ("png",))
+    question = experiment.said("Question")
     parts = [
-        f"# {experiment.said('Question')}",
+        f"# {question}",
         f"Written by `{experiment.said('Command')}` from [{experiment.name}.csv]({experiment.name}.csv) and "
         f"the header of [{experiment.name}.py](../{experiment.name}.py).",
         *([note] if note else []),
         f"**Source.** {experiment.said('Source')}",
         f"**Expected.** {experiment.said('Expected')}",
         f"**What was found.** {experiment.found.strip() or 'Not written yet; the numbers stand below.'}",
-        f"![{experiment.said('Question')}]({experiment.name}.png)",
+        *([f"![{question}]({experiment.name}.png)"] if experiment.plot else []),
         "## Paired differences",
+        f"![Paired differences over seeds]({experiment.name}_differences.png)",
         difference_table(found),
         RULE,
         "## Means",
@@ -367,5 +373,6 @@ def readme_row(experiment: Experiment, folder: Path) -> str:
         return _row((question, "not run yet", "", ""))
     first = found[0]
     effect = f"{first.contrast.label}: {first.text()} {MEASURES[first.contrast.column][0]}"
-    links = f"[figure]({folder.name}/{experiment.name}.png), [page]({folder.name}/{experiment.name}.md)"
+    figure = experiment.name if experiment.plot else f"{experiment.name}_differences"
+    links = f"[figure]({folder.name}/{figure}.png), [page]({folder.name}/{experiment.name}.md)"
     return _row((question, experiment.answer or first.word, effect, links))

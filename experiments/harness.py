@@ -1,15 +1,15 @@
-"""Runs an experiment: its comparisons by `detloss compare`'s own functions, then table, figure and page.
+"""Runs an experiment: its comparisons by `detloss compare`'s own functions, then table, figures and page.
 
     python experiments/a_alpha_gamma.py [--quick] [--seeds N] [--data FOLDER] [--device cuda]
     python experiments/harness.py    writes the table of experiments/README.md from the results that exist
 
 Runs lie in `runs/<experiment>/<setting>`, as folders of `detloss compare`; those that are finished are not
-repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`.
+repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`,
+`<experiment>_rates.csv`, `<experiment>_differences.png`.
 """
 
 import contextlib
 import importlib
-import json
 import shutil
 import subprocess
 import sys
@@ -37,7 +37,7 @@ from findings import (
 from detloss.cli.compare import describe
 from detloss.cli.terminal import progress_bar, say
 from detloss.compare import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, Job, check, compare, prepare
-from detloss.config import CompareConfig, Recipe, to_dict
+from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
 from detloss.detector import DetectorConfig
 from detloss.parallel import JobFailed
 from detloss.runs import read_csv, read_json, versions, write_csv, write_json, write_text
@@ -268,15 +268,12 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
 def adopt(jobs: Sequence[Job], runs: Path) -> None:
     """Copies runs that some experiment has finished with the same settings: they would come out equal."""
 
-    def kind(rung: int | None, config: dict[str, Any]) -> tuple[bool, str]:
-        return rung is None, json.dumps(config, sort_keys=True)
-
     made = {}
     for part, rung in (("runs", None), ("sweep", 0)):
         for path in sorted(runs.glob(f"*/*/{part}/**/metrics.json")):
-            made[kind(rung, read_json(path.parent / "config.json"))] = path.parent
+            made[rung, load_config(TrainConfig, path.parent)] = path.parent
     for job in jobs:
-        source = made.get(kind(job.rung, to_dict(job.config)))
+        source = made.get((job.rung, job.config))
         if source is not None and not job.folder.exists():
             shutil.copytree(source, job.folder)
 

@@ -134,8 +134,8 @@ background, but its growth from 75 to 2190, where nothing but empty background i
 points: what three seeds can just not tell. Not reproduced is that CE needs the prior: after 300 steps CE
 without it is better at 299 and at 2190, by 21 and 12 points, and worse at 11 only. With the prior CE
 begins by being sure of background everywhere, and is the slower to leave that the more background there
-is. So what imbalance does to CE here is above all to delay it, and focal loss is the loss that is not
-delayed; a training cut short shows the delay, not what is reached.""",
+is. What imbalance does to CE here is above all to delay it; a training cut short shows the delay, not
+what is reached.""",
 )
 
 if __name__ == "__main__":
