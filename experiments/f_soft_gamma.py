@@ -11,7 +11,7 @@ Expected: No difference. Early in training nearly everything is hard, where gamm
 does late is the same.
 """
 
-from harness import RETINANET, Experiment, difference, embedded, main
+from harness import RETINANET, Experiment, bccd, difference, embedded, main
 
 FIXED = "focal"
 CHANGED = {
@@ -26,7 +26,8 @@ WITH_ALPHA = {
     "gamma 0 to 2, alpha .75 to .25": "focal,gamma=linear:0:2,alpha=linear:0.75:0.25",
 }
 """The best alpha of each gamma in the paper's tables 1a and 1b; .25, the default, is that of gamma 2."""
-E = "embedded"
+E, B = "embedded", "bccd"
+STAGES, LINEAR = list(CHANGED.values())[:2]
 
 EXPERIMENT = Experiment(
     __file__,
@@ -36,13 +37,16 @@ EXPERIMENT = Experiment(
             (FIXED, FIXED_1, FIXED_3, *CHANGED.values(), *WITH_ALPHA.values()),
             detector=RETINANET,
         ),
+        B: bccd((FIXED, STAGES, LINEAR)),
     },
     (
         *(difference(f"{words} − fixed 2", (E, loss), (E, FIXED)) for words, loss in WITH_ALPHA.items()),
         *(difference(f"{words} − fixed 2", (E, loss), (E, FIXED)) for words, loss in CHANGED.items()),
-        difference("gamma 0 to 2, linear − fixed 1", (E, CHANGED["gamma 0 to 2, linear"]), (E, FIXED_1)),
+        difference("gamma 0 to 2, linear − fixed 1", (E, LINEAR), (E, FIXED_1)),
         difference("fixed 1 − fixed 2", (E, FIXED_1), (E, FIXED)),
         difference("gamma by sample (FLSD-53) − fixed 3", (E, "flsd"), (E, FIXED_3)),
+        difference("BCCD: gamma 0, 1, 2 in stages − fixed 2", (B, STAGES), (B, FIXED)),
+        difference("BCCD: gamma 0 to 2, linear − fixed 2", (B, LINEAR), (B, FIXED)),
         difference("gamma 2 to 0, linear − fixed 2", (E, CHANGED["gamma 2 to 0, linear"]), (E, FIXED), "ece"),
     ),
     columns=("ap", "ap50", "ap75", "ece"),
