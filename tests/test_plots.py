@@ -71,6 +71,15 @@ def test_ap_over_steps_is_the_mean_over_seeds_in_percent():
     assert ax.get_ylabel() == "AP (IoU .50:.95), %"
 
 
+def test_a_long_name_of_a_loss_is_broken_behind_its_commas():
+    long = "focal,gamma=stages:0:1:2,alpha=stages:0.75:0.25:0.25+ciou"
+    ax = plots.ap_per_seed({"focal+ciou": {0: 0.1}, long: {0: 0.2}}).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "focal+ciou",
+        "focal,gamma=stages:0:1:2,\nalpha=stages:0.75:0.25:0.25+\nciou",
+    ]
+
+
 def test_ap_per_seed_shows_seeds_mean_and_interval():
     ax = plots.ap_per_seed({"bce": {0: 0.1, 1: 0.2, 2: 0.3}, "focal": {0: 0.4}}).axes[0]
     dots = [np.sort(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "None"]

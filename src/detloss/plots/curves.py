@@ -20,6 +20,7 @@ from detloss.plots.style import (
     Runs,
     Table,
     band,
+    broken,
     drawing,
     finish,
     one,
@@ -59,7 +60,7 @@ def ap_per_seed(ap: Mapping[str, Mapping[int, float]]) -> Figure:
         )
         ax.plot([mean, mean], [row - 0.28, row + 0.28], color=style.color, linewidth=2.4)
         ax.plot(values, row + spread[: len(values)], style.marker, color=style.color, markeredgecolor="white")
-    ax.set_yticks(range(len(ap)), list(ap))
+    ax.set_yticks(range(len(ap)), map(broken, ap))
     ax.set_ylim(len(ap) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     finish(ax, "no results", legend=False)
@@ -99,7 +100,7 @@ def cost(results: Mapping[str, Table]) -> Figure:
             if len(values):
                 ax.barh(row, values.mean(), 0.62, color=style.color, alpha=0.8)
                 ax.plot(values, np.full(len(values), row), "o", color=INK, markersize=3.5, alpha=0.8)
-        ax.set_yticks(range(len(results)), list(results))
+        ax.set_yticks(range(len(results)), map(broken, results))
         ax.set_ylim(len(results) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,6 +87,16 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     rest = [name for name in listed if name not in chosen]
     chosen |= {name: free[i % len(free)] for i, name in enumerate(rest)}
     return {name: chosen[name] for name in listed}
+
+
+def broken(name: str, width: int = 27) -> str:
+    """A long name of a loss on several lines, each but the last ending in its comma or plus."""
+    lines = [""]
+    for part in re.split(r"(?<=[,+])", name):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) -> None:
