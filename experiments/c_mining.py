@@ -22,7 +22,8 @@ MINED = {
     "OHEM, NMS .7, best 64": "bce,mining=ohem:0.7:64",
     "OHEM 1:3, NMS .5, best 64": "bce,mining=ohem3:0.5:64",
 }
-E, EARLY, REAL = "embedded", "350 steps", "bccd"
+E, TUNED, EARLY, REAL = "embedded", "own box weight", "350 steps", "bccd"
+BEST_OHEM = MINED["OHEM, NMS .5, best 16"]
 FEW = ("focal", MINED["hard 1:3"], "bce")
 
 EXPERIMENT = Experiment(
@@ -30,6 +31,7 @@ EXPERIMENT = Experiment(
     __doc__,
     {
         E: embedded((*FEW, *list(MINED.values())[1:]), detector=RETINANET),
+        TUNED: embedded((*FEW, BEST_OHEM), detector=RETINANET, box_weights=(2.0, 6.0, 15.0)),
         EARLY: embedded(FEW, seeds=5, detector=RETINANET, steps=350),
         REAL: bccd((*FEW, MINED["random 1:3"]), detector=RETINANET),
     },
@@ -41,6 +43,11 @@ EXPERIMENT = Experiment(
             (E, MINED["OHEM, NMS .5, best 64"]),
             (E, MINED["OHEM 1:3, NMS .5, best 64"]),
         ),
+        difference("own box weight: FL − CE on all locations", (TUNED, "focal"), (TUNED, "bce")),
+        difference("own box weight: FL − CE, hard 1:3", (TUNED, "focal"), (TUNED, MINED["hard 1:3"])),
+        difference("own box weight: FL − CE, OHEM, NMS .5, best 16", (TUNED, "focal"), (TUNED, BEST_OHEM)),
+        difference("CE: its own box weight − 2", (TUNED, "bce"), (E, "bce")),
+        difference("FL: its own box weight − 2", (TUNED, "focal"), (E, "focal")),
         difference("350 steps: FL − CE on all locations", (EARLY, "focal"), (EARLY, "bce")),
         difference("350 steps: FL − CE, hard 1:3", (EARLY, "focal"), (EARLY, MINED["hard 1:3"])),
         difference("BCCD: FL − CE on all locations", (REAL, "focal"), (REAL, "bce")),

@@ -36,8 +36,8 @@ PLAIN, DFL = DetectorConfig(), DetectorConfig(bins=16)
 
 def tuned(boxes: tuple[str, ...], detector: DetectorConfig = PLAIN) -> CompareConfig:
     """On the scenes, with two box weights to choose from: the scales of the box losses differ."""
-    config = embedded(CLASSES, steps=700, detector=detector)
-    return replace(config, box_losses=boxes, box_weight=None, box_weights=(2.0, 6.0))
+    config = embedded(CLASSES, steps=600, detector=detector, box_weights=(2.0, 15.0))
+    return replace(config, box_losses=boxes)
 
 
 def key(loss: str, box: str) -> tuple[str, str]:

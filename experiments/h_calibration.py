@@ -20,7 +20,7 @@ from harness import Experiment, Results, difference, embedded, main
 from detloss import plots
 
 PLAIN = "focal,alpha=none"
-LOSSES = ("bce", "focal", PLAIN, "balanced_bce", "quality_focal", "varifocal", "mal", "flsd")
+LOSSES = ("bce", "focal", PLAIN, "quality_focal", "varifocal", "mal", "flsd")
 SHOWN = ("ece", "signed_gap", "laece", "score_iou_correlation", "ece_recall", "ap")
 E, B = "embedded", "bccd"
 
@@ -37,7 +37,7 @@ def plot(results: Results) -> plots.Against:
 EXPERIMENT = Experiment(
     __file__,
     __doc__,
-    {E: embedded(LOSSES), B: G.comparisons["bccd"]},
+    {E: embedded(LOSSES, box_weights=(2.0, 15.0)), B: G.comparisons["bccd"]},
     (
         difference("FL without alpha − CE", (E, PLAIN), (E, "bce"), "ece"),
         difference("FL − CE", (E, "focal"), (E, "bce"), "ece"),

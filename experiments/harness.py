@@ -79,15 +79,22 @@ RETINANET = DetectorConfig(kind="retinanet", anchor_scales=(1.0,))
 
 
 def embedded(
-    losses: tuple[str, ...], seeds: int = 3, lrs: tuple[float, ...] = (0.003, 0.008), **recipe: Any
+    losses: tuple[str, ...],
+    seeds: int = 3,
+    lrs: tuple[float, ...] = (0.003, 0.008),
+    box_weights: tuple[float, ...] = (2.0,),
+    **recipe: Any,
 ) -> CompareConfig:
-    """A comparison on the embedded scenes: one box weight, each loss with the better of the rates.
+    """A comparison on the embedded scenes, each loss with the best of the rates and box weights.
 
-    Rates are tried at full length: after half of it cross entropy has often not found an object at any rate.
-    1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining).
+    They are tried at full length: after half of it cross entropy has often not found an object at any rate.
+    1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining). One box
+    weight is what the papers have; more of them are for what depends on the balance of classes and boxes.
     """
     shared = Recipe(**{"evaluations": 1, "steps": 1400, **recipe})
-    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weight=2.0, recipe=shared)
+    fixed = box_weights[0] if len(box_weights) == 1 else None
+    weights = CompareConfig.box_weights if fixed else box_weights
+    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weight=fixed, box_weights=weights, recipe=shared)
 
 
 def bccd(

@@ -301,7 +301,7 @@ def test_what_is_finished_is_not_repeated(ran):
 
 def test_equal_runs_of_two_comparisons_are_made_once(ran):
     # Made short, the two settings are the same.
-    first, second = (ran / "runs" / "c_mining" / setting for setting in ("embedded", "350_steps"))
+    first, second = (ran / "runs" / "c_mining" / setting for setting in ("embedded", "own_box_weight"))
     assert (first / "seconds.json").exists()
     assert not (second / "seconds.json").exists()
     copies = sorted(path.relative_to(second) for path in second.glob("runs/*/*/m*.json"))

@@ -454,7 +454,7 @@ class TestAverage:
         for step, value in enumerate((1.0, 2.0, 5.0)):
             with torch.no_grad():
                 model.class_head.bias.fill_(value)
-            average.update(model, step)
+            average.update(step)
             # The memory grows from 1/10 to the decay: 1/10, 2/11, 3/12, ...
             keep = min(0.5, (1 + step) / (10 + step))
             values.append(keep * values[-1] + (1 - keep) * value)
@@ -466,14 +466,14 @@ class TestAverage:
         start = average.model.class_head.bias[0].item()
         with torch.no_grad():
             model.class_head.bias.fill_(1.0)
-        average.update(model, 10_000)
+        average.update(10_000)
         assert average.model.class_head.bias[0].item() == pytest.approx(0.75 * start + 0.25, rel=1e-6)
 
     def test_buffers_too_and_whole_numbers_are_copied(self):
         model = Detector(DETECTOR, 3).train()
         average = Average(model, 0.5)
         model(torch.rand(2, 3, 32, 32))
-        average.update(model, 0)
+        average.update(0)
         mine, new = average.model.state_dict(), model.state_dict()
         counts = [name for name in new if name.endswith("num_batches_tracked")]
         assert counts

@@ -196,7 +196,7 @@ class Training:
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update(self.detector, step)
+        self.average.update(step)
         self.step_count += 1
         self.seconds += time.perf_counter() - began
         row["seconds"] = round(self.seconds, 4)
