@@ -31,39 +31,46 @@ EXPERIMENT = Experiment(
     __doc__,
     {
         E: embedded((*FEW, *list(MINED.values())[1:]), detector=RETINANET),
-        TUNED: embedded((*FEW, BEST_OHEM), detector=RETINANET, box_weights=(2.0, 6.0, 15.0)),
+        TUNED: embedded((*FEW, BEST_OHEM), detector=RETINANET, box_weights=(2.0, 15.0)),
         EARLY: embedded(FEW, seeds=5, detector=RETINANET, steps=350),
-        REAL: bccd((*FEW, MINED["random 1:3"]), detector=RETINANET),
+        REAL: bccd(FEW, detector=RETINANET),
     },
     (
-        difference("FL − CE on all locations", (E, "focal"), (E, "bce")),
-        *(difference(f"FL − CE, {words}", (E, "focal"), (E, loss)) for words, loss in MINED.items()),
-        difference(
-            "OHEM − OHEM 1:3 (NMS .5, best 64)",
-            (E, MINED["OHEM, NMS .5, best 64"]),
-            (E, MINED["OHEM 1:3, NMS .5, best 64"]),
-        ),
         difference("own box weight: FL − CE on all locations", (TUNED, "focal"), (TUNED, "bce")),
         difference("own box weight: FL − CE, hard 1:3", (TUNED, "focal"), (TUNED, MINED["hard 1:3"])),
         difference("own box weight: FL − CE, OHEM, NMS .5, best 16", (TUNED, "focal"), (TUNED, BEST_OHEM)),
         difference("CE: its own box weight − 2", (TUNED, "bce"), (E, "bce")),
-        difference("FL: its own box weight − 2", (TUNED, "focal"), (E, "focal")),
+        difference(
+            "CE, hard 1:3: its own box weight − 2", (TUNED, MINED["hard 1:3"]), (E, MINED["hard 1:3"])
+        ),
+        difference("box weight 2: FL − CE on all locations", (E, "focal"), (E, "bce")),
+        *(
+            difference(f"box weight 2: FL − CE, {words}", (E, "focal"), (E, loss))
+            for words, loss in MINED.items()
+        ),
+        difference(
+            "box weight 2: OHEM − OHEM 1:3 (NMS .5, best 64)",
+            (E, MINED["OHEM, NMS .5, best 64"]),
+            (E, MINED["OHEM 1:3, NMS .5, best 64"]),
+        ),
         difference("350 steps: FL − CE on all locations", (EARLY, "focal"), (EARLY, "bce")),
         difference("350 steps: FL − CE, hard 1:3", (EARLY, "focal"), (EARLY, MINED["hard 1:3"])),
         difference("BCCD: FL − CE on all locations", (REAL, "focal"), (REAL, "bce")),
         difference("BCCD: FL − CE, hard 1:3", (REAL, "focal"), (REAL, MINED["hard 1:3"])),
-        difference("BCCD: FL − CE, random 1:3", (REAL, "focal"), (REAL, MINED["random 1:3"])),
     ),
-    answer="better than CE on all locations and than 1:3, hard or random; level with OHEM at its best",
-    found="""After 1400 steps focal loss is ahead of CE on all locations by 3.7 points, of the hardest
-negatives at 1:3 by 2.8 and of random ones by 5.6, as the paper would have it. It is not ahead of OHEM:
-with NMS at .5 and the best 16 or 64 locations of an image no difference is seen (0.4 and 0.9 points),
-and none between OHEM and OHEM 1:3, where the paper has 3.2 points between focal loss and the best OHEM.
-OHEM depends on its settings: with NMS at .7 it is 2.3 points behind, and with the best 128 one seed of
-three ends 14 points behind. A quarter of the steps would have told another story: there focal loss is 18
-points ahead of CE, and 6.1 behind the hardest 1:3, which learns faster and ends lower. On BCCD focal
-loss is ahead of CE by 1.9 points, and no difference to the mined ones is seen. None of the verdicts
-after 1400 steps holds at the strict level, which three seeds hardly reach.""",
+    answer="of CE and 1:3 only at one box weight for all; with its own CE gains 5 points and none is ahead",
+    found="""With one weight of the box loss for all (2), as in the paper, its story comes out: focal
+loss is ahead of CE on all locations by 3.7 points, of the hardest negatives at 1:3 by 2.8, of random
+ones by 5.6. With the better of two box weights for each loss it is gone: CE takes 15, the larger, and
+gains 4.9 points, the hardest 1:3 does so too, focal loss and OHEM stay at 2, and focal loss is 1.2
+points behind CE and 1.0 behind 1:3, no difference seen. AP at IoU .5 is 97 to 99 for all of them at
+either weight: what CE is short of at weight 2 is how well its boxes fit, not whether it tells objects
+from background. Its loss is the larger part of the sum, so that boxes get little of the gradient; focal
+loss makes that part small. OHEM is level with focal loss at its best settings and depends on them: with
+NMS at .7 it is 2.3 points behind, and with the best 128 one seed of three ends 14 points behind. A
+quarter of the steps tells another story again: at weight 2 focal loss is 18 points ahead of CE, which
+has not found the objects yet, and 6.1 behind the hardest 1:3, which learns faster. On BCCD, at weight 2,
+focal loss is ahead of CE by 1.9 points, and no difference to 1:3 is seen.""",
 )
 
 if __name__ == "__main__":

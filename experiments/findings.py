@@ -250,6 +250,7 @@ def draw_differences(found: Sequence[Found]) -> Any:
 def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
     """`<name>.md`, `<name>.png`, `<name>_differences.png` beside `<name>.csv`; the page is returned."""
     results = Results(read_csv(folder / f"{experiment.name}.csv"))
+    tried = read_csv(folder / f"{experiment.name}_rates.csv")
     found = findings(experiment, results)
     shown = {"_differences": draw_differences(found)}
     if experiment.plot:
@@ -275,9 +276,9 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
         "in one run each at full length, judged on a part of the training set held out for that. Intervals "
         "are over seeds, not over other outcomes of that choice.",
-        *rate_table(read_csv(folder / f"{experiment.name}_rates.csv")),
+        *rate_table(tried),
         "## How it was made",
-        how_it_was_made(experiment, results),
+        how_it_was_made(experiment, results, tried),
     ]
     page = folder / f"{experiment.name}.md"
     write_text(page, "\n\n".join(parts) + "\n")
@@ -339,21 +340,29 @@ def loss_name(name: str) -> str:
     return re.sub(r"experiments/\w+\.py:", "", name)
 
 
-def how_it_was_made(experiment: Experiment, results: Results) -> str:
+def how_it_was_made(experiment: Experiment, results: Results, tried: Sequence[Mapping[str, str]]) -> str:
     """Markdown: command, commit, hardware, duration, and each setting."""
-    minutes = {row["setting"]: float(row["setting_minutes"]) for row in results.rows}
+    minutes = {setting: _minutes(results, tried, setting) for setting in results.settings()}
+    total = sum(minutes.values())
     lines = [
         f"- Command: `{experiment.said('Command')}`",
         f"- Commit: {_all(results, 'commit')}",
         f"- Hardware: {_all(results, 'hardware')}",
-        f"- Duration: {sum(minutes.values()):.1f} minutes, the sweeps of learning rates included "
-        f"({', '.join(f'{setting} {value:.1f}' for setting, value in minutes.items())})",
+        f"- Duration: {total:.0f} minutes of training in all runs and sweeps, {total / 2:.0f} with two of them "
+        f"at a time, as on two cores ({', '.join(f'{name} {part:.0f}' for name, part in minutes.items())}). "
+        "A run's start and evaluation take some seconds more.",
     ]
     for setting in results.settings():
         data = next(row["data"] for row in results.rows if row["setting"] == setting)
         ratio = results.negatives(setting)
         lines.append(f"- {setting}: {data}; {ratio:.0f} negatives per positive location")
     return "\n".join(lines)
+
+
+def _minutes(results: Results, tried: Sequence[Mapping[str, str]], setting: str) -> float:
+    """Of a setting's runs and of its sweep, those that another experiment made among them."""
+    spent = [row["seconds"] for row in (*results.rows, *tried) if row["setting"] == setting]
+    return sum(float(seconds) for seconds in spent if seconds) / 60
 
 
 def _all(results: Results, column: str) -> str:

@@ -71,7 +71,6 @@ COLUMNS = (
     "diverged",
     "commit",
     "hardware",
-    "setting_minutes",
 )
 RATES = ("setting", *SWEEP_COLUMNS)
 RETINANET = DetectorConfig(kind="retinanet", anchor_scales=(1.0,))
@@ -287,7 +286,7 @@ def adopt(jobs: Sequence[Job], runs: Path) -> None:
 
 @contextlib.contextmanager
 def recorded(folder: Path) -> Iterator[Callable[[], None]]:
-    """Notes by which commit and on what hardware each run of a comparison was made, and for how long.
+    """Notes by which commit and on what hardware each run of a comparison was made.
 
     At the end and whenever the function given is called, so that a process that is killed has told too. Runs
     of another experiment bring with them how they were made.
@@ -298,18 +297,15 @@ def recorded(folder: Path) -> Iterator[Callable[[], None]]:
             path.parent for name in ("metrics", "diverged") for path in folder.glob(f"runs/*/*/{name}.json")
         }
 
-    before, began, clock = finished(), time.monotonic(), folder / "seconds.json"
-    spent = read_json(clock) if clock.exists() else 0.0
+    before = finished()
     hardware = versions(str(pick_device(read_json(folder / "config.json")["recipe"]["device"])))
     device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
     made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
 
     def record() -> None:
-        new = [run_folder for run_folder in finished() - before if not (run_folder / "made.json").exists()]
-        for run_folder in new:
-            write_json(run_folder / "made.json", made)
-        if new:
-            write_json(clock, spent + time.monotonic() - began)
+        for run_folder in finished() - before:
+            if not (run_folder / "made.json").exists():
+                write_json(run_folder / "made.json", made)
 
     try:
         yield record
@@ -333,12 +329,10 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
     config, recipe = state.config, state.config.recipe
     names = short_names(config.pairs)
     by_run = {(row["classification_loss"], row["box_loss"], int(row["seed"])): row for row in state.results}
-    clock = state.out / "seconds.json"
     shared = {
         "setting": setting,
         "data": words(config),
         "negatives_per_positive": read_json(state.out / "data.json")["negatives_per_positive"],
-        "setting_minutes": round(read_json(clock) / 60, 2) if clock.exists() else 0,
     }
     for job in state.final_jobs():
         run = job.config
@@ -359,10 +353,12 @@ def words(config: CompareConfig) -> str:
     data = "embedded scenes" if recipe.data == "embedded" else "BCCD"
     kind = detector.kind + (f" with {detector.bins} bins" if detector.bins else "")
     prior = "" if detector.kind == "yolov2" else f", prior {detector.prior:g}"
-    rates = ", ".join(f"{rate:g}" for rate in config.lrs)
+    rates, weights = (
+        ", ".join(f"{one:g}" for one in dict.fromkeys(values)) for values in zip(*config.candidates)
+    )
     return (
         f"{data}, {recipe.size} px, {kind}{prior}, {recipe.steps} steps of {recipe.batch} images by "
-        f"{recipe.optimizer}, learning rates tried: {rates}"
+        f"{recipe.optimizer}, learning rates tried: {rates}, box weights: {weights}"
     )
 
 

@@ -55,7 +55,7 @@ def rows(values: dict[str, list[float | None]], setting: str = "embedded") -> li
             "lr": 0.003,
             "box_weight": 2,
             "negatives_per_positive": 100,
-            "setting_minutes": 1.5,
+            "seconds": 90,
             "data": "embedded scenes",
             "commit": "abc",
             "hardware": "two cores",
@@ -210,7 +210,7 @@ def test_a_page_says_all_and_a_row_too(tmp_path):
         "| embedded | bce | 0.003 | 2 | 3, 1 diverged | 41.0\u00a0±\u00a012.7 |",
         "Commit: abc",
         "two cores",
-        "1.5 minutes",
+        "Duration: 9 minutes of training in all runs and sweeps, 4 with two",
         "python experiments/x.py",
     ):
         assert words in text, words
@@ -302,8 +302,6 @@ def test_what_is_finished_is_not_repeated(ran):
 def test_equal_runs_of_two_comparisons_are_made_once(ran):
     # Made short, the two settings are the same.
     first, second = (ran / "runs" / "c_mining" / setting for setting in ("embedded", "own_box_weight"))
-    assert (first / "seconds.json").exists()
-    assert not (second / "seconds.json").exists()
     copies = sorted(path.relative_to(second) for path in second.glob("runs/*/*/m*.json"))
     assert len(copies) == 8  # metrics.json and made.json of each
     assert all((first / path).read_bytes() == (second / path).read_bytes() for path in copies)
@@ -359,5 +357,4 @@ def test_a_process_that_is_killed_has_told_how_its_runs_were_made(tmp_path):
         write_json(now / "metrics.json", {})
         record()
         assert set(read_json(now / "made.json")) == {"commit", "hardware"}
-        assert read_json(tmp_path / "seconds.json") > 0
     assert not (earlier / "made.json").exists()
