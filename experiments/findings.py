@@ -348,7 +348,7 @@ def how_it_was_made(experiment: Experiment, results: Results, tried: Sequence[Ma
         f"- Command: `{experiment.said('Command')}`",
         f"- Commit: {_all(results, 'commit')}",
         f"- Hardware: {_all(results, 'hardware')}",
-        f"- Duration: {total:.0f} minutes of training in all runs and sweeps, {total / 2:.0f} with two of them "
+        f"- Duration: {total:.0f} minutes of training in all runs and sweeps, {total / 2:.0f} with two "
         f"at a time, as on two cores ({', '.join(f'{name} {part:.0f}' for name, part in minutes.items())}). "
         "A run's start and evaluation take some seconds more.",
     ]
