@@ -32,12 +32,13 @@ BOXES = {
 }
 CLASSES = tuple(LOSSES.values())
 WITH_DFL = ("FL", "QFL")
+WEIGHTS = (2.0, 15.0)
 PLAIN, DFL = DetectorConfig(), DetectorConfig(bins=16)
 
 
 def tuned(losses: tuple[str, ...], boxes: tuple[str, ...], detector: DetectorConfig) -> CompareConfig:
     """On the scenes, with two box weights to choose from: the scales of the losses differ."""
-    config = embedded(losses, steps=600, detector=detector, box_weights=(2.0, 15.0))
+    config = embedded(losses, steps=600, detector=detector, box_weights=WEIGHTS)
     return replace(config, box_losses=boxes)
 
 
@@ -93,8 +94,8 @@ EXPERIMENT = Experiment(
     {
         "embedded": tuned(CLASSES, tuple(BOXES.values()), PLAIN),
         "embedded DFL": tuned(tuple(LOSSES[name] for name in WITH_DFL), ("giou",), DFL),
-        "bccd": bccd(CLASSES),
-        "bccd DFL": bccd(tuple(LOSSES[name] for name in WITH_DFL), detector=DFL),
+        "bccd": bccd(CLASSES, box_weights=WEIGHTS),
+        "bccd DFL": bccd(tuple(LOSSES[name] for name in WITH_DFL), box_weights=WEIGHTS, detector=DFL),
     },
     (
         over_boxes("QFL", "FL"),

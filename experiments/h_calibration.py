@@ -10,12 +10,13 @@ Command: python experiments/h_calibration.py
 Duration: on two cores see results/h_calibration.md (measured); on a GPU not measured.
 
 Expected: CE above the diagonal (too sure), FL below it; the highest correlation of score and IoU with QFL,
-VFL and MAL. Scores from .05 on count; few detections can look calibrated, so recall and AP stand beside. On
-the scenes each loss has the better of two box weights.
+VFL and MAL. Scores from .05 on count; few detections can look calibrated, so recall and AP stand beside. Each
+loss has the better of two box weights.
 """
 
 from findings import MEASURES
 from g_quality_and_boxes import EXPERIMENT as G
+from g_quality_and_boxes import WEIGHTS
 from harness import Experiment, Results, difference, embedded, main
 
 from detloss import plots
@@ -38,7 +39,7 @@ def plot(results: Results) -> plots.Against:
 EXPERIMENT = Experiment(
     __file__,
     __doc__,
-    {E: embedded(LOSSES, box_weights=(2.0, 15.0)), B: G.comparisons["bccd"]},
+    {E: embedded(LOSSES, box_weights=WEIGHTS), B: G.comparisons["bccd"]},
     (
         difference("FL without alpha − CE", (E, PLAIN), (E, "bce"), "ece"),
         difference("FL − CE", (E, "focal"), (E, "bce"), "ece"),
