@@ -26,16 +26,16 @@ from detloss.statistics import (
 )
 
 RULE = (
-    "A difference is taken seed by seed: within a setting one seed means equal initial weights and batches "
-    "on both sides, between settings it is a number only. It is called better or worse only where both 95 % "
-    "intervals leave out zero, Student's t (±) and the percentile bootstrap [from, to]; all else is “no "
-    "difference seen”, which does not say “none”. Of so few seeds the bootstrap alone would say too much: of "
-    "normal differences without any effect it leaves out zero in 25 % of cases with three seeds and in 16 % "
-    "with five, Student's t in 5 % (simulated, 4000 cases each). All seeds share the "
-    "images, the validation set among them, and the learning rate chosen below; no interval is over those. A "
-    "seed on which one side diverged, or has nothing to measure, is left out, and those left may be the easy "
-    "ones. “strict” marks what also holds at Bonferroni's level for all the comparisons of the page. "
-    "Experiments that ask for a run with the very same settings share it."
+    "A difference is taken seed by seed: within a setting one seed means equal initial weights and "
+    "batches on both sides, between settings it is a number only. It is called better or worse only where "
+    "both 95 % intervals leave out zero, Student's t (±) and the percentile bootstrap [from, to]; all "
+    "else is “no difference seen”, which does not say “none”. Of so few seeds the bootstrap alone would "
+    "say too much: of normal differences without any effect it leaves out zero in 25 % of cases with "
+    "three seeds and in 16 % with five, Student's t in 5 % (simulated, 4000 cases each). All seeds share "
+    "the images, the validation set among them, and the learning rate and box weight chosen below; no "
+    "interval is over those. A seed on which one side diverged, or has nothing to measure, is left out, "
+    "and those left may be the easy ones. “strict” marks what also holds at Bonferroni's level for all "
+    "the comparisons of the page. Experiments that ask for a run with the very same settings share it."
 )
 MEASURES: dict[str, tuple[str, int, str]] = {
     "ap": ("AP", 100, "higher"),
@@ -273,9 +273,10 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         RULE,
         "## Means",
         mean_table(experiment, results),
-        "Mean over seeds with Student's 95 % interval. Each loss has the learning rate that was best for it "
-        "in one run each at full length, judged on a part of the training set held out for that. Intervals "
-        "are over seeds, not over other outcomes of that choice.",
+        "Mean over seeds with Student's 95 % interval, in points of 100. Each loss has the learning rate, "
+        "and where several were tried the box weight, that was best for it in one run each at full length, "
+        "judged on a part of the training set held out for that. Intervals are over seeds, not over other "
+        "outcomes of that choice.",
         *rate_table(tried),
         "## How it was made",
         how_it_was_made(experiment, results, tried),

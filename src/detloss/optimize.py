@@ -36,7 +36,10 @@ def make_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.O
 
 
 class Average:
-    """Exponential moving average of a model's weights and buffers, with a short memory at first."""
+    """Exponential moving average of a model's weights and buffers, with a short memory at first.
+
+    It holds the model's tensors: make it after `model.to(device)`; `load_state_dict` copies, and is fine.
+    """
 
     def __init__(self, model: Detector, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
