@@ -382,7 +382,9 @@ def readme_row(experiment: Experiment, folder: Path) -> str:
     if not found:
         return _row((question, "not run yet", "", ""))
     first = found[0]
-    effect = f"{first.contrast.label}: {first.text()} {MEASURES[first.contrast.column][0]}"
+    measure, _, better = MEASURES[first.contrast.column]
+    note = " (lower is better)" if better == "lower" else ""
+    effect = f"{first.contrast.label}: {first.text()} {measure}{note}"
     figure = experiment.name if experiment.plot else f"{experiment.name}_differences"
     links = f"[figure]({folder.name}/{figure}.png), [page]({folder.name}/{experiment.name}.md)"
     return _row((question, experiment.answer or first.word, effect, links))
