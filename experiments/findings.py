@@ -343,8 +343,9 @@ def loss_name(name: str) -> str:
 
 def how_it_was_made(experiment: Experiment, results: Results, tried: Sequence[Mapping[str, str]]) -> str:
     """Markdown: command, commit, hardware, duration, and each setting."""
-    minutes = {setting: _minutes(results, tried, setting) for setting in results.settings()}
-    total = sum(minutes.values())
+    made = [row for row in (*results.rows, *tried) if row["seconds"]]
+    minutes = {name: _minutes([row for row in made if row["setting"] == name]) for name in results.settings()}
+    total = _minutes(made)
     lines = [
         f"- Command: `{experiment.said('Command')}`",
         f"- Commit: {_all(results, 'commit')}",
@@ -360,10 +361,10 @@ def how_it_was_made(experiment: Experiment, results: Results, tried: Sequence[Ma
     return "\n".join(lines)
 
 
-def _minutes(results: Results, tried: Sequence[Mapping[str, str]], setting: str) -> float:
-    """Of a setting's runs and of its sweep, those that another experiment made among them."""
-    spent = [row["seconds"] for row in (*results.rows, *tried) if row["setting"] == setting]
-    return sum(float(seconds) for seconds in spent if seconds) / 60
+def _minutes(made: Sequence[Mapping[str, str]]) -> float:
+    """Of these runs, whoever made them; one that two settings share counts once."""
+    spent = {(row["classification_loss"], row["box_loss"], row["lr"], row["seconds"]) for row in made}
+    return sum(float(seconds) for *_, seconds in spent) / 60
 
 
 def _all(results: Results, column: str) -> str:

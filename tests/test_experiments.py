@@ -55,7 +55,8 @@ def rows(values: dict[str, list[float | None]], setting: str = "embedded") -> li
             "lr": 0.003,
             "box_weight": 2,
             "negatives_per_positive": 100,
-            "seconds": 90,
+            "classification_loss": loss,
+            "seconds": 90 + seed,
             "data": "embedded scenes",
             "commit": "abc",
             "hardware": "two cores",
@@ -210,7 +211,7 @@ def test_a_page_says_all_and_a_row_too(tmp_path):
         "| embedded | bce | 0.003 | 2 | 3, 1 diverged | 41.0\u00a0±\u00a012.7 |",
         "Commit: abc",
         "two cores",
-        "Duration: 9 minutes of training in all runs and sweeps, 4 with two",
+        "Duration: 9 minutes of training in all runs and sweeps, 5 with two",
         "python experiments/x.py",
     ):
         assert words in text, words
