@@ -91,9 +91,7 @@ def embedded(
     weight for all is what papers have; several are for what depends on the balance of classes and boxes.
     """
     shared = Recipe(**{"evaluations": 1, "steps": 1400, **recipe})
-    fixed = box_weights[0] if len(box_weights) == 1 else None
-    weights = CompareConfig.box_weights if fixed else box_weights
-    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weight=fixed, box_weights=weights, recipe=shared)
+    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, recipe=shared)
 
 
 def bccd(

@@ -160,3 +160,9 @@ class TestLoad:
 def test_values_are_checked_when_made(kind: type, change: dict, message: str):
     with pytest.raises(ValueError, match=f"^{message}"):
         kind(**change)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "weigh_boxes", "amp"])
+def test_a_choice_that_does_not_exist(name: str):
+    with pytest.raises(ValueError, match=f"{name} is 'other'; it may be "):
+        Recipe(**{name: "other"})
