@@ -1,10 +1,13 @@
 """The fused pass: equal to the eager formula, compiled once, right under every use of autograd."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from functools import partial
 
 import numpy as np
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
+from detloss import engine
 from detloss.losses import (
     binary_cross_entropy_with_logits,
     complete_box_iou_loss,
@@ -336,10 +340,70 @@ def test_what_a_pass_cannot_take_runs_eagerly():
         loss(X, HARD, [1.0, 3.0], impl="compile")
 
 
-def test_a_failure_elsewhere_leaves_the_cpu_alone():
-    with pytest.raises(ValueError, match=r'impl="compile" is for CPU and CUDA tensors, not meta'):
-        focal(X.to("meta"), targets=HARD.to("meta"))
-    assert "Fused" in focal(X.clone().requires_grad_()).grad_fn.name()
+CONSTANTS = [
+    (sigmoid_focal_loss, X, {"targets": HARD}),
+    (sigmoid_focal_loss, X, {"targets": INDEX, "weight": torch.ones(ROWS), "alpha": torch.ones(CLASSES)}),
+    (quality_focal_loss, X, {"targets": INDEX, "quality": QUALITY}),
+    (softmax_focal_loss, X, {"targets": INDEX % CLASSES, "alpha": torch.ones(CLASSES)}),
+    (distribution_focal_loss, X, {"targets": QUALITY, "weight": QUALITY}),
+    (generalized_box_iou_loss, NEAR, {"boxes2": BOXES, "weight": QUALITY}),
+]
+
+
+@pytest.mark.parametrize("impl", ["auto", "compile", "eager"])
+@pytest.mark.parametrize(("loss", "inputs", "others"), CONSTANTS)
+def test_a_tensor_on_another_device_is_named_and_nothing_else(
+    loss, inputs, others, impl, builds, monkeypatch
+):
+    monkeypatch.setattr(engine, "AUTO_ELEMENTS", {"cpu": 0})
+    monkeypatch.setattr(engine, "_broken", {})
+    for name, values in others.items():
+        moved = others | {name: values.to("meta")}
+        with pytest.raises(ValueError, match=f"{name} is on meta, (inputs|boxes1) on cpu; move one of them"):
+            loss(inputs, **moved, impl=impl)
+    with pytest.raises(ValueError, match="device meta hold no values"):
+        loss(inputs.to("meta"), **{name: values.to("meta") for name, values in others.items()}, impl=impl)
+    assert not builds
+    assert not engine._broken
+
+
+def test_what_fails_for_one_form_of_arguments_leaves_the_others_alone(monkeypatch):
+    monkeypatch.setattr(engine, "AUTO_ELEMENTS", {"cpu": 0})
+
+    @elementwise_loss
+    def scaled(logits, targets, by="two"):
+        return (logits - targets) * (len(logits) if by == "rows" else 2.0)
+
+    x = X.clone().requires_grad_()
+    with pytest.warns(UserWarning, match="scaled could not be compiled"):
+        assert_close(scaled(x, HARD, by="rows"), (x - HARD) * ROWS)
+    assert "Fused" in scaled(x, HARD).grad_fn.name()
+    assert "Fused" in focal(x).grad_fn.name()
+
+
+def test_a_complex_weight_is_refused():
+    with pytest.raises(ValueError, match=r"weight is torch.complex64; it must be real"):
+        focal(X, weight=torch.ones(ROWS, CLASSES, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize("eps", [torch.tensor([1e-7] * 3), torch.ones(ROWS), "small", None, -1e-7, math.inf])
+@pytest.mark.parametrize("impl", ["eager", "compile"])
+def test_eps_is_a_number(eps, impl):
+    with pytest.raises(ValueError, match=r"eps (is|has shape) .*; it (may be a number|must be at least 0)"):
+        complete_box_iou_loss(NEAR, BOXES, eps=eps, impl=impl)
+
+
+@pytest.mark.parametrize("name", ["eps", "label_smoothing"])
+def test_a_number_in_a_tensor_is_read_anew_in_every_call(name):
+    """It may be changed in place: nothing may be remembered of it by its identity."""
+    values = torch.tensor(0.25)
+    loss, arguments = complete_box_iou_loss, (NEAR, BOXES)
+    if name == "label_smoothing":
+        loss, arguments = softmax_focal_loss, (X, INDEX % CLASSES)
+    for _ in range(2):
+        eager, compiled = (loss(*arguments, **{name: values}, impl=impl) for impl in ("eager", "compile"))
+        assert_close(compiled, eager)
+        values += 0.5
 
 
 def test_batched_output_gradients():
@@ -536,6 +600,36 @@ def in_a_new_process(code: str, **environment: str) -> str:
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
+@pytest.mark.parametrize("seconds", [0.5, 2, 4, 6])
+def test_an_interrupt_while_compiling_ends_the_process(seconds, tmp_path):
+    code = """
+        x = torch.randn(400, 100, requires_grad=True)
+        print("begun", flush=True)
+        asymmetric_loss(x, torch.zeros(400, 100), reduction="sum").backward()
+        print("compiled", flush=True)
+        time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time, torch; from detloss import *\n" + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+    )
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(
+        timeout=20
+    )  # a pass takes longer on an idle machine, from an empty cache
+    assert "compiled" not in out or seconds > 2
+    assert "KeyboardInterrupt" in error
+    assert "terminate called" not in error
+    assert process.returncode in (1, -signal.SIGINT)
 
 
 @pytest.mark.slow

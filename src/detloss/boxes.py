@@ -12,12 +12,13 @@ as zero, so such a box has no area and meets nothing.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from detloss.dtypes import arithmetic_dtype
+from detloss.dtypes import arithmetic_dtype, check_devices
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 KINDS = ("iou", "giou", "diou", "ciou", "eiou")
@@ -89,7 +90,7 @@ def paired_box_iou(
 
     Sources: GIoU arXiv:1902.09630; DIoU and CIoU arXiv:1911.08287; EIoU arXiv:2101.08158.
     """
-    check_pair(boxes1, boxes2, kind, fmt)
+    check_pair(boxes1, boxes2, kind, fmt, eps)
     return similarity(widened(boxes1).unbind(-1), widened(boxes2).unbind(-1), kind, fmt, eps, eps)
 
 
@@ -139,6 +140,8 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
 def _pairwise(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float = 1e-7, fmt: str = "xyxy") -> Tensor:
     _check_boxes("boxes1", boxes1, fmt)
     _check_boxes("boxes2", boxes2, fmt)
+    check_devices(boxes1=boxes1, boxes2=boxes2)
+    _check_eps(eps)
     columns1 = widened(boxes1)[..., :, None, :].unbind(-1)
     columns2 = widened(boxes2)[..., None, :, :].unbind(-1)
     # torchvision has no eps here: the smallest number turns 0/0 into 0 and changes nothing else.
@@ -204,20 +207,34 @@ def widened(boxes: Tensor) -> Tensor:
     return boxes.to(arithmetic_dtype(boxes.dtype))
 
 
-def check_pair(boxes1: Tensor, boxes2: Tensor, kind: str, fmt: str) -> None:
-    """ValueError unless kind and format are known and the boxes of equal shape, ending in 4."""
+def check_pair(boxes1: Tensor, boxes2: Tensor, kind: str, fmt: str, eps: float | Tensor) -> None:
+    """ValueError unless kind and format are known, the boxes of equal shape ending in 4, and eps a number."""
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(KINDS)}")
+    _check_boxes("boxes1", boxes1, fmt)
+    _check_boxes("boxes2", boxes2, fmt)
     if boxes1.shape != boxes2.shape:
         raise ValueError(
             f"boxes1 {tuple(boxes1.shape)} and boxes2 {tuple(boxes2.shape)} differ in shape; paired "
             "boxes go row by row, for every combination use box_iou"
         )
-    _check_boxes("boxes1", boxes1, fmt)
-    _check_boxes("boxes2", boxes2, fmt)
+    check_devices(boxes1=boxes1, boxes2=boxes2, eps=eps)
+    _check_eps(eps)
+
+
+def _check_eps(eps: float | Tensor) -> None:
+    """ValueError unless eps is a number of at least 0; a tensor of no dimensions counts as one."""
+    if isinstance(eps, Tensor) and eps.ndim:
+        raise ValueError(f"eps has shape {tuple(eps.shape)}; it may be a number or a 0-dim tensor")
+    if not isinstance(eps, (Tensor, numbers.Real)):
+        raise ValueError(f"eps is {eps!r}; it may be a number or a 0-dim tensor")
+    if not isinstance(eps, Tensor) and not 0 <= eps < math.inf:
+        raise ValueError(f"eps is {eps}; it must be at least 0 and finite")
 
 
 def _check_boxes(name: str, boxes: Tensor, fmt: str = "xyxy") -> None:
+    if not isinstance(boxes, Tensor):
+        raise ValueError(f"{name} is a {type(boxes).__name__}; it must be a tensor")
     if boxes.shape[-1:] != (4,):
         raise ValueError(f"{name} has shape {tuple(boxes.shape)}; a box tensor is (..., 4)")
     if fmt not in FORMATS:

@@ -12,13 +12,16 @@ loss's own default, compiled along with the first: a constant square costs a pro
 more than all the rest of the loss.
 """
 
+import atexit
+import ctypes
 import math
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import lru_cache
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import torch
@@ -159,13 +162,14 @@ def fused(
     compute = arithmetic_dtype(first.dtype)
     constants = dict(constants)
     if scale is not None:
-        constants["scale"] = _scalar(scale, compute, first.device)
+        constants["scale"] = scalar(scale, compute, first.device)
     as_usual = bool(usual) and all(type(value) is not Tensor for value in exponents.values())
     as_usual = as_usual and first.device.type == "cpu" and exponents == usual
     if not as_usual:
-        constants |= {key: _scalar(value, compute, first.device) for key, value in exponents.items()}
+        constants |= {key: scalar(value, compute, first.device) for key, value in exponents.items()}
     if first.device.type != "cpu":
         unit = None
+    _check_sizes((*inputs, *constants.values()))
     form = Form(
         name,
         formula,
@@ -192,12 +196,25 @@ def fused(
         value, *rest = _alone(run, tensors) if serial else run(*tensors)
         if unit and check and not rest.pop(0) <= 0.5 + 1e-3:
             check()
-        return (value.view(shape) if scale is None else value), *rest
+        return value, *rest
 
-    if not any(needed):
-        return once()[0]
-    watched = (*arguments, *(value for value in others if isinstance(value, Tensor)))
-    return _Fused.apply(once, again, watched, needed, reduced, *arguments)
+    if any(needed):
+        watched = (*arguments, *(value for value in others if isinstance(value, Tensor)))
+        value = _Fused.apply(once, again, watched, needed, reduced, *arguments)
+    else:
+        value = once()[0]
+    # Outside of the function: autograd brings the upstream gradient back to the shape that the pass has, and
+    # the result may be changed in place, which a view made inside may not.
+    return value if scale is not None or value.shape == shape else value.view(shape)
+
+
+def _check_sizes(operands: Iterable[Operand]) -> None:
+    """ValueError where a letter stands for two sizes: the pass would read beyond the end of one of them."""
+    sizes: dict[str, int] = {}
+    for values, dims in operands:
+        for dim, size in zip(dims, values.shape, strict=True):
+            if sizes.setdefault(dim, int(dim) if dim.isdigit() else size) != size:
+                raise ValueError(f"dimension {dim} of a compiled pass has the sizes {sizes[dim]} and {size}")
 
 
 def _alone(run: Callable[..., Any], tensors: list[Tensor]) -> Any:
@@ -260,15 +277,16 @@ class _Fused(torch.autograd.Function):
                 results.append(None)
                 continue
             shape, dtype = kept
-            gradient = next(gradients).view(shape)
+            gradient = next(gradients)
             if is_one:
                 # whoever keeps the graph may come back for it, and the caller may change what it gets
                 gradient = gradient.clone() if shared and gradient.dtype == dtype else gradient
             elif shared or wrapped:
-                gradient = gradient * output_gradient
+                # expanded to the gradient, so that a product can never be larger than it
+                gradient = gradient * output_gradient.expand(gradient.shape)
             else:
                 gradient = gradient.mul_(output_gradient)
-            results.append(gradient.to(dtype))
+            results.append(gradient.to(dtype).view(shape))
         if not shared:
             ctx.again = ctx.arguments = ctx.versions = None
         return None, None, None, None, None, *results
@@ -282,6 +300,7 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
             "pass a clone to the loss"
         )
     loss = ctx.again()
+    output_gradient = output_gradient.reshape(loss.shape)
     wanted = [argument for argument, kept in zip(ctx.arguments, ctx.kept) if kept is not None]
     found = iter(
         torch.autograd.grad(loss, wanted, output_gradient, create_graph=True, materialize_grads=True)
@@ -290,17 +309,58 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
 
 
 _passes: dict[str, dict[Form, Callable[..., Any]]] = {}  # by the name of the loss
-_broken: dict[object, str] = {}  # device types without a compiler, losses that cannot be compiled: why
+_broken: dict[str | Form, str] = {}  # device types without a compiler, forms that cannot be compiled: why
 _lock = threading.Lock()
-# Compiles in a thread of its own, where none of the caller's modes are (autocast, inference, hooks); always
-# the same one, or torch 2.11 crashes.
-_worker = ThreadPoolExecutor(1)
+
+
+class _Worker:
+    """Compiles in a thread of its own, where none of the caller's modes are (autocast, inference, hooks).
+
+    Always the same one, or torch 2.11 crashes. A daemon, unlike those of an executor: a program that is
+    interrupted, or ends, does not wait for a compiler.
+    """
+
+    SECONDS_AT_EXIT = 1.0
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[tuple[Future[Any], Form]] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+        self.idle = threading.Event()
+
+    def build(self, form: Form) -> Callable[..., Any]:
+        if self.thread is None:
+            self.thread = threading.Thread(target=self._serve, name="detloss compiles", daemon=True)
+            self.thread.start()
+            atexit.register(self._stop)
+        done: Future[Any] = Future()
+        self.idle.clear()
+        self.jobs.put((done, form))
+        return done.result()
+
+    def _serve(self) -> None:
+        while True:
+            self.idle.set()
+            done, form = self.jobs.get()
+            try:
+                done.set_result(build(form))
+            except BaseException as error:
+                done.set_exception(error)
+
+    def _stop(self) -> None:
+        """End what is being compiled: a daemon that still runs torch's code while Python ends aborts it."""
+        if self.thread is not None and self.thread.is_alive() and not self.idle.is_set():
+            thread, error = ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(SystemExit)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
+            self.idle.wait(self.SECONDS_AT_EXIT)
+
+
+_worker = _Worker()
 
 
 def _after_fork() -> None:
     """A lock and a thread of the parent's may never come back; and what it compiled, its child cannot."""
     global _lock, _worker
-    _lock, _worker = threading.Lock(), ThreadPoolExecutor(1)
+    _lock, _worker = threading.Lock(), _Worker()
     if _passes:
         reason = "this process was forked after its parent had compiled; start it with spawn or forkserver"
         _broken.update({device: reason for device in AUTO_ELEMENTS})
@@ -310,14 +370,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _scalar(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Operand:
+def scalar(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Operand:
+    """A number, or a tensor of no dimensions as it is now, as an operand."""
     if isinstance(value, Tensor):
         return Operand(value.to(device, dtype, non_blocking=True), "")
-    return Operand(number(value, dtype, device), "")
+    return Operand(_number(value, dtype, device), "")
 
 
 @lru_cache(1024)
-def number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A number as a 0-dim tensor, which a compiled pass takes without being compiled again."""
     # filled there: a copy to a GPU would synchronise
     return torch.full((), value, dtype=dtype, device=device)
@@ -329,13 +390,16 @@ def _compile(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...,
         run = _passes.get(form.name, {}).get(form)
         if run is not None:
             return run
-        reason = _broken.get(form.device.type) or _broken.get(_kind(form))
+        reason = _broken.get(form.device.type) or _broken.get(form)
         if reason is None:
+            siblings = _siblings(form, usual)
             try:
-                built = {each: _worker.submit(build, each).result() for each in _siblings(form, usual)}
+                built = {each: _worker.build(each) for each in siblings}
             except Exception as error:
-                reason = _why(error, form)
-                if impl == "auto":
+                reason, ours = _why(error, form)
+                said = any(isinstance(known, Form) and _written(known) is _written(form) for known in _broken)
+                _broken.update(dict.fromkeys([form.device.type] if ours else siblings, reason))
+                if impl == "auto" and not said:
                     warnings.warn(f'{reason}; the loss runs eagerly. impl="eager" says nothing', stacklevel=5)
             else:
                 _passes.setdefault(form.name, {}).update(built)
@@ -345,9 +409,9 @@ def _compile(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...,
     raise RuntimeError(f'{reason}; or pass impl="eager"')
 
 
-def _kind(form: Form) -> object:
-    """What decides whether a pass can be compiled at all, and is said once."""
-    return form.formula, form.fixed, form.inputs, form.device
+def _written(form: Form) -> Callable[..., Tensor]:
+    """The formula as somebody wrote it."""
+    return dict(form.fixed).get("formula", form.formula)  # type: ignore[return-value]
 
 
 def _siblings(form: Form, usual: Mapping[str, float]) -> list[Form]:
@@ -362,20 +426,18 @@ def _siblings(form: Form, usual: Mapping[str, float]) -> list[Form]:
     ]
 
 
-def _why(error: Exception, form: Form) -> str:
+def _why(error: Exception, form: Form) -> tuple[str, bool]:
+    """Why a pass could not be compiled, and whether none can be on this device: there is no compiler."""
     from torch._inductor.exc import InvalidCxxCompiler
 
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InvalidCxxCompiler):
-            _broken["cpu"] = (
+            return (
                 "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install "
                 "g++; conda: conda install gxx) or name it in the environment variable CXX"
-            )
-            return _broken["cpu"]
+            ), True
         cause = cause.__cause__ or cause.__context__
     first_line = str(error).strip().split("\n")[0]
     where = f"on {form.device.type}"
-    reason = f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})"
-    _broken[_kind(form)] = reason
-    return reason
+    return f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})", False

@@ -164,8 +164,10 @@ def check_targets(
 
 
 def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:
-    """The values; ValueError unless they broadcast to this shape."""
+    """The values; ValueError unless they are real and broadcast to this shape."""
     check_tensor(name, values)
+    if values.is_complex():
+        raise ValueError(f"{name} is {values.dtype}; it must be real")
     fits = values.ndim <= len(shape) and all(
         size in (1, whole) for size, whole in zip(reversed(values.shape), reversed(shape))
     )

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detloss.dtypes import check_devices
 from detloss.engine import Operand, fusable, fused
 from detloss.losses.checks import broadcastable, check_labels, check_reduction, compute_dtype
 from detloss.losses.module import keep, kept, shown
@@ -59,6 +60,7 @@ def distribution_focal_loss(
             f"targets have shape {tuple(targets.shape)}; inputs {tuple(inputs.shape)} ask for "
             f"{tuple(inputs.shape[:-1])}, one distance per distribution"
         )
+    check_devices(inputs=inputs, targets=targets, weight=weight)
     if weight is not None:
         broadcastable("weight", weight, targets.shape)
 

@@ -33,7 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.engine import Operand, fusable, fused, number
+from detloss.dtypes import check_devices
+from detloss.engine import Operand, fusable, fused, scalar
 from detloss.losses.checks import (
     align_alpha,
     broadcastable,
@@ -141,8 +142,9 @@ def elementwise_loss(
         check_labels("targets", targets)
         if not targets.is_floating_point():
             targets = targets.long()
-        counted = check_targets(inputs, targets, soft, given["ignore_index"])
         hyper = {name: given[name] for name in asked}
+        check_devices(inputs=inputs, targets=targets, weight=weight, quality=soft, **hyper)
+        counted = check_targets(inputs, targets, soft, given["ignore_index"])
         for name in exponents:
             check_exponent(name, hyper[name])
         for name, (least, largest) in limits.items():
@@ -311,7 +313,7 @@ def _in_one_pass(
             constants[name] = _operand(value, inputs.shape, last)
         elif isinstance(value, numbers.Real) and not isinstance(value, bool):
             dtype = torch.int64 if name == "ignore_index" else compute_dtype(inputs)
-            constants[name] = Operand(number(float(value), dtype, inputs.device), "")
+            constants[name] = scalar(float(value), dtype, inputs.device)
         elif value is None or isinstance(value, (bool, str)) or callable(value):
             fixed[name] = value
         elif impl == "compile":

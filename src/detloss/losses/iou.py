@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from detloss.boxes import check_pair, similarity, widened
-from detloss.engine import Operand, fusable, fused, number
+from detloss.dtypes import check_devices
+from detloss.engine import Operand, fusable, fused, scalar
 from detloss.losses.checks import broadcastable, check_reduction
 from detloss.losses.module import keep, kept, shown
 from detloss.losses.reduction import mean_scale, reduce
@@ -126,7 +127,8 @@ def _box_loss(
     impl: str,
 ) -> Tensor:
     check_reduction(reduction)
-    check_pair(boxes1, boxes2, kind, fmt)
+    check_pair(boxes1, boxes2, kind, fmt, eps)
+    check_devices(boxes1=boxes1, weight=weight)
     shape = boxes1.shape[:-1]
     if weight is not None:
         broadcastable("weight", weight, shape)
@@ -135,23 +137,24 @@ def _box_loss(
         loss = _pair_loss(*columns, kind=kind, fmt=fmt, eps=eps, weight=weight)
         return reduce(loss, reduction, loss.numel(), loss)
 
-    if boxes1.dtype == boxes2.dtype and fusable(impl, f"1 - {kind}", (boxes1, boxes2), {"weight": weight}):
+    name = f"1 - {kind}"
+    if boxes1.dtype == boxes2.dtype and fusable(impl, name, (boxes1, boxes2), {"weight": weight, "eps": eps}):
         # a loop over boxes of four coordinates would not be vectorised, one over their columns is
         flat = [boxes.reshape(-1, 4) for boxes in (boxes1, boxes2)]
         columns = tuple(column.contiguous() for boxes in flat for column in boxes.unbind(-1))
         dtype = widened(boxes1).dtype
-        constants = {"eps": Operand(number(eps, dtype, boxes1.device), "")}
+        constants = {"eps": scalar(eps, dtype, boxes1.device)}
         if weight is not None:
             constants["weight"] = Operand(weight.expand(shape).reshape(-1).contiguous(), "N")
         value = fused(
-            f"1 - {kind}",
+            name,
             _pair_loss,
             [Operand(column, "N") for column in columns],
             constants,
             fixed={"kind": kind, "fmt": fmt},
             again=lambda: eagerly([widened(column).view(shape) for column in columns]),
             arguments=columns,
-            others=(weight,),
+            others=(weight, eps),
             shape=shape,
             dtype=dtype,
             scale=mean_scale(reduction, shape.numel(), boxes1),

@@ -5,7 +5,8 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from detloss.engine import Operand, fusable, fused, number
+from detloss.dtypes import check_devices
+from detloss.engine import Operand, fusable, fused, scalar
 from detloss.losses.checks import (
     check_exponent,
     check_indices,
@@ -68,6 +69,7 @@ def softmax_focal_loss(
     check_exponent("gamma", gamma)
     check_labels("targets", targets)
     dtype = compute_dtype(inputs)
+    check_exponent("label_smoothing", label_smoothing)
     check_limits("label_smoothing", label_smoothing, 0.0, 1.0)
     dim = min(1, inputs.ndim - 1)
     if not inputs.ndim or not inputs.shape[dim]:
@@ -80,6 +82,7 @@ def softmax_focal_loss(
         if alpha.shape != (classes,):
             raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it holds one per class, ({classes},)")
         alpha = alpha.to(dtype)
+    check_devices(inputs=inputs, targets=targets, alpha=alpha, gamma=gamma)
     outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
     counted, soft = None, targets.is_floating_point()
     if soft:
@@ -101,18 +104,20 @@ def softmax_focal_loss(
         )
         return reduce(loss if dim else loss[0], reduction, count, inputs)
 
-    if fusable(impl, "softmax_focal_loss", (inputs,), {"alpha": alpha, "gamma": gamma}):
+    if fusable(
+        impl, "softmax_focal_loss", (inputs,), {"alpha": alpha, "gamma": gamma, "smoothing": smoothing}
+    ):
         length = outer[1:].numel() if dim else 1
         shape = (-1, classes, length) if length > 1 else (-1, classes)
         letters = "NCL"[: len(shape)]
         labels = targets.reshape(shape if soft else shape[:1] + shape[2:]).contiguous()
         constants = {"targets": Operand(labels, letters if soft else letters.replace("C", ""))}
         if not soft:
-            constants["ignore_index"] = Operand(number(ignore_index, torch.int64, inputs.device), "")
+            constants["ignore_index"] = scalar(ignore_index, torch.int64, inputs.device)
         if alpha is not None:
             constants["alpha"] = Operand(alpha.contiguous(), "C")
         if smoothing is not None:
-            constants["smoothing"] = Operand(number(smoothing, dtype, inputs.device), "")
+            constants["smoothing"] = scalar(smoothing, dtype, inputs.device)
         value = fused(
             "softmax_focal_loss",
             softmax_focal,
@@ -121,11 +126,11 @@ def softmax_focal_loss(
             fixed={},
             again=eagerly,
             arguments=(inputs,),
-            others=(targets, alpha, gamma),
+            others=(targets, alpha, gamma, smoothing),
             shape=outer,
             dtype=result_dtype(reduction, inputs),
             scale=mean_scale(reduction, count, inputs),
-            reduced=dim,
+            reduced=1,
             exponents={"gamma": gamma},
             usual=_USUAL,
             unit="targets" if soft else None,
