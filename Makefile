@@ -4,6 +4,9 @@ VENV ?= .venv
 VENV_CLIENTS ?= .venv-clients
 OUT ?= runs/demo
 BENCH ?=
+# Another torch than that of constraints.txt, in an environment of its own:
+#   make test VENV=.venv-newest TORCH=torch
+TORCH ?=
 WHEEL ?= dist/wheel
 
 # A process a core, a file a process: tests are single-threaded, and share what their file has made.
@@ -60,18 +63,23 @@ wheel: $(VENV)/installed-dev
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	$(VENV)/bin/python -m pip install --quiet $(constrained) -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(VENV)/bin/python -m pip install --quiet $(constrained) -e ".[dev]"
 	@touch $@ $(VENV)/installed
 
 $(VENV_CLIENTS)/installed: pyproject.toml constraints-clients.txt
 	$(call new_environment,$(VENV_CLIENTS))
 	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt -e ".[dev,clients]"
 	@touch $@
+
+constrained = -c constraints.txt
+ifneq ($(TORCH),)
+constrained = -c $(VENV)/constraints.txt "$(TORCH)"
+endif
 
 define new_environment
 @$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" \
@@ -80,4 +88,5 @@ define new_environment
 	|| { echo "$(PYTHON) has no venv module; on Debian: apt install python3-venv" >&2; exit 1; }
 @echo "installing into $(1); the first time takes a few minutes"
 @$(PYTHON) -m venv $(1)
+@grep -v '^torch==' constraints.txt > $(1)/constraints.txt
 endef

@@ -89,7 +89,6 @@ def test_memory_of_forward_and_backward():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own
 def test_memory_of_compiled_code():
     if shutil.which("g++") is None:
         pytest.skip("needs g++")

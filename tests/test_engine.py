@@ -533,7 +533,6 @@ def test_the_number_of_threads_may_change(threads):
 # Where the formula itself is run
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
 def test_transforms_see_the_formula():
     per_row = vmap(grad(lambda x, t: sigmoid_focal_loss(x, t, reduction="sum", impl="compile")))(X, HARD)
     assert_close(per_row, value_and_gradient(sigmoid_focal_loss, X, (HARD,), {}, torch.float32)[1])

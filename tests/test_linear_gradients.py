@@ -159,11 +159,6 @@ def test_targets_that_want_a_gradient_are_the_losss_error():
 
 # Transforms
 
-# torch's own, of the first forward-mode derivative in a process
-forward_derivatives = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
-
-@forward_derivatives
 def test_transforms_of_torch_func():
     parts = head(torch.float64)
     index = labels()
@@ -183,7 +178,6 @@ def test_transforms_of_torch_func():
     assert_close(each(linear_loss), each(unfused))
 
 
-@forward_derivatives
 def test_forward_mode():
     parts = head(torch.float64)
     with forward_ad.dual_level():

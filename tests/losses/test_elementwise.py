@@ -363,7 +363,6 @@ def test_a_tensor_exponent_changes_without_recompiling(loss, name, logits):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own
 @pytest.mark.skipif(not shutil.which("c++"), reason="Inductor needs a C++ compiler")
 @each_loss
 def test_inductor_keeps_value_and_gradient(loss):

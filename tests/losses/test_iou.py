@@ -122,7 +122,6 @@ def test_compile_and_vmap(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # Inductor's own
 @pytest.mark.skipif(not shutil.which("c++"), reason="Inductor needs a C++ compiler")
 @each_kind
 def test_inductor(kind):
