@@ -51,19 +51,22 @@ experiments: $(VENV)/installed
 experiments-quick: $(VENV)/installed
 	set -e; for file in experiments/[a-z]_*.py; do $(VENV)/bin/python $$file --quick; done
 
-# In its own folder, so that nothing of this checkout can stand in for what the wheel lacks.
+# In its own folder, so that nothing of this checkout can stand in for what the wheel lacks. First bare, as the
+# library is installed, then with the laboratory.
 wheel: $(VENV)/installed-dev
 	rm -rf $(WHEEL)
 	$(VENV)/bin/python -m build --wheel --outdir $(WHEEL) .
 	$(PYTHON) -m venv $(WHEEL)/venv
+	cp tests/bare_install.py $(WHEEL)
 	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt $(WHEEL)/*.whl
-	cd $(WHEEL) && venv/bin/python -c "import detloss; print('detloss', detloss.__version__, detloss.__file__)"
+	cd $(WHEEL) && venv/bin/python bare_install.py
+	$(WHEEL)/venv/bin/pip install --quiet -c constraints.txt "$$(echo $(WHEEL)/*.whl)[lab]"
 	cd $(WHEEL) && venv/bin/detloss --help
 	cd $(WHEEL) && venv/bin/detloss compare --quick --losses bce focal --steps 8 --scenes.train 32 --scenes.val 16 --out compare
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
-	$(VENV)/bin/python -m pip install --quiet $(constrained) -e .
+	$(VENV)/bin/python -m pip install --quiet $(constrained) -e ".[lab]"
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt

@@ -22,12 +22,12 @@ from rich.table import Table
 from torch import Tensor
 
 from detloss import sigmoid_focal_loss
-from detloss.bench.cases import LOSSES, Arguments, work
-from detloss.bench.measure import Memory, Work, copy_rate, interleave, kept_by_hooks, memory
-from detloss.bench.peers import ALPHA, Missing
-from detloss.bench.run import environment, reason
-from detloss.cli.terminal import console, say
-from detloss.runs import write_csv
+from detloss.lab.bench.cases import LOSSES, Arguments, work
+from detloss.lab.bench.measure import Memory, Work, copy_rate, interleave, kept_by_hooks, memory
+from detloss.lab.bench.peers import ALPHA, Missing
+from detloss.lab.bench.run import environment, reason
+from detloss.lab.cli.terminal import console, say
+from detloss.lab.runs import write_csv
 
 HERE = Path(__file__).parent
 COLUMNS = ("what", "memory", "bar", "measured", "met", "note")

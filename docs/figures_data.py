@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from detloss.data import SceneConfig
-from detloss.data.synthetic import draw_scene
+from detloss.lab.data import SceneConfig
+from detloss.lab.data.synthetic import draw_scene
 
 
 def scenes_figure(rows: int = 2, columns: int = 4, zoom: int = 2) -> Image.Image:

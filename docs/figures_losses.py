@@ -6,9 +6,19 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from detloss.curves import Curve, CurvesConfig, Panel, Panels, curves, figures, label_panels, soft_panel
+from detloss.lab.curves.figures import loss_curves
+from detloss.lab.curves.tables import (
+    Curve,
+    CurvesConfig,
+    Panel,
+    Panels,
+    curves,
+    figures,
+    label_panels,
+    soft_panel,
+)
+from detloss.lab.figures import save
 from detloss.losses import distribution_focal_loss
-from detloss.plots import loss_curves, save
 
 FOLDER = Path(__file__).parent / "figures"
 

@@ -11,8 +11,8 @@ import time
 
 import torch
 
+from detloss.lab.runs import versions
 from detloss.losses import sigmoid_focal_loss
-from detloss.runs import versions
 
 ROWS, CLASSES = 10_000, 80
 CALLS = (

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from detloss.bench.measure import Work, memory
+from detloss.lab.bench.measure import Work, memory
 from detloss.linear import linear_loss
 from detloss.losses import sigmoid_focal_loss
 

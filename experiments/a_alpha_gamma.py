@@ -12,9 +12,8 @@ Expected: A broad optimum of alpha round .75, a collapse at .10; AP that rises u
 5, both with smaller differences than on COCO: here are 1:100 to 1:300 negatives, there 1:1000 and more.
 """
 
+from figures import Against, against
 from harness import RETINANET, Experiment, Results, bccd, difference, embedded, main
-
-from detloss import plots
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 GAMMAS = {0.0: 0.75, 0.5: 0.5, 1.0: 0.25, 2.0: 0.25, 5.0: 0.25}
@@ -33,17 +32,13 @@ def fl(gamma: float) -> str:
     return name if GAMMAS[gamma] == 0.25 else f"{name},alpha={GAMMAS[gamma]:g}"
 
 
-def plot(results: Results) -> plots.Against:
+def plot(results: Results) -> Against:
     by_alpha = {alpha: results.shown("embedded", ce(alpha)) for alpha in ALPHAS}
     by_gamma = {gamma: results.shown("embedded", fl(gamma)) for gamma in GAMMAS}
-    return plots.against(
+    return against(
         [
-            plots.Against(
-                "Cross entropy by alpha", "alpha (log odds)", "AP", {"CE": by_alpha}, scale="logit"
-            ),
-            plots.Against(
-                "Focal loss by gamma, each with the paper's alpha", "gamma", "AP", {"FL": by_gamma}
-            ),
+            Against("Cross entropy by alpha", "alpha (log odds)", "AP", {"CE": by_alpha}, scale="logit"),
+            Against("Focal loss by gamma, each with the paper's alpha", "gamma", "AP", {"FL": by_gamma}),
         ]
     )
 

@@ -11,10 +11,10 @@ Expected: A gain from one anchor to several, little beyond six. Positives grow w
 negatives do, so the gap between FL and CE should not.
 """
 
+from figures import Against, against
 from harness import Experiment, Results, change, difference, embedded, main
 
-from detloss import plots
-from detloss.detector import DetectorConfig
+from detloss.lab.detector import DetectorConfig
 
 SCALES = {1: (1.0,), 2: (1.0, 2**0.5), 3: (1.0, 2 ** (1 / 3), 2 ** (2 / 3))}
 RATIOS = {1: (1.0,), 3: (0.5, 1.0, 2.0)}
@@ -25,12 +25,12 @@ def detector(scales: int, ratios: int) -> DetectorConfig:
     return DetectorConfig(kind="retinanet", anchor_scales=SCALES[scales], anchor_ratios=RATIOS[ratios])
 
 
-def plot(results: Results) -> plots.Against:
+def plot(results: Results) -> Against:
     series = {
         loss: {setting: results.shown(setting, loss) for setting in results.settings()}
         for loss in ("focal", "bce")
     }
-    return plots.against([plots.Against("AP by anchors a location", "scales × ratios", "AP", series)])
+    return against([Against("AP by anchors a location", "scales × ratios", "AP", series)])
 
 
 def gap(setting: str):

@@ -14,7 +14,7 @@ help.
 
 from harness import Contrast, Experiment, bccd, difference, embedded, main
 
-from detloss.detector import DetectorConfig
+from detloss.lab.detector import DetectorConfig
 
 CE, FL = "softmax_focal,gamma=0", "softmax_focal,gamma=2"
 LOSSES = (CE, FL)

@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from detloss.plots.style import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
-from detloss.statistics import BETTER, NO_DIFFERENCE, WORSE, mean_interval
+from detloss.lab.figures import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
+from detloss.lab.statistics import BETTER, NO_DIFFERENCE, WORSE, mean_interval
 
 _VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v")}
 _UNDECIDED = ("#5a5a5a", "o")
@@ -30,7 +30,7 @@ class Difference(NamedTuple):
         values: one a seed.
         mean, half_width: with Student's 95 % interval; nan where there is none.
         low, high: the bootstrap's; nan where there is none.
-        verdict: of `detloss.statistics`.
+        verdict: of `detloss.lab.statistics`.
         unit: differences of one unit share an axis.
     """
 

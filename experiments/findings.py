@@ -12,10 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from detloss import plots
-from detloss.config import CompareConfig
-from detloss.runs import read_csv, write_text
-from detloss.statistics import (
+from figures import Difference, paired_differences
+
+from detloss.lab.figures import save
+from detloss.lab.runs import read_csv, write_text
+from detloss.lab.statistics import (
     BETTER,
     NO_DIFFERENCE,
     WORSE,
@@ -24,6 +25,7 @@ from detloss.statistics import (
     points,
     verdict,
 )
+from detloss.lab.training.config import CompareConfig
 
 RULE = (
     "A difference is taken seed by seed: within a setting one seed means equal initial weights and "
@@ -243,8 +245,8 @@ def draw_differences(found: Sequence[Found]) -> Any:
         numbers = [scale * value for value in (one.mean, one.half_width, one.low, one.high)]
         unit = f"{name}, points" if scale == 100 else name
         values = [scale * value for value in one.values.values()]
-        drawn.append(plots.Difference(one.contrast.label, values, *numbers, one.verdict, unit))
-    return plots.paired_differences(drawn)
+        drawn.append(Difference(one.contrast.label, values, *numbers, one.verdict, unit))
+    return paired_differences(drawn)
 
 
 def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
@@ -256,7 +258,7 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
     if experiment.plot:
         shown[""] = experiment.plot(results)
     for suffix, figure in shown.items():
-        plots.save(figure, folder / f"{experiment.name}{suffix}", ("png",))
+        save(figure, folder / f"{experiment.name}{suffix}", ("png",))
     question = experiment.said("Question")
     parts = [
         f"# {question}",

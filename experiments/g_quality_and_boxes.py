@@ -15,11 +15,11 @@ well as of two rates.
 
 from dataclasses import replace
 
+from figures import Against, against
 from harness import Experiment, Results, bccd, difference, embedded, main
 
-from detloss import plots
-from detloss.config import CompareConfig
-from detloss.detector import DetectorConfig
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.training.config import CompareConfig
 
 LOSSES = {"CE": "bce", "FL": "focal", "QFL": "quality_focal", "VFL": "varifocal"}
 BOXES = {
@@ -46,7 +46,7 @@ def key(loss: str, box: str) -> tuple[str, str]:
     return "embedded", f"{LOSSES[loss]}+{'l1' if box == 'L1' else BOXES[box]}"
 
 
-def plot(results: Results) -> plots.Against:
+def plot(results: Results) -> Against:
     order = ("L1", "IoU", "GIoU", "DIoU", "CIoU", "EIoU")
     by_box = {loss: {box: results.shown(*key(name, box)) for box in order} for name, loss in LOSSES.items()}
     with_dfl = {
@@ -58,10 +58,10 @@ def plot(results: Results) -> plots.Against:
         }
         for name, loss in LOSSES.items()
     }
-    return plots.against(
+    return against(
         [
-            plots.Against("AP by box loss, embedded scenes", "box loss", "AP", by_box),
-            plots.Against("With and without DFL, box loss GIoU", "data", "AP", with_dfl),
+            Against("AP by box loss, embedded scenes", "box loss", "AP", by_box),
+            Against("With and without DFL, box loss GIoU", "data", "AP", with_dfl),
         ]
     )
 

@@ -14,12 +14,11 @@ VFL and MAL. Scores from .05 on count; few detections can look calibrated, so re
 loss has the better of two box weights.
 """
 
+from figures import Against, metrics_by_loss
 from findings import MEASURES
 from g_quality_and_boxes import EXPERIMENT as G
 from g_quality_and_boxes import WEIGHTS
 from harness import Experiment, Results, difference, embedded, main
-
-from detloss import plots
 
 PLAIN = "focal,alpha=none"
 LOSSES = ("bce", "focal", PLAIN, "quality_focal", "varifocal", "mal", "flsd")
@@ -27,13 +26,13 @@ SHOWN = ("ece", "signed_gap", "laece", "score_iou_correlation", "ece_recall", "a
 E, B = "embedded", "bccd"
 
 
-def plot(results: Results) -> plots.Against:
+def plot(results: Results) -> Against:
     shown = {}
     for column in SHOWN:
         name, scale, _ = MEASURES[column]
         title = f"{name}, points" if scale == 100 else name
         shown[title] = {loss: results.shown(E, loss, column) for loss in results.losses(E)}
-    return plots.metrics_by_loss(shown)
+    return metrics_by_loss(shown)
 
 
 EXPERIMENT = Experiment(

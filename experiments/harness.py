@@ -34,16 +34,24 @@ from findings import (
     write_page,
 )
 
-from detloss.cli.compare import describe
-from detloss.cli.terminal import progress_bar, say
-from detloss.compare import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, Job, check, compare, prepare
-from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
-from detloss.detector import DetectorConfig
-from detloss.parallel import JobFailed
-from detloss.runs import read_csv, read_json, versions, write_csv, write_json, write_text
-from detloss.splits import open_data, settled
-from detloss.statistics import short_names
-from detloss.train import pick_device
+from detloss.lab.cli.terminal import progress_bar, say
+from detloss.lab.compare.command import describe
+from detloss.lab.compare.comparison import (
+    RESULT_COLUMNS,
+    SWEEP_COLUMNS,
+    Comparison,
+    Job,
+    check,
+    compare,
+    prepare,
+)
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.lab.statistics import short_names
+from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.lab.training.splits import open_data, settled
+from detloss.lab.training.train import pick_device
 
 __all__ = [
     "RETINANET",

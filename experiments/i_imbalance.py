@@ -17,12 +17,12 @@ again for 1200, there with the better of two box weights for each loss.
 from dataclasses import replace
 from typing import Any
 
+from figures import Against, against
 from harness import Experiment, Results, change, difference, embedded, main
 
-from detloss import plots
-from detloss.config import CompareConfig
-from detloss.data import SceneConfig
-from detloss.detector import DetectorConfig
+from detloss.lab.data import SceneConfig
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.training.config import CompareConfig
 
 SPARSE = DetectorConfig(
     "retinanet",
@@ -66,7 +66,7 @@ def prior(setting: str):
     return difference(f"{setting}: CE without the prior − with", (setting + WITHOUT, "bce"), (setting, "bce"))
 
 
-def plot(results: Results) -> plots.Against:
+def plot(results: Results) -> Against:
     gaps: dict = {"after 300 steps": {}, "after 1200 steps": {}}
     ap: dict = {
         "focal, 1200 steps": {},
@@ -90,9 +90,9 @@ def plot(results: Results) -> plots.Against:
         if shown := results.shown(setting + WITHOUT, "bce"):
             ap["bce without prior, 300"][x] = shown
     x = "negatives per positive location"
-    return plots.against(
+    return against(
         [
-            plots.Against(
+            Against(
                 "What focal loss gains over cross entropy",
                 x,
                 "AP of focal − AP of bce",
@@ -100,7 +100,7 @@ def plot(results: Results) -> plots.Against:
                 "log",
                 zero=True,
             ),
-            plots.Against("AP of each", x, "AP", ap, "log"),
+            Against("AP of each", x, "AP", ap, "log"),
         ]
     )
 

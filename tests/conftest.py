@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from detloss import engine
+from detloss._core import fused as engine
 
 # Tensors here are tiny: a second thread only waits for the first, many times as long where others work too.
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.runs import read_csv, read_json, write_csv, write_json
-from detloss.statistics import (
+from detloss.lab.runs import read_csv, read_json, write_csv, write_json
+from detloss.lab.statistics import (
     BETTER,
     NO_DIFFERENCE,
     NO_SEED,

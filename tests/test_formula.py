@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from definitions import value_and_gradient
 from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from detloss._core.elementwise import elementwise_loss
 from detloss.linear import linear_loss
 from detloss.losses import asymmetric_loss, matchability_aware_loss, poly_focal_loss
-from detloss.losses.elementwise import elementwise_loss
-from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
+from detloss.names import CLASSIFICATION_LOSSES, find_loss
+from helpers.definitions import value_and_gradient
 
 INDEX = torch.tensor([0, 3, 1, -100, 2])  # three classes: 3 is background, -100 left out
 ONE_HOT = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]])
@@ -298,7 +298,7 @@ def test_with_the_head_in_one(form):
 def test_on_the_command_line(tmp_path: Path, logits):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
-        "from detloss.losses.elementwise import elementwise_loss\n"
+        "from detloss._core.elementwise import elementwise_loss\n"
         "@elementwise_loss(quality=True)\n"
         "def soft(logits, targets, tau=1.0):\n"
         "    return torch.nn.functional.softplus(logits / tau) - targets * logits / tau\n"
@@ -322,7 +322,7 @@ def test_names_of_the_new_losses():
 
 
 def test_the_page_shows_the_sources_of_the_three():
-    page = (Path(__file__).parents[2] / "docs" / "own_loss.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "own_loss.md").read_text(encoding="utf-8")
     for loss in (poly_focal_loss, asymmetric_loss, matchability_aware_loss):
         body = inspect.getsource(loss.__wrapped__).rpartition('"""\n')[2]
         assert body.count("\n") >= 3

@@ -21,7 +21,20 @@ from detloss.losses import (
     softmax_focal_loss,
     varifocal_loss,
 )
-from linear_cases import ELEMENTWISE, EPS, LOSSES, C, K, N, Watch, check_equal, head, labels, run, unfused
+from helpers.linear_cases import (
+    ELEMENTWISE,
+    EPS,
+    LOSSES,
+    C,
+    K,
+    N,
+    Watch,
+    check_equal,
+    head,
+    labels,
+    run,
+    unfused,
+)
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 

@@ -13,7 +13,7 @@ from detloss.losses import (
     sigmoid_focal_loss,
     softmax_focal_loss,
 )
-from linear_cases import EPS, LOSSES, C, K, N, Watch, check_equal, head, labels, run, unfused
+from helpers.linear_cases import EPS, LOSSES, C, K, N, Watch, check_equal, head, labels, run, unfused
 
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
@@ -158,6 +158,7 @@ def test_targets_that_want_a_gradient_are_the_losss_error():
 
 
 # Transforms
+
 
 def test_transforms_of_torch_func():
     parts = head(torch.float64)

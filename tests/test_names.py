@@ -8,7 +8,7 @@ import torch
 
 from detloss.losses import sigmoid_focal_loss
 from detloss.mining import Mining
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 from detloss.schedule import Schedule
 
 

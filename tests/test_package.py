@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import detloss
-from detloss import boxes, losses
+from detloss import boxes, formula, losses
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +29,9 @@ def test_import_needs_torch_only():
 
 
 def test_submodules_are_reached_by_import():
-    code = "from detloss.data import load; from detloss.evaluate import evaluate; print(load, evaluate)"
+    code = (
+        "from detloss.lab.data import load; from detloss.lab.evaluate import evaluate; print(load, evaluate)"
+    )
     assert in_a_fresh_process(code).count("<function") == 2
 
 
@@ -42,7 +44,7 @@ def test_every_public_loss_and_box_function_is_on_the_page():
     }
     assert {"box_iou", "box_convert"} <= own
     own = own - for_losses | {"linear_loss", "LinearLoss", "__version__"}
-    assert set(detloss.__all__) == own | set(losses.__all__)
+    assert set(detloss.__all__) == own | set(losses.__all__) | set(formula.__all__)
     assert all(getattr(detloss, name) is getattr(losses, name) for name in losses.__all__)
 
 

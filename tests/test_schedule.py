@@ -14,16 +14,16 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from detloss.compare import folder_name
-from detloss.config import Recipe, TrainConfig
-from detloss.data import SceneConfig, scenes
-from detloss.data.batches import Letterboxed
-from detloss.detector import DetectorConfig
+from detloss.lab.compare.comparison import folder_name
+from detloss.lab.data import SceneConfig, scenes
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.runs import read_csv
+from detloss.lab.training.config import Recipe, TrainConfig
+from detloss.lab.training.train import Training, train
 from detloss.losses import QualityFocalLoss, SigmoidFocalLoss, sample_dependent_focal_loss, sigmoid_focal_loss
-from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
-from detloss.runs import read_csv
+from detloss.names import CLASSIFICATION_LOSSES, find_loss
 from detloss.schedule import Schedule, set_scheduled
-from detloss.train import Training, train
 
 numbers = st.floats(-1e3, 1e3)
 

@@ -1,12 +1,9 @@
-"""detloss: the losses of dense object detection, and a workbench that shows which one to use.
+"""The losses of dense object detection: what a training script of your own imports.
 
-This page is what a training script of your own imports: every loss as a function and as a Module, and the
-overlaps of boxes. It needs torch only. The workbench is imported by its parts:
+Every loss is a function and a Module; the overlaps of boxes are here too. All of it needs torch only. Also in
+this library: `detloss.formula` (losses of your own), `detloss.mining`, `detloss.schedule`, `detloss.names`.
 
-- `detloss.data`: `load`, `save`, `scenes`, `Sample`, `Dataset`
-- `detloss.evaluate`: `evaluate`, `Detections`, `Evaluation`
-- `detloss.detector`: `Detector`, `DetectorConfig`
-- `detloss.train`: `train`; `detloss.compare`: `compare`; both are also commands, see `detloss --help`
+`detloss.lab` is the laboratory behind the command `detloss`; it needs `pip install "detloss[lab]"`.
 """
 
 from importlib.metadata import version
@@ -19,6 +16,7 @@ from detloss.boxes import (
     generalized_box_iou,
     paired_box_iou,
 )
+from detloss.formula import elementwise_loss
 from detloss.linear import LinearLoss, linear_loss
 from detloss.losses import (
     AsymmetricLoss,
@@ -44,7 +42,6 @@ from detloss.losses import (
     distribution_focal_loss,
     distribution_integral,
     efficient_box_iou_loss,
-    elementwise_loss,
     generalized_box_iou_loss,
     matchability_aware_loss,
     poly_focal_loss,

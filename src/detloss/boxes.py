@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detloss.dtypes import arithmetic_dtype, check_devices
+from detloss._core.dtypes import arithmetic_dtype, check_devices
 
 FORMATS = ("xyxy", "xywh", "cxcywh")
 KINDS = ("iou", "giou", "diou", "ciou", "eiou")

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from detloss.dtypes import arithmetic_dtype
-from detloss.losses.checks import broadcastable, check_reduction, check_tensor
-from detloss.losses.module import keep, kept, shown
+from detloss._core.checks import broadcastable, check_reduction, check_tensor
+from detloss._core.dtypes import arithmetic_dtype
+from detloss._core.modules import keep, kept, shown
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # input (N, K), weight (C, K), bias (C,)
 

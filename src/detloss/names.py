@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from detloss import losses
-from detloss.assign import IGNORED
 from detloss.mining import Mining
 from detloss.schedule import Schedule
 
@@ -40,6 +39,10 @@ BOX_LOSSES: dict[str, Callable[..., Tensor]] = {
     "ciou": losses.complete_box_iou_loss,
     "eiou": losses.efficient_box_iou_loss,
 }
+
+
+IGNORED = -100
+"""The label of what no loss may count: the `ignore_index` default of every classification loss."""
 
 
 @dataclass(frozen=True)

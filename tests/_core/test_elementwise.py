@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from definitions import TOLERANCE, logits_and_targets, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -22,6 +21,7 @@ from detloss.losses import (
     sigmoid_focal_loss,
     varifocal_loss,
 )
+from helpers.definitions import TOLERANCE, logits_and_targets, value_and_gradient
 
 LOSSES = {
     "bce": binary_cross_entropy_with_logits,

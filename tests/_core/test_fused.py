@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
-from detloss import engine
+from detloss._core import fused as engine
+from detloss.formula import elementwise_loss
 from detloss.losses import (
     binary_cross_entropy_with_logits,
     complete_box_iou_loss,
     distribution_focal_loss,
-    elementwise_loss,
     generalized_box_iou_loss,
     quality_focal_loss,
     sigmoid_focal_loss,

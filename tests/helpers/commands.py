@@ -7,7 +7,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from detloss.cli import main
+from detloss.lab.cli.main import main
 
 SCENES = shlex.split("--scenes.size 32 --scenes.object-size 8 16 --scenes.train 8 --scenes.val 4")
 NETWORK = shlex.split(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detloss.evaluate import Detections
+from detloss.lab.evaluate import Detections
 
 
 @dataclass(frozen=True)

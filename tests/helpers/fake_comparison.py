@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detloss.data.sample import Sample
-from detloss.evaluate import Detections, evaluate, to_coco_results
+from detloss.lab.data.sample import Sample
+from detloss.lab.evaluate import Detections, evaluate, to_coco_results
 
 NAMES = ("ring", "bar", "cross")
 LOSSES = ("bce", "balanced_bce", "focal", "quality_focal")

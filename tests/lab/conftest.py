@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import SCENES, TINY, detloss
+from helpers.commands import SCENES, TINY, detloss
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from detloss.parallel import Event, run_jobs
+from detloss.lab.engines import Event, run_jobs
 
 
 def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:

@@ -1,17 +1,16 @@
 """What the figures show is what the tables say, and empty tables are said to be empty."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
+from figures import Against, against
 from matplotlib.colors import to_hex
 from PIL import Image
 
-import detloss
-from detloss import plots
-from detloss.evaluate import Detections, evaluate
-from fake_comparison import LOSSES, NAMES, found, truths
+from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
+from detloss.lab.evaluate import Detections, evaluate
+from detloss.lab.evaluate.figures import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.lab.figures import save, styles
+from helpers.fake_comparison import LOSSES, NAMES, found, truths
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +36,22 @@ def lines(ax) -> dict[str, np.ndarray]:
 
 def test_each_loss_has_its_own_fixed_style():
     all_six = ["varifocal", "bce", "focal", "quality_focal", "softmax_focal", "balanced_bce"]
-    together = plots.styles(all_six)
+    together = styles(all_six)
     assert list(together) == all_six
     assert len({style.color for style in together.values()}) == 6
     assert len({style.marker for style in together.values()}) == 6
     for name in all_six:
-        assert plots.styles([name])[name] == together[name]
-    assert plots.styles(["focal,gamma=1"])["focal,gamma=1"] == together["focal"]
+        assert styles([name])[name] == together[name]
+    assert styles(["focal,gamma=1"])["focal,gamma=1"] == together["focal"]
 
 
 def test_styles_of_unknown_and_repeated_losses_differ():
     names = ["mine:loss", "focal+giou", "focal+ciou", "giou", "bce"]
-    chosen = plots.styles(names)
+    chosen = styles(names)
     assert list(chosen) == names
     assert len({style.color for style in chosen.values()}) == 5
-    assert chosen["focal+giou"] == plots.styles(["focal"])["focal"]
-    assert len(plots.styles([f"loss-{i}" for i in range(30)])) == 30
+    assert chosen["focal+giou"] == styles(["focal"])["focal"]
+    assert len(styles([f"loss-{i}" for i in range(30)])) == 30
 
 
 def test_ap_over_steps_is_the_mean_over_seeds_in_percent():
@@ -61,7 +60,7 @@ def test_ap_over_steps_is_the_mean_over_seeds_in_percent():
         "bce": [{"step": steps, "ap": np.array([0.1, 0.3])}, {"step": steps, "ap": np.array([0.2, 0.5])}],
         "focal": [{"step": np.array([10.0, 20.0, 30.0]), "ap": np.array([0.2, 0.4, 0.6])}],
     }
-    ax = plots.ap_over_steps(runs).axes[0]
+    ax = ap_over_steps(runs).axes[0]
     np.testing.assert_allclose(lines(ax)["bce"], [15, 40])
     np.testing.assert_allclose(lines(ax)["focal"], [20, 40, 60])
     band = ax.collections[0].get_paths()[0].vertices
@@ -73,7 +72,7 @@ def test_ap_over_steps_is_the_mean_over_seeds_in_percent():
 
 def test_a_long_name_of_a_loss_is_broken_behind_its_commas():
     long = "focal,gamma=stages:0:1:2,alpha=stages:0.75:0.25:0.25+ciou"
-    ax = plots.ap_per_seed({"focal+ciou": {0: 0.1}, long: {0: 0.2}}).axes[0]
+    ax = ap_per_seed({"focal+ciou": {0: 0.1}, long: {0: 0.2}}).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "focal+ciou",
         "focal,gamma=stages:0:1:2,\nalpha=stages:0.75:0.25:0.25+\nciou",
@@ -81,7 +80,7 @@ def test_a_long_name_of_a_loss_is_broken_behind_its_commas():
 
 
 def test_ap_per_seed_shows_seeds_mean_and_interval():
-    ax = plots.ap_per_seed({"bce": {0: 0.1, 1: 0.2, 2: 0.3}, "focal": {0: 0.4}}).axes[0]
+    ax = ap_per_seed({"bce": {0: 0.1, 1: 0.2, 2: 0.3}, "focal": {0: 0.4}}).axes[0]
     dots = [np.sort(line.get_xdata()) for line in ax.lines if line.get_linestyle() == "None"]
     assert any(len(x) == 3 and np.allclose(x, [10, 20, 30]) for x in dots)
     (bar,) = ax.collections[0].get_segments()  # t(2) = 4.303, s = 10, n = 3
@@ -90,13 +89,13 @@ def test_ap_per_seed_shows_seeds_mean_and_interval():
 
 
 def test_precision_recall_is_the_mean_over_seeds(evaluations):
-    ax = plots.precision_recall(evaluations).axes[0]
+    ax = precision_recall(evaluations).axes[0]
     for loss, seeds in evaluations.items():
         np.testing.assert_allclose(lines(ax)[loss], np.mean([e.precision for e in seeds], axis=0))
 
 
 def test_reliability_pools_the_seeds(evaluations):
-    figure = plots.reliability(evaluations)
+    figure = reliability(evaluations)
     assert len(figure.axes) == 8
     top, below = figure.axes[:2]
     calibrations = [e.calibration for e in evaluations["bce"]]
@@ -109,7 +108,7 @@ def test_reliability_pools_the_seeds(evaluations):
 
 
 def test_score_against_iou_has_a_panel_a_loss(evaluations):
-    figure = plots.score_against_iou(evaluations)
+    figure = score_against_iou(evaluations)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     rho = np.mean([e.score_iou_correlation for e in evaluations["quality_focal"]])
     assert titles[3] == f"quality_focal: ρ = {rho:.2f}"
@@ -120,16 +119,16 @@ def test_titles_fit_their_panel_and_pass_over_seeds_without_a_value(evaluations,
     name = "my-loss,tau=0.25 (runs/of_another_day)"
     seeds = [nothing_found, *evaluations["bce"]]
     ece = np.mean([one.calibration.ece for one in evaluations["bce"]])
-    first, number = plots.reliability({name: seeds}).axes[0].get_title("left").rsplit("\n", 1)
+    first, number = reliability({name: seeds}).axes[0].get_title("left").rsplit("\n", 1)
     assert (first.replace("\n", " "), number) == (name, f"ECE {100 * ece:.1f} %")
     rho = np.mean([one.score_iou_correlation for one in evaluations["bce"]])
-    title = plots.score_against_iou({"my-loss": seeds}).axes[0].get_title("left")
+    title = score_against_iou({"my-loss": seeds}).axes[0].get_title("left")
     assert title == f"my-loss: ρ = {rho:.2f}".replace("= -", "= −")
 
 
 def test_loss_share_has_the_negatives_on_the_other_scale():
     log = {"step": np.arange(1.0, 81), "positive_loss_share": np.full(80, 0.25)}
-    figure = plots.loss_share({"focal": [log, log]})
+    figure = loss_share({"focal": [log, log]})
     ax = figure.axes[0]
     np.testing.assert_allclose(lines(ax)["focal"], 0.25)
     assert len(lines(ax)["focal"]) == 40
@@ -142,7 +141,7 @@ def test_loss_share_has_the_negatives_on_the_other_scale():
 
 def test_cost_bars_are_means():
     table = {"seconds": np.array([10.0, 20.0]), "peak_memory_mb": np.array([np.nan, 700.0])}
-    figure = plots.cost({"bce": table})
+    figure = cost({"bce": table})
     assert [ax.patches[0].get_width() for ax in figure.axes] == [15, 700]
 
 
@@ -155,7 +154,7 @@ def test_sweep_marks_what_was_chosen():
         "ap": np.array([0.1, 0.3, 0.2, 0.5]),
         "chosen": np.array([0.0, 1, 0, 1]),
     }
-    figure = plots.sweep({"focal": table})
+    figure = sweep({"focal": table})
     (ax,) = figure.axes
     ring = ax.lines[-1]
     assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([0.01], [50])
@@ -171,7 +170,7 @@ def test_sample_detections_are_side_by_side():
     )  # mistakes beside its objects
     samples = [truths()[0], truths()[more]]
     detections = {loss: [listed[0], listed[more]] for loss, listed in everything.items()}
-    figure = plots.sample_detections(samples, detections, NAMES)
+    figure = sample_detections(samples, detections, NAMES)
     assert len(figure.axes) == 2 * 5
     assert [ax.get_title(loc="center") for ax in figure.axes[:5]] == ["truth", *LOSSES]
     assert len(figure.axes[0].patches) == len(samples[0].boxes)
@@ -187,7 +186,7 @@ def test_sample_detections_are_side_by_side():
 def test_training_curves():
     log = {"step": np.arange(1.0, 101), "lr": np.linspace(0, 1, 100), "loss": np.full(100, 3.0)}
     log |= {"classification_loss": np.full(100, 1.0), "box_loss": np.full(100, 2.0)}
-    top, below = plots.training_curves(log).axes
+    top, below = training_curves(log).axes
     assert [text.get_text() for text in top.get_legend().get_texts()] == [
         "total",
         "classification loss",
@@ -200,51 +199,41 @@ def test_training_curves():
 def test_empty_figures_say_so(nothing_found, tmp_path):
     none = {"bce": [nothing_found]}
     figures = {
-        "no detections with score ≥ 0.05": plots.reliability(none),
-        "no detections matched to an object": plots.score_against_iou(none),
-        "no runs": plots.score_against_iou({"bce": []}),
-        "no evaluations": plots.ap_over_steps({"bce": []}),
-        "no results": plots.ap_per_seed({"bce": {}}),
-        "no log": plots.loss_share({"bce": []}),
-        "not measured": plots.cost({"bce": {"seconds": np.zeros(0), "peak_memory_mb": np.zeros(0)}}),
-        "no sample images": plots.sample_detections([], {"bce": []}, NAMES),
+        "no detections with score ≥ 0.05": reliability(none),
+        "no detections matched to an object": score_against_iou(none),
+        "no runs": score_against_iou({"bce": []}),
+        "no evaluations": ap_over_steps({"bce": []}),
+        "no results": ap_per_seed({"bce": {}}),
+        "no log": loss_share({"bce": []}),
+        "not measured": cost({"bce": {"seconds": np.zeros(0), "peak_memory_mb": np.zeros(0)}}),
+        "no sample images": sample_detections([], {"bce": []}, NAMES),
     }
     for i, (said, figure) in enumerate(figures.items()):
         assert said in words(figure)
-        plots.save(figure, tmp_path / str(i), ("png",))
+        save(figure, tmp_path / str(i), ("png",))
     # nothing found, but objects there: the precision is 0, and that is drawn
-    assert not words(plots.precision_recall(none))
+    assert not words(precision_recall(none))
 
 
 def test_nothing_drawn_where_there_are_no_losses():
-    for figure in (plots.reliability({}), plots.score_against_iou({}), plots.sweep({})):
+    for figure in (reliability({}), score_against_iou({}), sweep({})):
         assert figure.axes == []
 
 
 def test_save_writes_the_same_bytes_twice(tmp_path):
     for name in "ab":
-        plots.save(plots.ap_per_seed({"bce": {0: 0.1, 1: 0.2}}), tmp_path / "new folder" / name)
+        save(ap_per_seed({"bce": {0: 0.1, 1: 0.2}}), tmp_path / "new folder" / name)
     for suffix in ("png", "svg"):
         first, second = ((tmp_path / "new folder" / f"{name}.{suffix}").read_bytes() for name in "ab")
         assert first == second
     with Image.open(tmp_path / "new folder" / "a.png") as image:
         colors = {to_hex(np.array(c[:3]) / 255) for _, c in image.convert("RGB").getcolors(2**20)}
-    assert plots.styles(["bce"])["bce"].color.lower() in colors
-
-
-def test_only_the_plots_folder_imports_matplotlib_and_nobody_pyplot():
-    root = Path(detloss.__file__).parent
-    for path in root.rglob("*.py"):
-        imports = re.findall(
-            r"^\s*(?:import|from)\s+(matplotlib[\w.]*)", path.read_text(encoding="utf-8"), re.M
-        )
-        assert "matplotlib.pyplot" not in imports, path
-        assert not imports or path.parent.name == "plots", path
+    assert styles(["bce"])["bce"].color.lower() in colors
 
 
 def test_a_line_breaks_where_nothing_was_measured():
     series = {"a": {1: [0.5, 0.6], 10: [0.6, 0.7], 100: [0.7, 0.8]}, "b": {100: [0.4], 1: [0.2]}}
-    (ax,) = plots.against([plots.Against("title", "x", "y", series, "log")]).axes
+    (ax,) = against([Against("title", "x", "y", series, "log")]).axes
     lines = {bars.get_label(): bars[0] for bars in ax.containers}
     assert lines["a"].get_xdata().tolist() == lines["b"].get_xdata().tolist() == [1, 10, 100]
     assert lines["a"].get_ydata() == pytest.approx([0.55, 0.65, 0.75])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detloss.runs import (
+from detloss.lab.runs import (
     new_folder,
     read_columns,
     read_csv,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from detloss.statistics import (
+from detloss.lab.statistics import (
     BETTER,
     NO_DIFFERENCE,
     NO_SEED,

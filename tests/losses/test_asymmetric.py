@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, asymmetric, logits_and_targets, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from detloss.losses import asymmetric_loss, binary_cross_entropy_with_logits, sigmoid_focal_loss
+from helpers.definitions import TOLERANCE, asymmetric, logits_and_targets, value_and_gradient
 
 GAMMAS = [(4.0, 1.0), (0, 0), (0.5, 0.5), (2, 0), (1.5, 3)]  # of negatives, of positives
 CLIPS = [0, 0.05, 0.3]

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from definitions import TOLERANCE, ce, logits_and_targets, value_and_gradient
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from detloss.losses import BCEWithLogitsLoss, binary_cross_entropy_with_logits
+from helpers.definitions import TOLERANCE, ce, logits_and_targets, value_and_gradient
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)

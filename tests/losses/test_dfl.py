@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
 from detloss.losses import distribution_focal_loss, distribution_integral
+from helpers.definitions import TOLERANCE, value_and_gradient
 
 
 def definition(x, y):

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import detloss
-from detloss import engine, linear_loss
-from detloss.losses import elementwise_loss
+from detloss import elementwise_loss, linear_loss
+from detloss._core import fused as engine
 
 LEADING = [
     (),

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, alpha_t, focal, logits_and_targets, value_and_gradient
 from torch.testing import assert_close
 
 from detloss.losses import sample_dependent_focal_loss, sigmoid_focal_loss
+from helpers.definitions import TOLERANCE, alpha_t, focal, logits_and_targets, value_and_gradient
 
 GAMMAS = [(5.0, 3.0), (3.0, 5.0), (2.5, 0.5), (0, 1)]
 

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, alpha_t, focal, logits_and_targets, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -13,6 +12,7 @@ from detloss.losses import (
     binary_cross_entropy_with_logits,
     sigmoid_focal_loss,
 )
+from helpers.definitions import TOLERANCE, alpha_t, focal, logits_and_targets, value_and_gradient
 
 GAMMAS = [0, 0.5, 1, 1.5, 2.0, 5]
 

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import torch
-from definitions import value_and_gradient
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
@@ -16,6 +15,7 @@ from detloss.losses import (
     efficient_box_iou_loss,
     generalized_box_iou_loss,
 )
+from helpers.definitions import value_and_gradient
 
 LOSSES = {
     "iou": box_iou_loss,

@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, logits_and_targets, matchability_aware, value_and_gradient
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from detloss.losses import binary_cross_entropy_with_logits, matchability_aware_loss, varifocal_loss
+from helpers.definitions import TOLERANCE, logits_and_targets, matchability_aware, value_and_gradient
 
 GAMMAS = [0, 0.5, 1, 1.5, 2.0]
 

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, alpha_t, logits_and_targets, poly_focal, value_and_gradient
 from torch.testing import assert_close
 
 from detloss.losses import binary_cross_entropy_with_logits, poly_focal_loss, sigmoid_focal_loss
+from helpers.definitions import TOLERANCE, alpha_t, logits_and_targets, poly_focal, value_and_gradient
 
 GAMMAS = [0, 0.5, 1, 2.0, 5]
 EPSILONS = [-1.0, -0.3, 0.0, 2.0]

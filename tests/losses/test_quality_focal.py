@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, alpha_t, logits_and_targets, quality_focal, value_and_gradient
 from torch.testing import assert_close
 
 from detloss.losses import binary_cross_entropy_with_logits, quality_focal_loss, sigmoid_focal_loss
+from helpers.definitions import TOLERANCE, alpha_t, logits_and_targets, quality_focal, value_and_gradient
 
 BETAS = [0, 0.5, 1, 2.0, 2.5]
 

@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, softmax_focal, value_and_gradient
 from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
 from detloss.losses import sigmoid_focal_loss, softmax_focal_loss
+from helpers.definitions import TOLERANCE, softmax_focal, value_and_gradient
 
 SHAPES = [(7, 4), (2, 4, 3), (2, 4, 3, 2)]
 

@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from definitions import TOLERANCE, logits_and_targets, value_and_gradient, varifocal
 from torch.testing import assert_close
 
 from detloss.losses import binary_cross_entropy_with_logits, varifocal_loss
+from helpers.definitions import TOLERANCE, logits_and_targets, value_and_gradient, varifocal
 
 GAMMAS = [0, 0.5, 1, 2.0, 3]
 

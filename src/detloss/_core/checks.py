@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.dtypes import arithmetic_dtype
+from detloss._core.dtypes import arithmetic_dtype
 
 REDUCTIONS = ("none", "mean", "sum")
 

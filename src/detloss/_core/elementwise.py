@@ -13,8 +13,8 @@ A loss is its formula: a plain function of logits and targets that are aligned a
   class.
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
-- `impl`: how it is run, see `detloss.engine`.
-- result: its dtype is in `detloss.losses.reduction`. A gradient has the dtype of its input.
+- `impl`: how it is run, see `detloss._core.fused`.
+- result: its dtype is in `detloss._core.reductions`. A gradient has the dtype of its input.
 
 Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU,
 with the offending value in the message. On a GPU and under `torch.compile` indices are asserted, on a GPU
@@ -33,9 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.dtypes import check_devices
-from detloss.engine import Operand, fusable, fused, scalar
-from detloss.losses.checks import (
+from detloss._core.checks import (
     align_alpha,
     broadcastable,
     check_exponent,
@@ -47,7 +45,9 @@ from detloss.losses.checks import (
     check_tensor,
     compute_dtype,
 )
-from detloss.losses.reduction import mean_scale, reduce, result_dtype
+from detloss._core.dtypes import check_devices
+from detloss._core.fused import Operand, fusable, fused, scalar
+from detloss._core.reductions import mean_scale, reduce, result_dtype
 
 ARGUMENTS = """
     Args:
@@ -58,7 +58,7 @@ ARGUMENTS = """
         weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
         quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
         ignore_index: the index of rows to leave out.
-        impl: "auto", "eager" or "compile", see `detloss.engine`.
+        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
 
     Returns:
         The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.

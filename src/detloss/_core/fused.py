@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.utils import _device
 
-from detloss.dtypes import arithmetic_dtype
-from detloss.passes import Form, build
+from detloss._core.dtypes import arithmetic_dtype
+from detloss._core.passes import Form, build
 
 IMPLS = ("auto", "eager", "compile")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detloss.engine import check_impl
-from detloss.losses.checks import check_reduction, check_tensor
+from detloss._core.checks import check_reduction, check_tensor
+from detloss._core.fused import check_impl
 
 
 def keep(module: nn.Module, **hyper: Any) -> None:

@@ -7,7 +7,7 @@ and "mean" of half-precision logits, the result is float32, since fp16 ends at 6
 import torch
 from torch import Tensor
 
-from detloss.losses.checks import compute_dtype
+from detloss._core.checks import compute_dtype
 
 
 def reduce(loss: Tensor, reduction: str, count: int | Tensor, inputs: Tensor) -> Tensor:

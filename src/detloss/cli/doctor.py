@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
-from detloss.cli.terminal import console, progress_bar, say
-from detloss.config import to_dict
 from detloss.doctor import Diagnosis, DoctorConfig, Finding, diagnose
-from detloss.parallel import JobFailed
-from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
+from detloss.lab.cli.terminal import console, progress_bar, say
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.training.config import to_dict
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 COLUMNS = ("line", "x", "value", "gradient", "known_value", "known_gradient")
@@ -38,7 +38,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss doctor`; its folder is returned, or status 1 is where an error was found."""
-    from detloss import plots
+    from detloss.lab.figures import save
+    from detloss.plots.doctor import loss_beside_known
 
     config = arguments.settings
     if not config.target:
@@ -52,7 +53,7 @@ def run(arguments: Arguments) -> Path:
     write_json(out / "report.json", diagnosis.to_dict() | more)
     if diagnosis.curve is not None:
         write_csv(out / "curve.csv", COLUMNS, _rows(diagnosis.curve))
-        plots.save(plots.loss_beside_known(diagnosis.curve, diagnosis.subject), out / "curve")
+        save(loss_beside_known(diagnosis.curve, diagnosis.subject), out / "curve")
     if arguments.json:
         print(json.dumps(diagnosis.to_dict(), ensure_ascii=False))
         print(out, file=sys.stderr)

@@ -116,7 +116,7 @@ def _commit() -> str | None:
     """The commit of the detloss checkout that runs, if it is one."""
     here = Path(__file__).parent
     # Installed into site-packages inside somebody's own repository, git would answer with that one's commit.
-    if not (here.parents[1] / ".git").exists():
+    if not (here.parents[2] / ".git").exists():
         return None
     try:
         found = subprocess.run(

@@ -1,13 +1,13 @@
 """The losses: a pure function each, and a Module that is its thin face."""
 
 from detloss.losses.asymmetric import AsymmetricLoss, asymmetric_loss
-from detloss.losses.binary_cross_entropy import BCEWithLogitsLoss, binary_cross_entropy_with_logits
-from detloss.losses.distribution_focal import (
+from detloss.losses.bce import BCEWithLogitsLoss, binary_cross_entropy_with_logits
+from detloss.losses.dfl import (
     DistributionFocalLoss,
     distribution_focal_loss,
     distribution_integral,
 )
-from detloss.losses.elementwise import elementwise_loss
+from detloss.losses.flsd import SampleDependentFocalLoss, sample_dependent_focal_loss
 from detloss.losses.focal import SigmoidFocalLoss, sigmoid_focal_loss
 from detloss.losses.iou import (
     BoxIoULoss,
@@ -21,10 +21,9 @@ from detloss.losses.iou import (
     efficient_box_iou_loss,
     generalized_box_iou_loss,
 )
-from detloss.losses.matchability_aware import MatchabilityAwareLoss, matchability_aware_loss
+from detloss.losses.mal import MatchabilityAwareLoss, matchability_aware_loss
 from detloss.losses.poly_focal import PolyFocalLoss, poly_focal_loss
 from detloss.losses.quality_focal import QualityFocalLoss, quality_focal_loss
-from detloss.losses.sample_dependent_focal import SampleDependentFocalLoss, sample_dependent_focal_loss
 from detloss.losses.softmax_focal import SoftmaxFocalLoss, softmax_focal_loss
 from detloss.losses.varifocal import VarifocalLoss, varifocal_loss
 
@@ -52,7 +51,6 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_integral",
     "efficient_box_iou_loss",
-    "elementwise_loss",
     "generalized_box_iou_loss",
     "matchability_aware_loss",
     "poly_focal_loss",

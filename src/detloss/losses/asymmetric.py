@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.checks import check_exponent
-from detloss.losses.elementwise import elementwise_loss, power
-from detloss.losses.module import keep, kept, shown
+from detloss._core.checks import check_exponent
+from detloss._core.elementwise import elementwise_loss, power
+from detloss._core.modules import keep, kept, shown
 
 
 @elementwise_loss(exponents=("gamma_neg", "gamma_pos"), limits={"clip": (0, 1)})

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.losses.checks import check_alpha
-from detloss.losses.elementwise import elementwise_loss
-from detloss.losses.module import keep, kept, one_weight, shown
+from detloss._core.checks import check_alpha
+from detloss._core.elementwise import elementwise_loss
+from detloss._core.modules import keep, kept, one_weight, shown
 
 
 @elementwise_loss(bool_targets=True)

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.dtypes import check_devices
-from detloss.engine import Operand, fusable, fused
-from detloss.losses.checks import broadcastable, check_labels, check_reduction, compute_dtype
-from detloss.losses.module import keep, kept, shown
-from detloss.losses.reduction import mean_scale, reduce, result_dtype
+from detloss._core.checks import broadcastable, check_labels, check_reduction, compute_dtype
+from detloss._core.dtypes import check_devices
+from detloss._core.fused import Operand, fusable, fused
+from detloss._core.modules import keep, kept, shown
+from detloss._core.reductions import mean_scale, reduce, result_dtype
 
 
 def distribution_focal(logits: Tensor, *, targets: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -41,7 +41,7 @@ def distribution_focal_loss(
         targets: distances in bins `(...)`.
         reduction: "none", "sum" or "mean" (over the targets).
         weight: factor on the loss, broadcastable to `targets`.
-        impl: "auto", "eager" or "compile", see `detloss.engine`.
+        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
 
     Returns:
         The loss `(...)`, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from detloss._core.checks import broadcastable, check_reduction
+from detloss._core.dtypes import check_devices
+from detloss._core.fused import Operand, fusable, fused, scalar
+from detloss._core.modules import keep, kept, shown
+from detloss._core.reductions import mean_scale, reduce
 from detloss.boxes import check_pair, similarity, widened
-from detloss.dtypes import check_devices
-from detloss.engine import Operand, fusable, fused, scalar
-from detloss.losses.checks import broadcastable, check_reduction
-from detloss.losses.module import keep, kept, shown
-from detloss.losses.reduction import mean_scale, reduce
 
 
 def box_iou_loss(
@@ -34,7 +34,7 @@ def box_iou_loss(
         eps: added to every denominator, as in torchvision; see `paired_box_iou`.
         weight: factor on the loss, broadcastable to `(...)`.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size: the "xywh" of many blog snippets).
-        impl: "auto", "eager" or "compile", see `detloss.engine`.
+        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
 
     Returns:
         `(...)` for "none", else a number; float64 for float64 boxes, else float32, as in torchvision.

@@ -5,9 +5,7 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from detloss.dtypes import check_devices
-from detloss.engine import Operand, fusable, fused, scalar
-from detloss.losses.checks import (
+from detloss._core.checks import (
     check_exponent,
     check_indices,
     check_labels,
@@ -17,9 +15,11 @@ from detloss.losses.checks import (
     check_tensor,
     compute_dtype,
 )
-from detloss.losses.elementwise import power
-from detloss.losses.module import keep, kept, shown
-from detloss.losses.reduction import mean_scale, reduce, result_dtype
+from detloss._core.dtypes import check_devices
+from detloss._core.elementwise import power
+from detloss._core.fused import Operand, fusable, fused, scalar
+from detloss._core.modules import keep, kept, shown
+from detloss._core.reductions import mean_scale, reduce, result_dtype
 
 
 def softmax_focal_loss(
@@ -54,7 +54,7 @@ def softmax_focal_loss(
         reduction: "none", "sum" or "mean" (over the targets that count).
         ignore_index: the index of targets to leave out.
         label_smoothing: in [0, 1], the share of every target spread evenly over the classes.
-        impl: "auto", "eager" or "compile", see `detloss.engine`.
+        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
 
     Returns:
         The loss `(N, ...)` or `()`, in the dtype of `inputs` for "none"; sums and means of half-precision

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from detloss.losses.binary_cross_entropy import from_margin, margin
-from detloss.losses.checks import check_alpha, check_exponent
-from detloss.losses.elementwise import elementwise_loss, power
-from detloss.losses.module import keep, kept, shown
+from detloss._core.checks import check_alpha, check_exponent
+from detloss._core.elementwise import elementwise_loss, power
+from detloss._core.modules import keep, kept, shown
+from detloss.losses.bce import from_margin, margin
 
 
 @elementwise_loss(exponents=("gamma",), limits={"alpha": (0, math.inf)}, quality=True, bool_targets=True)

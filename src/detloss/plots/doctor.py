@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detloss.plots.style import INK, PALETTE, WIDTH, drawing, finish
+from detloss.lab.figures import INK, PALETTE, WIDTH, drawing, finish
 
 X_LABELS = {
     "classification": "logit",

@@ -14,11 +14,12 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from commands import detloss, refused
-from detloss import plots, sigmoid_focal_loss
-from detloss.bench import COLUMNS, LOSSES, BenchConfig, bench, line, notes, peers, tables
-from detloss.bench.cases import variants, work
-from detloss.bench.measure import (
+from detloss import sigmoid_focal_loss
+from detloss.lab.bench import COLUMNS, LOSSES, BenchConfig, bench, line, notes, peers, tables
+from detloss.lab.bench.cases import variants, work
+from detloss.lab.bench.command import parse as parse_bench
+from detloss.lab.bench.figures import bench_times
+from detloss.lab.bench.measure import (
     Memory,
     Work,
     available,
@@ -27,16 +28,16 @@ from detloss.bench.measure import (
     kept_by_hooks,
     memory,
 )
-from detloss.bench.run import Cell, measure, reason
-from detloss.bench.table import short
-from detloss.cli.bench import parse as parse_bench
-from detloss.runs import read_csv, read_json
+from detloss.lab.bench.run import Cell, measure, reason
+from detloss.lab.bench.table import short
+from detloss.lab.runs import read_csv, read_json
+from helpers.commands import detloss, refused
 
 CPU = torch.device("cpu")
 N = 4096
 BYTES = 4 * N
 NUMBERS = 64  # bytes: a tensor for each number in a formula, a few of them at a time
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def config(**changed) -> BenchConfig:
@@ -308,9 +309,9 @@ def test_an_error_loses_one_row(monkeypatch):
 
 
 def test_too_large_is_left_out(monkeypatch):
-    monkeypatch.setattr("detloss.bench.run.PROBE", 800)
+    monkeypatch.setattr("detloss.lab.bench.run.PROBE", 800)
     cell = Cell("focal", "dense", "float32", 80_000)
-    monkeypatch.setattr("detloss.bench.run.available", lambda device: 3_200_000)
+    monkeypatch.setattr("detloss.lab.bench.run.available", lambda device: 3_200_000)
     eager, snippet, copy = measure(cell, config(), CPU)
     for row in (eager, snippet):
         # at least two arguments and the gradient of 320,000 bytes, and more than one buffer beside them
@@ -320,7 +321,7 @@ def test_too_large_is_left_out(monkeypatch):
     assert copy["note"] == ""
     assert copy["median_s"] > 0
 
-    monkeypatch.setattr("detloss.bench.run.available", lambda device: 10**12)
+    monkeypatch.setattr("detloss.lab.bench.run.available", lambda device: 10**12)
     rows = measure(cell, config(slowest=0), CPU)
     assert all(row["note"].endswith("a call, more than --slowest 0") for row in rows)
     assert all(row["note"] == "" for row in measure(cell, config(slowest=1000), CPU))
@@ -403,7 +404,7 @@ def test_sizes_in_a_few_letters(size, text):
 
 
 def test_figure_shows_the_rows():
-    figure = plots.bench_times([*ROWS, *(r | {"loss": "giou", "targets": "box"} for r in ROWS)])
+    figure = bench_times([*ROWS, *(r | {"loss": "giou", "targets": "box"} for r in ROWS)])
     assert [ax.get_title("left") for ax in figure.axes] == ["focal, dense targets, float32", "giou, float32"]
     ax = figure.axes[0]
     found = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
@@ -418,14 +419,14 @@ def test_labels_do_not_meet():
     rows = [
         row(name, 1000, 1 + i * 1e-3) for i, name in enumerate(("auto", "compile", "eager", "torch", "apex"))
     ]
-    heights = sorted(text.get_position()[1] for text in plots.bench_times(rows).axes[0].texts)
+    heights = sorted(text.get_position()[1] for text in bench_times(rows).axes[0].texts)
     assert all(above - below > 0.07 for below, above in itertools.pairwise(heights))
     assert 0 <= heights[0] <= heights[-1] <= 1
 
 
 @pytest.mark.parametrize("rows", [[], [row("auto", 1000, "", limit_s="")]])
 def test_figure_of_nothing(rows):
-    (ax,) = plots.bench_times(rows).axes
+    (ax,) = bench_times(rows).axes
     assert [text.get_text() for text in ax.texts] == ["nothing measured"]
 
 
@@ -513,7 +514,7 @@ def test_interrupted(here, monkeypatch):
         return original(self, *arguments, **more)
 
     original = measure
-    monkeypatch.setattr("detloss.bench.run.measure", stop)
+    monkeypatch.setattr("detloss.lab.bench.run.measure", stop)
     done = detloss("bench", *SMALL, "--losses", "focal", "giou", "--variants", "eager")
     assert done.status == 130
     assert done.err == "interrupted; what was measured before is in runs/bench-001/results.csv\n"

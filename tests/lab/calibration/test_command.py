@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import SCENES, TINY, detloss, refused
-from detloss.calibration import CalibrationConfig, loss_rows, measure, verdict
-from detloss.compare import folder_name
-from detloss.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
-from detloss.runs import read_csv, read_json
+from detloss.lab.calibration.measure import CalibrationConfig, loss_rows, measure, verdict
+from detloss.lab.compare.comparison import folder_name
+from detloss.lab.runs import read_csv, read_json
+from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
+from helpers.commands import SCENES, TINY, detloss, refused
 
 FIGURES = ("reliability", "reliability_iou", "score_iou", "thresholds")
 TABLES = ("calibration", "thresholds", "per_class")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detections import Annotated, found, truth
-from detloss.evaluate import (
+from detloss.lab.evaluate import (
     Detections,
     Evaluation,
     detection_calibration_error,
@@ -18,7 +17,8 @@ from detloss.evaluate import (
     expected_calibration_error,
     localisation_aware_error,
 )
-from detloss.evaluate.calibration import equal_bins, match
+from detloss.lab.evaluate.reliability import equal_bins, match
+from helpers.detections import Annotated, found, truth
 
 MIDDLE = (0.5, 0.5, 0.3, 0.3)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from commands import NETWORK, SCENES, TINY, detloss, refused
-from detloss.cli import COMMANDS
-from detloss.data import load, read_image
-from detloss.runs import read_csv, read_json
+from detloss.lab.cli.main import COMMANDS
+from detloss.lab.data import load, read_image
+from detloss.lab.runs import read_csv, read_json
+from helpers.commands import NETWORK, SCENES, TINY, detloss, refused
 
 # What it says of itself
 
@@ -197,8 +197,8 @@ def test_interrupted(monkeypatch):
     def interrupt(command):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detloss.cli.evaluate.run", interrupt)
-    monkeypatch.setattr("detloss.cli.evaluate.parse", lambda arguments: None)
+    monkeypatch.setattr("detloss.lab.training.evaluate_command.run", interrupt)
+    monkeypatch.setattr("detloss.lab.training.evaluate_command.parse", lambda arguments: None)
     done = detloss("evaluate")
     assert (done.status, done.err) == (130, "interrupted\n")
 
@@ -208,7 +208,7 @@ def test_interrupted_training_says_how_to_go_on(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("detloss.cli.train.train", interrupt)
+    monkeypatch.setattr("detloss.lab.training.train_command.train", interrupt)
     done = detloss("train", *TINY)
     assert done.status == 130
     assert "--out runs/train-001 continues" in done.err
@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_line(monkeypatch, tmp_path):
         raise OSError(28, "No space left on device", "last.pt")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("detloss.cli.train.train", full)
+    monkeypatch.setattr("detloss.lab.training.train_command.train", full)
     done = detloss("train", *TINY)
     assert done.status == 1
     assert done.err == ("detloss train: last.pt: No space left on device; what was finished before is kept\n")

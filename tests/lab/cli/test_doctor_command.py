@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
-from commands import detloss, refused
 from detloss.doctor import Diagnosis, Finding
-from detloss.runs import read_csv, read_json
+from detloss.lab.runs import read_csv, read_json
+from helpers.commands import detloss, refused
 
 command = importlib.import_module("detloss.cli.doctor")
 
@@ -137,7 +137,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(here):
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("off", [0.0, 0.3])
 def test_the_picture_shows_differences_only_where_there_are_any(known, off):
-    from detloss import plots
+    from detloss.plots.doctor import loss_beside_known
 
     line = {"label": "t = 1", "value": [1.0, 2.0, None], "gradient": [0.0, off, 1.0]}
     line |= (
@@ -149,7 +149,7 @@ def test_the_picture_shows_differences_only_where_there_are_any(known, off):
         }
     )
     curve = {"kind": "classification", "nearest": "focal", "x": [-1.0, 0.0, 1.0], "lines": [line]}
-    figure = plots.loss_beside_known(curve, "mine.py:loss")
+    figure = loss_beside_known(curve, "mine.py:loss")
     assert len(figure.axes) == (3 if known and off else 2)
     assert [len(ax.lines) for ax in figure.axes[:2]] == [1 + known, 1 + known]
     title = figure.get_suptitle()

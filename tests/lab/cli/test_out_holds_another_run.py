@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from commands import detloss, refused
+from helpers.commands import detloss, refused
 
 
 @pytest.mark.parametrize(

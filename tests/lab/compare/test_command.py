@@ -4,10 +4,10 @@ import io
 
 from rich.console import Console
 
-from detloss.cli.compare import ap_by_loss, comparison_table
-from detloss.cli.terminal import say
-from detloss.compare import Comparison
-from detloss.config import CompareConfig
+from detloss.lab.cli.terminal import say
+from detloss.lab.compare.command import ap_by_loss, comparison_table
+from detloss.lab.compare.comparison import Comparison
+from detloss.lab.training.config import CompareConfig
 
 
 def shown(state: Comparison) -> list[str]:

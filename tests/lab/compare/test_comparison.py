@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import TINY, Done, detloss, refused
-from detloss import compare as module
-from detloss.compare import (
+from detloss.lab.compare import comparison as module
+from detloss.lab.compare.comparison import (
     SWEEP_SEED,
     CompareConfig,
     Comparison,
@@ -21,13 +20,14 @@ from detloss.compare import (
     hold_out,
     run_job,
 )
-from detloss.config import Recipe, TrainConfig, load_config
-from detloss.data import SceneConfig
-from detloss.data.batches import Letterboxed
-from detloss.detector import DetectorConfig
-from detloss.runs import read_csv, read_json, write_json
-from detloss.splits import open_data
-from detloss.train import Training
+from detloss.lab.data import SceneConfig
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.runs import read_csv, read_json, write_json
+from detloss.lab.training.config import Recipe, TrainConfig, load_config
+from detloss.lab.training.splits import open_data
+from detloss.lab.training.train import Training
+from helpers.commands import TINY, Done, detloss, refused
 
 HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"
 PAIRS = (("bce", "giou"), ("focal,gamma=1.5", "ciou"))

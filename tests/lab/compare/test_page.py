@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.report import save_samples, write_report
-from detloss.report.results import read_results
-from detloss.runs import read_csv, read_json
-from detloss.statistics import answer, caution, mean_interval, points
-from fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
+from detloss.lab.compare.page import write_report
+from detloss.lab.compare.results import read_results, save_samples
+from detloss.lab.runs import read_csv, read_json
+from detloss.lab.statistics import answer, caution, mean_interval, points
+from helpers.fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
 
 
 class Truths(list):

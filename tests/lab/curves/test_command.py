@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from commands import detloss, refused
-from detloss.cli.curves import parse
-from detloss.config import load_config
-from detloss.curves import CurvesConfig
-from detloss.runs import read_csv
+from detloss.lab.curves.command import parse
+from detloss.lab.curves.tables import CurvesConfig
+from detloss.lab.runs import read_csv
+from detloss.lab.training.config import load_config
+from helpers.commands import detloss, refused
 
 FIGURES = {"loss", "gradient", "weight", "alpha", "soft_targets", "minimisers", "boxes"}
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from detloss.curves import Curve, CurvesConfig, Panel, curves, figures
-from detloss.plots import loss_curves
+from detloss.lab.curves.figures import loss_curves
+from detloss.lab.curves.tables import Curve, CurvesConfig, Panel, curves, figures
 
 FIGURES = figures(CurvesConfig(points=30))
 

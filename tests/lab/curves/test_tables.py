@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.curves import (
+from detloss.lab.curves.tables import (
     COLUMNS,
     CurvesConfig,
     box_gradient,
@@ -23,7 +23,7 @@ from detloss.curves import (
     rows,
     soft_panel,
 )
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
 
 GAMMAS = (0, 0.5, 1, 2, 5)
 FOCAL = [f"focal,alpha=none,gamma={gamma}" for gamma in GAMMAS]

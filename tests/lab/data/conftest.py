@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detloss.data import Dataset, Sample
+from detloss.lab.data import Dataset, Sample
 
 NAMES = ("red cell", "白血球", 'a "quoted", #1: one', "driver's seat")
 

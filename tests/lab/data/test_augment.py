@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.data import Augment, Sample, augment, letterbox, unletterbox
+from detloss.lab.data import Augment, Sample, augment, letterbox, unletterbox
 
 OFF = Augment(flip=0, scale=(1, 1), translate=0, colour=0)
 

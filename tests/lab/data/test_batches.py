@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from detloss.data import Augment, Dataset, Sample
-from detloss.data import batches as module
-from detloss.data.batches import Batch, Letterboxed, collate, training_batch
+from detloss.lab.data import Augment, Dataset, Sample
+from detloss.lab.data import batches as module
+from detloss.lab.data.batches import Batch, Letterboxed, collate, training_batch
 
 NONE = Augment(flip=0, scale=(1, 1), translate=0, colour=0)
 SOME = Augment(flip=0.5, scale=(0.7, 1.4), translate=0.2, colour=0.3)

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from detloss.data.check import BoxCheck, choose_split, part_of
+from detloss.lab.data.check import BoxCheck, choose_split, part_of
 
 
 def run(*boxes, size=(50, 100)):

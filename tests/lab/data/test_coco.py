@@ -4,7 +4,7 @@ import re
 import pytest
 from PIL import Image
 
-from detloss.data import coco, load, save
+from detloss.lab.data import coco, load, save
 
 TABLE = {
     "images": [

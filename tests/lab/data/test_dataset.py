@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detloss.data import Annotation, Dataset, Sample, summary
+from detloss.lab.data import Annotation, Dataset, Sample, summary
 
 
 @pytest.fixture

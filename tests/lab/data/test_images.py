@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.data.images import find_image, image_size, read_image
+from detloss.lab.data.images import find_image, image_size, read_image
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detloss.data import Dataset, Sample, SceneConfig, load, save, scenes, summary
+from detloss.lab.data import Dataset, Sample, SceneConfig, load, save, scenes, summary
 
 FORMATS = ("coco", "voc", "yolo")
 IGNORED = ("coco", "voc")
@@ -278,7 +278,7 @@ def test_a_missing_image_is_named(format, splits, tmp_path):
 
 
 def test_bccd():
-    path = Path(__file__).parents[2] / "../shared/data/bccd"
+    path = Path(__file__).parents[3] / "../shared/data/bccd"
     if not path.is_dir():
         pytest.skip("the BCCD data set is not beside the checkout")
     train, val, test = (

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detloss.data import SceneConfig, scenes, summary
-from detloss.data.glyphs import DISTRACTORS, GLYPHS, mask, pose
-from detloss.data.synthetic import MAX_OVERLAP, draw_scene
+from detloss.lab.data import SceneConfig, scenes, summary
+from detloss.lab.data.glyphs import DISTRACTORS, GLYPHS, mask, pose
+from detloss.lab.data.synthetic import MAX_OVERLAP, draw_scene
 
 SMALL = SceneConfig(train=40, val=30)
 

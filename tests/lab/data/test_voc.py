@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.data import load, save, voc
+from detloss.lab.data import load, save, voc
 
 XML = """<annotation><filename>photo.png</filename><size><width>20</width><height>10</height></size>
 <object><name>dog</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object>

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.data import load
-from detloss.data.data_yaml import quoted, read_data_yaml
+from detloss.lab.data import load
+from detloss.lab.data.data_yaml import quoted, read_data_yaml
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detloss.assign import IGNORED, NO_OBJECT, Assignment, atss, max_iou
+from detloss.lab.detector.assign import IGNORED, NO_OBJECT, Assignment, atss, max_iou
 
 CLASSES = 5
 BACKGROUND = CLASSES

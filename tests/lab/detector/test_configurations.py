@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from commands import SCENES, detloss
-from detloss.config import CompareConfig, TrainConfig, load_config
-from detloss.runs import read_csv, read_json
+from detloss.lab.runs import read_csv, read_json
+from detloss.lab.training.config import CompareConfig, TrainConfig, load_config
+from helpers.commands import SCENES, detloss
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "detectors"
+FOLDER = Path(__file__).parents[3] / "experiments" / "detectors"
 FILES = sorted(FOLDER.glob("*.json"))
 
 

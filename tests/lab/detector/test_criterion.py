@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.criterion import Terms, detection_loss
-from detloss.detector import Detector, DetectorConfig, Output, encode_distances
+from detloss.lab.detector import Detector, DetectorConfig, Output, encode_distances
+from detloss.lab.detector.assign import IGNORED, Assignment
+from detloss.lab.detector.criterion import Terms, detection_loss
 from detloss.losses import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
 from detloss.mining import Mining
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, classify, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, classify, find_loss
 
 CLASSES = 3
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.criterion import Terms, detection_loss
-from detloss.detector import Detector, DetectorConfig, Output
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.lab.detector import Detector, DetectorConfig, Output
+from detloss.lab.detector.assign import IGNORED, Assignment
+from detloss.lab.detector.criterion import Terms, detection_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 CLASSES = 3
 

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from detloss.assign import atss, max_iou
 from detloss.boxes import box_convert
-from detloss.detector import (
+from detloss.lab.detector import (
     Detector,
     DetectorConfig,
     Output,
@@ -19,6 +18,7 @@ from detloss.detector import (
     encode_distances,
     encode_offsets,
 )
+from detloss.lab.detector.assign import atss, max_iou
 
 KINDS = ("anchor_free", "retinanet")
 

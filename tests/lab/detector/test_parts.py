@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.assign import IGNORED, centre_cell
-from detloss.data import SceneConfig, scenes
-from detloss.detector import (
+from detloss.lab.data import SceneConfig, scenes
+from detloss.lab.detector import (
     Detector,
     DetectorConfig,
     Output,
@@ -19,7 +18,8 @@ from detloss.detector import (
     fit_anchors,
     kmeans_anchors,
 )
-from detloss.detector.backbone import stages
+from detloss.lab.detector.assign import IGNORED, centre_cell
+from detloss.lab.detector.backbone import stages
 
 ANCHORS = ((8.0, 8.0), (20.0, 10.0))
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detloss.detector import Detector, DetectorConfig, Output
-from detloss.postprocess import Limits, detect, suppress
+from detloss.lab.detector import Detector, DetectorConfig, Output
+from detloss.lab.detector.postprocess import Limits, detect, suppress
 
 
 def limits(**more) -> Limits:

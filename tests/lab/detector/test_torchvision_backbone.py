@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from detloss.config import Recipe, TrainConfig, to_dict
-from detloss.data import SceneConfig, scenes
-from detloss.data.batches import Letterboxed
-from detloss.detector import Detector, DetectorConfig
-from detloss.runs import write_json
-from detloss.train import Training, load_detector
+from detloss.lab.data import SceneConfig, scenes
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.runs import write_json
+from detloss.lab.training.config import Recipe, TrainConfig, to_dict
+from detloss.lab.training.train import Training, load_detector
 
 pytestmark = pytest.mark.clients
 PAPER = {

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detloss.postprocess import Limits, suppress
+from detloss.lab.detector.postprocess import Limits, suppress
 
 ops = pytest.importorskip("torchvision.ops")
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detections import Annotated, found, truth
-from detloss.evaluate import (
+from detloss.lab.evaluate import (
     Detections,
     Evaluation,
     evaluate,
@@ -20,6 +19,7 @@ from detloss.evaluate import (
     rank_correlation,
     to_coco_results,
 )
+from helpers.detections import Annotated, found, truth
 
 STATS = (
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),

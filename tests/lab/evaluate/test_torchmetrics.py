@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from detloss.evaluate import Detections, evaluate, expected_calibration_error, localisation_aware_error
-from detloss.evaluate.calibration import match
+from detloss.lab.evaluate import Detections, evaluate, expected_calibration_error, localisation_aware_error
+from detloss.lab.evaluate.reliability import match
 
 classification = pytest.importorskip("torchmetrics.classification")
 pytestmark = pytest.mark.clients

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detloss.data import Sample
-from detloss.evaluate import Detections, evaluate, voc_ap, voc_map
+from detloss.lab.data import Sample
+from detloss.lab.evaluate import Detections, evaluate, voc_ap, voc_map
 
 
 def truth(boxes, labels, ignored=None, name="a") -> Sample:

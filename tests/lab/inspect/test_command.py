@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from commands import SCENES, TINY, detloss, refused
-from detloss.runs import read_csv, read_json
-from detloss.train import load_detector, pick_device
+from detloss.lab.runs import read_csv, read_json
+from detloss.lab.training.train import load_detector, pick_device
+from helpers.commands import SCENES, TINY, detloss, refused
 
 TABLES = (
     "alternatives",
@@ -54,7 +54,7 @@ def inspected(trained, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """Drawing takes most of the time; `inspected`, made before this, has its figures."""
-    monkeypatch.setattr("detloss.plots.save", lambda figure, path: None)
+    monkeypatch.setattr("detloss.lab.figures.save", lambda figure, path: None)
 
 
 def test_tables_and_figures(inspected):

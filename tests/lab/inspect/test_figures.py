@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from detloss import plots
-from detloss.imbalance import (
+from detloss.lab.figures import save
+from detloss.lab.inspect import (
     QUADRANTS,
     DataTables,
     Example,
@@ -17,7 +17,14 @@ from detloss.imbalance import (
     count_sizes,
     percent,
 )
-from detloss.plots.imbalance import _short
+from detloss.lab.inspect.figures import (
+    _short,
+    cumulative_loss,
+    level_counts,
+    loss_on_images,
+    object_counts,
+    quadrant_shares,
+)
 
 
 def data_tables(sizes: list[float], positives: list[int], classes: int = 3, levels: int = 3) -> DataTables:
@@ -46,12 +53,12 @@ def widths(ax) -> list[float]:
     ],
 )
 def test_data_tables_can_be_drawn(tables, tmp_path):
-    plots.save(plots.object_counts(tables), tmp_path / "objects", ["png"])
-    plots.save(plots.level_counts(tables), tmp_path / "levels", ["png"])
+    save(object_counts(tables), tmp_path / "objects", ["png"])
+    save(level_counts(tables), tmp_path / "levels", ["png"])
 
 
 def test_many_classes_are_gathered_and_none_is_lost():
-    figure = plots.object_counts(data_tables([20.0], [1], classes=40))
+    figure = object_counts(data_tables([20.0], [1], classes=40))
     ax = figure.axes[2]
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert len(names) == 12
@@ -60,7 +67,7 @@ def test_many_classes_are_gathered_and_none_is_lost():
 
 
 def test_heights_of_the_size_histogram():
-    ax = plots.object_counts(data_tables([5.0, 5.5, 20.0], [0, 2, 3])).axes[0]
+    ax = object_counts(data_tables([5.0, 5.5, 20.0], [0, 2, 3])).axes[0]
     heights = [patch.get_height() for patch in ax.patches]
     assert heights == [
         1,
@@ -77,7 +84,7 @@ def test_sizes_in_own_pixels_alone_have_no_bar():
     tables = data_tables([5.0, 20.0], [1, 2])
     far = count_sizes(np.array([5.0, 20.0]), np.array([500.0]), tables.locations.sizes, [1, 2])
     assert len(far) > len(tables.sizes)
-    ax = plots.object_counts(DataTables(tables.objects, tables.locations, far)).axes[0]
+    ax = object_counts(DataTables(tables.objects, tables.locations, far)).axes[0]
     assert len(ax.patches) == len(tables.sizes)
 
 
@@ -88,7 +95,7 @@ def test_shares_of_quadrants_are_the_widths_of_bars():
         for loss in ("bce", "focal")
         for k, (quadrant, share) in enumerate(zip(QUADRANTS, shares))
     ]
-    figure = plots.quadrant_shares(table)
+    figure = quadrant_shares(table)
     assert widths(figure.axes[1]) == pytest.approx(list(shares) * 4)
     written = [text.get_text() for text in figure.axes[1].texts]
     assert written[3] == "easy pos. 0.01 %"
@@ -97,13 +104,13 @@ def test_shares_of_quadrants_are_the_widths_of_bars():
 def test_figure_4_is_drawn_from_low_loss_to_high(tmp_path):
     curve = LossCurve("negative", 2.0, np.array([0, 0.1, 1]), np.array([0, 0.8, 1]), 10, 3.0)
     none = LossCurve("positive", 2.0, np.zeros(0), np.zeros(0), 0, 0.0)
-    figure = plots.cumulative_loss([none, curve])
+    figure = cumulative_loss([none, curve])
     positive, negative = figure.axes
     assert "no positive logits" in [text.get_text() for text in positive.texts]
     x, y = negative.lines[-1].get_data()
     np.testing.assert_allclose(x, [1, 0.9, 0])
     np.testing.assert_allclose(y, [1, 0.2, 0])
-    plots.save(figure, tmp_path / "figure4", ["png"])
+    save(figure, tmp_path / "figure4", ["png"])
 
 
 def test_loss_on_images(tmp_path):
@@ -118,11 +125,11 @@ def test_loss_on_images(tmp_path):
         "b", image, none, none, {"bce": np.zeros(0)}, none, np.zeros(0, int), np.zeros(0),
         {"bce": np.zeros(0)}, {"bce": 0.0}, 0,
     )  # fmt: skip
-    figure = plots.loss_on_images([found, nothing], ["bce"], ["cat", "dog"])
+    figure = loss_on_images([found, nothing], ["bce"], ["cat", "dog"])
     assert "dog 30.0 %" in [text.get_text() for text in figure.axes[0].texts]
     assert "99 other negatives 20.0 %" in figure.axes[0].get_title(loc="left")
-    plots.save(figure, tmp_path / "images", ["png"])
-    plots.save(plots.loss_on_images([], ["bce", "focal"], ["cat"]), tmp_path / "none", ["png"])
+    save(figure, tmp_path / "images", ["png"])
+    save(loss_on_images([], ["bce", "focal"], ["cat"]), tmp_path / "none", ["png"])
 
 
 @pytest.mark.parametrize(

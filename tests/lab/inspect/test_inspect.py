@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from detloss.assign import max_iou
-from detloss.data import Annotation, Dataset, SceneConfig, scenes
-from detloss.data.batches import Letterboxed, collate
-from detloss.detector import Detector, DetectorConfig
-from detloss.imbalance import (
+from detloss.lab.data import Annotation, Dataset, SceneConfig, scenes
+from detloss.lab.data.batches import Letterboxed, collate
+from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.detector.assign import max_iou
+from detloss.lab.inspect import (
     Alternative,
     InspectConfig,
     LevelCounts,
@@ -25,8 +25,8 @@ from detloss.imbalance import (
     measure_data,
     recommend,
 )
-from detloss.imbalance.recommend import AS_CONFIGURED
-from detloss.named_losses import CLASSIFICATION_LOSSES, find_loss
+from detloss.lab.inspect.recommend import AS_CONFIGURED
+from detloss.names import CLASSIFICATION_LOSSES, find_loss
 
 KINDS = ("anchor_free", "retinanet")
 
@@ -83,7 +83,7 @@ def test_every_location_is_counted_once_and_every_positive_has_its_object(kind):
 def test_counting_does_not_depend_on_how_many_at_a_time(monkeypatch):
     data = Letterboxed(scenes(SceneConfig(train=5), "train"), 96)
     together = count_locations(DetectorConfig(), data)
-    monkeypatch.setattr("detloss.imbalance.locations._AT_ONCE", 1)
+    monkeypatch.setattr("detloss.lab.inspect.locations._AT_ONCE", 1)
     one_by_one = count_locations(DetectorConfig(), data)
     assert one_by_one.levels == together.levels
     np.testing.assert_array_equal(one_by_one.object_positives, together.object_positives)
@@ -353,8 +353,8 @@ def test_the_prior_of_a_softmax_is_that_of_all_classes_together():
 def test_every_change_that_is_counted_is_one_of_the_command_line(kind, bins):
     import shlex
 
-    from detloss.cli.inspect import parse
-    from detloss.imbalance.recommend import changes
+    from detloss.lab.inspect.command import parse
+    from detloss.lab.inspect.recommend import changes
 
     strides = (8,) if kind == "yolov2" else (8, 16)
     config = DetectorConfig(kind=kind, strides=strides, bins=bins)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from detloss.data import SceneConfig, scenes
-from detloss.data.batches import Letterboxed
-from detloss.detector import Detector, DetectorConfig
-from detloss.imbalance import (
+from detloss.lab.data import SceneConfig, scenes
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.inspect import (
     QUADRANTS,
     InspectConfig,
     Labelled,
@@ -325,7 +325,7 @@ def test_every_location_that_counts_gives_its_logits(data, kind):
 def test_pieces_are_small_and_lose_nothing(data, monkeypatch):
     detector = detector_for(data)
     whole = torch.cat([p.logits for p in labelled_logits(detector, data, [0], 1, CPU)])
-    monkeypatch.setattr("detloss.imbalance.logits._AT_ONCE", 400)
+    monkeypatch.setattr("detloss.lab.inspect.logits._AT_ONCE", 400)
     pieces = list(labelled_logits(detector, data, [0], 1, CPU))
     assert {len(piece.logits) for piece in pieces[:-1]} == {100}
     assert torch.equal(torch.cat([piece.logits for piece in pieces]), whole)

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from commands import detloss, refused
-from detloss.cli.simulate import _number, parse
-from detloss.config import load_config
-from detloss.runs import read_columns, read_csv
-from detloss.simulate import CASES, SimulationConfig
+from detloss.lab.runs import read_columns, read_csv
+from detloss.lab.simulate import CASES, SimulationConfig
+from detloss.lab.simulate.command import _number, parse
+from detloss.lab.training.config import load_config
+from helpers.commands import detloss, refused
 
 OWN = """
 import torch

@@ -8,9 +8,8 @@ import torch
 
 from detloss import losses
 from detloss.boxes import KINDS
-from detloss.named_losses import BOX_LOSSES
-from detloss.parallel import JobFailed
-from detloss.simulate import (
+from detloss.lab.engines import JobFailed
+from detloss.lab.simulate import (
     CASES,
     CENTRES,
     PER_CENTRE,
@@ -25,7 +24,8 @@ from detloss.simulate import (
     simulation,
     sizes,
 )
-from detloss.simulate.simulation import _descend, _step, rate
+from detloss.lab.simulate.simulation import _descend, _step, rate
+from detloss.names import BOX_LOSSES
 
 PAPER_CENTRES = 700  # of FIELD's own numbers, which have their spread too
 AT_50 = {"iou": 6.06e6, "giou": 1.94e6, "diou": 2.85e6, "ciou": 2.49e6}

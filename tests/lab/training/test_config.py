@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from detloss.compare import CompareConfig
-from detloss.config import Recipe, TrainConfig, from_dict, load_config, to_dict
-from detloss.data import Augment, SceneConfig
-from detloss.detector import DetectorConfig
-from detloss.postprocess import Limits
+from detloss.lab.compare.comparison import CompareConfig
+from detloss.lab.data import Augment, SceneConfig
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.detector.postprocess import Limits
+from detloss.lab.training.config import Recipe, TrainConfig, from_dict, load_config, to_dict
 
 CHANGED = TrainConfig(
     loss="focal,gamma=1.5",

@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detloss import train as module
-from detloss.config import Recipe, TrainConfig, load_config
-from detloss.data import Annotation, Augment, Dataset, SceneConfig, scenes
-from detloss.data.batches import Letterboxed, training_batch
-from detloss.detector import Detector, DetectorConfig
-from detloss.evaluate import Evaluation, from_coco_results
-from detloss.postprocess import Limits
-from detloss.runs import read_csv, read_json
-from detloss.train import (
+from detloss.lab.data import Annotation, Augment, Dataset, SceneConfig, scenes
+from detloss.lab.data.batches import Letterboxed, training_batch
+from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.detector.postprocess import Limits
+from detloss.lab.evaluate import Evaluation, from_coco_results
+from detloss.lab.runs import read_csv, read_json
+from detloss.lab.training import train as module
+from detloss.lab.training.config import Recipe, TrainConfig, load_config
+from detloss.lab.training.train import (
     EVALUATION_COLUMNS,
     LOG_COLUMNS,
     Average,

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from detloss.bench.measure import kept_by_hooks
 from detloss.doctor.elements import attempt
 from detloss.doctor.findings import Finding
 from detloss.doctor.match import Match
 from detloss.doctor.probes.modes import Operations
 from detloss.doctor.samples import batch
 from detloss.doctor.subject import Subject
+from detloss.lab.bench.measure import kept_by_hooks
 
 FEW, MANY = 4, 64
 ROWS = 2048

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.bench import peers
-from detloss.bench.measure import Work
-from detloss.bench.peers import ALPHA, GAMMA, VARIFOCAL_ALPHA, Missing
+from detloss.lab.bench import peers
+from detloss.lab.bench.measure import Work
+from detloss.lab.bench.peers import ALPHA, GAMMA, VARIFOCAL_ALPHA, Missing
 from detloss.linear import linear_loss
 from detloss.losses import (
     asymmetric_loss,

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.bench import BenchConfig, bench, line, notes, tables
-from detloss.cli.arguments import FromFile, Out, given, read
-from detloss.cli.terminal import Interrupted, console, progress_bar, say
-from detloss.config import to_dict
-from detloss.parallel import JobFailed
-from detloss.runs import new_folder, versions, write_json
-from detloss.train import pick_device
+from detloss.lab.bench import BenchConfig, bench, line, notes, tables
+from detloss.lab.cli.arguments import FromFile, Out, given, read
+from detloss.lab.cli.terminal import Interrupted, console, progress_bar, say
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import new_folder, versions, write_json
+from detloss.lab.training.config import to_dict
+from detloss.lab.training.train import pick_device
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss bench`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.bench.figures import bench_times
+    from detloss.lab.figures import save
 
     config = arguments.settings
     device = pick_device(config.device)
@@ -72,7 +73,7 @@ def run(arguments: Arguments) -> Path:
         say(note)
     one = rows[0]
     say(f"{one['cpu']}, {one['threads']} threads, {one['simd']}; on {one['device']}, torch {one['torch']}")
-    plots.save(plots.bench_times(rows), out / "times")
+    save(bench_times(rows), out / "times")
     failed = sum(row["note"].startswith("failed") for row in rows)
     if failed:
         raise JobFailed(f"{failed} of {len(rows)} measurements failed; {out / 'results.csv'} says why")

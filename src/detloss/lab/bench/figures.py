@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detloss.plots.style import FAINT, INK, WIDTH, Style, drawing, finish
+from detloss.lab.figures import FAINT, INK, WIDTH, Style, drawing, finish
 
 VARIANT_STYLES = {
     "auto": Style("#D55E00", "o", "-"),

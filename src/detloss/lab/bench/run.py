@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from detloss.bench.cases import DTYPES, LOSSES, TARGETS, VARIANTS, Arguments, variants, work
-from detloss.bench.measure import Work, available, copy_rate, interleave, memory, seconds
-from detloss.bench.peers import Missing
-from detloss.bench.table import short
-from detloss.runs import versions, write_csv
+from detloss.lab.bench.cases import DTYPES, LOSSES, TARGETS, VARIANTS, Arguments, variants, work
+from detloss.lab.bench.measure import Work, available, copy_rate, interleave, memory, seconds
+from detloss.lab.bench.peers import Missing
+from detloss.lab.bench.table import short
+from detloss.lab.runs import versions, write_csv
 
 Row = dict[str, Any]
 PROBE = 10**6

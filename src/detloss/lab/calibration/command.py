@@ -10,7 +10,7 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detloss.calibration import (
+from detloss.lab.calibration.measure import (
     CLASS_NUMBERS,
     NUMBERS,
     CalibrationConfig,
@@ -24,14 +24,14 @@ from detloss.calibration import (
     threshold_rows,
     verdict,
 )
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
-from detloss.cli.compare import open_comparison, train_shown
-from detloss.cli.terminal import console, counting, interruptible, say
-from detloss.compare import prepare
-from detloss.config import to_dict
-from detloss.parallel import JobFailed
-from detloss.runs import new_folder, versions, write_csv, write_json
-from detloss.statistics import points
+from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
+from detloss.lab.cli.terminal import console, counting, interruptible, say
+from detloss.lab.compare.command import open_comparison, train_shown
+from detloss.lab.compare.comparison import prepare
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.statistics import points
+from detloss.lab.training.config import to_dict
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss calibration`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.calibration.figures import calibration_against_threshold
+    from detloss.lab.evaluate.figures import reliability, score_against_iou
+    from detloss.lab.figures import save
 
     config = arguments.settings
     refuse_another(arguments.out, config)
@@ -80,12 +82,12 @@ def run(arguments: Arguments) -> Path:
         write_csv(out / f"{name}.csv", columns, [_plain(row) for row in rows])
     evaluations, at = _by_loss(measured, lambda m: m.evaluation), _by_loss(measured, lambda m: m.at)
     for stem, figure in (
-        ("reliability", plots.reliability(evaluations)),
-        ("reliability_iou", plots.reliability(evaluations, localised=True)),
-        ("score_iou", plots.score_against_iou(evaluations)),
-        ("thresholds", plots.calibration_against_threshold(at)),
+        ("reliability", reliability(evaluations)),
+        ("reliability_iou", reliability(evaluations, localised=True)),
+        ("score_iou", score_against_iou(evaluations)),
+        ("thresholds", calibration_against_threshold(at)),
     ):
-        plots.save(figure, out / stem)
+        save(figure, out / stem)
     _print(config, *(rows for rows, _ in tables.values()))
     data = {one.loss: one.data for one in measured}
     if len(set(data.values())) > 1:

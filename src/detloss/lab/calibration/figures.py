@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from detloss.evaluate import Evaluation
-from detloss.plots.style import band, drawing, finish, panels, styles
+from detloss.lab.evaluate import Evaluation
+from detloss.lab.figures import band, drawing, finish, panels, styles
 
 
 @drawing

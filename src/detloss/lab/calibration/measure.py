@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.compare import folder_name
-from detloss.config import CompareConfig, Recipe, TrainConfig, load_config
-from detloss.data import Dataset, find_format
-from detloss.data.coco import results_ids
-from detloss.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
-from detloss.runs import read_json
-from detloss.splits import open_split
-from detloss.statistics import mean_interval, points, short_names
+from detloss.lab.compare.comparison import folder_name
+from detloss.lab.data import Dataset, find_format
+from detloss.lab.data.coco import results_ids
+from detloss.lab.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
+from detloss.lab.runs import read_json
+from detloss.lab.statistics import mean_interval, points, short_names
+from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.lab.training.splits import open_split
 
 NUMBERS = (
     "threshold",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from detloss.config import Recipe, load_config
+from detloss.lab.training.config import Recipe, load_config
 
 T = TypeVar("T")
 Out = Annotated[

@@ -1,9 +1,9 @@
 """Opening the data that a command works on."""
 
-from detloss.cli.terminal import counting, say
-from detloss.config import Recipe
-from detloss.data import Dataset, summary
-from detloss.splits import open_data
+from detloss.lab.cli.terminal import counting, say
+from detloss.lab.data import Dataset, summary
+from detloss.lab.training.config import Recipe
+from detloss.lab.training.splits import open_data
 
 
 def open_splits(recipe: Recipe) -> tuple[Dataset, Dataset]:

@@ -1,6 +1,1 @@
-"""The report of a comparison: figures and one self-contained page."""
-
-from detloss.report.page import write_report
-from detloss.report.results import save_samples
-
-__all__ = ["save_samples", "write_report"]
+"""Which loss? One detector for each loss, all else equal: `detloss compare`."""

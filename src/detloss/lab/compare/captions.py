@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detloss import plots
-from detloss.evaluate import from_coco_results
-from detloss.report.results import Results
+from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep
+from detloss.lab.compare.results import Results
+from detloss.lab.evaluate import from_coco_results
+from detloss.lab.evaluate.figures import precision_recall, reliability, sample_detections, score_against_iou
 
 
 class Drawn(NamedTuple):
@@ -36,47 +37,47 @@ def draw(results: Results) -> Iterator[Drawn]:
         "AP of each seed",
         "Dots are seeds, the bar their mean, the line its 95 % interval. Lines that overlap can still be a "
         "clear difference, because seeds are compared in pairs: the verdict is in the table.",
-        plots.ap_per_seed(results.column("ap")),
+        ap_per_seed(results.column("ap")),
     )
     yield Drawn(
         "ap_over_steps",
         "AP during training",
         "Mean over seeds on the validation images; the band reaches from the lowest to the highest seed.",
-        plots.ap_over_steps(results.seeds(lambda run: run.evaluations)),
+        ap_over_steps(results.seeds(lambda run: run.evaluations)),
     )
     yield Drawn(
         "precision_recall",
         "Precision and recall",
         "A curve further to the upper right finds more at the same share of mistakes. "
         "A box is right from IoU 0.5 on.",
-        plots.precision_recall(evaluations),
+        precision_recall(evaluations),
     )
     yield Drawn(
         "reliability",
         "Reliability",
         "Bars on the diagonal: a score of 0.8 is right 8 times in 10. Above it scores are too modest, below "
         f"it too proud. The counts say how much each bar rests on (log scale). Only {counted}.",
-        plots.reliability(evaluations),
+        reliability(evaluations),
     )
     yield Drawn(
         "score_iou",
         "Score against IoU",
         f"Each dot is a right detection, of the {counted}. A rising line: the score knows which boxes fit; "
         "ρ is Spearman's rank correlation (mean over seeds).",
-        plots.score_against_iou(evaluations),
+        score_against_iou(evaluations),
     )
     yield Drawn(
         "loss_share",
         "Who makes the loss",
         "The part of the classification loss that comes from the few positive locations; the rest comes from "
         "the many negatives.",
-        plots.loss_share(results.seeds(lambda run: run.log)),
+        loss_share(results.seeds(lambda run: run.log)),
     )
     yield Drawn(
         "cost",
         "Time and memory",
         "Optimiser steps without evaluation; points are seeds. Runs that share a machine disturb each other.",
-        plots.cost(costs),
+        cost(costs),
     )
     if results.samples:
         ids = [sample.id for sample in results.samples]
@@ -90,7 +91,7 @@ def draw(results: Results) -> Iterator[Drawn]:
             "Sample detections",
             "The first seed of each loss beside the truth: its best detections, as many as the image has "
             "objects, since a score does not mean the same for each loss. Dashed boxes are ignored objects.",
-            plots.sample_detections(results.samples, found, results.data["names"]),
+            sample_detections(results.samples, found, results.data["names"]),
         )
     if results.sweep:
         trials = "Each candidate was tried once."
@@ -100,5 +101,5 @@ def draw(results: Results) -> Iterator[Drawn]:
             "sweep",
             "The sweep",
             f"AP on training images held out for it. {trials}",
-            plots.sweep(results.sweep),
+            sweep(results.sweep),
         )

@@ -14,17 +14,14 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
-from detloss.cli.data import open_splits
-from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.compare import Comparison, Pair, check, compare, hold_out, prepare
-from detloss.config import CompareConfig
-from detloss.data import Dataset
-from detloss.named_losses import check_classes
-from detloss.parallel import JobFailed
-from detloss.runs import new_folder, read_columns, write_json
-from detloss.splits import settled
-from detloss.statistics import (
+from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
+from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.lab.data import Dataset
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import new_folder, read_columns, write_json
+from detloss.lab.statistics import (
     NO_DIFFERENCE,
     NO_SEED,
     NO_VERDICT,
@@ -37,6 +34,9 @@ from detloss.statistics import (
     standings,
     still_learning,
 )
+from detloss.lab.training.config import CompareConfig
+from detloss.lab.training.splits import settled
+from detloss.names import check_classes
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss compare`; its folder is returned."""
-    from detloss.report import save_samples, write_report
+    from detloss.lab.compare.page import write_report
+    from detloss.lab.compare.results import save_samples
 
     config = arguments.settings
     config, training, validation = open_comparison(config)

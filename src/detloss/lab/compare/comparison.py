@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from detloss.config import CompareConfig, TrainConfig, load_config, to_dict
-from detloss.data import Dataset
-from detloss.data.batches import Letterboxed
-from detloss.evaluate import Evaluation
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
-from detloss.parallel import Event, JobFailed, run_jobs
-from detloss.runs import read_json, versions, write_csv, write_json
-from detloss.splits import describe_data, open_data
-from detloss.train import NonFiniteLoss, pick_device, train
+from detloss.lab.data import Dataset
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.engines import Event, JobFailed, run_jobs
+from detloss.lab.evaluate import Evaluation
+from detloss.lab.runs import read_json, versions, write_csv, write_json
+from detloss.lab.training.config import CompareConfig, TrainConfig, load_config, to_dict
+from detloss.lab.training.splits import describe_data, open_data
+from detloss.lab.training.train import NonFiniteLoss, pick_device, train
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
 
 RESULT_COLUMNS = (
     *("classification_loss", "box_loss", "seed", "ap", "ap50", "ap75", "ece", "seconds", "peak_memory_mb"),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from detloss.plots.style import (
+from detloss.lab.figures import (
     FAINT,
     INK,
     LOSS_STYLES,
@@ -28,7 +28,7 @@ from detloss.plots.style import (
     styles,
     thinned,
 )
-from detloss.statistics import mean_interval
+from detloss.lab.statistics import mean_interval
 
 
 @drawing

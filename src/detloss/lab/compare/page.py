@@ -10,13 +10,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from detloss import plots
-from detloss.config import CompareConfig
-from detloss.report.figures import draw
-from detloss.report.results import Results, read_results
-from detloss.report.tables import tables
-from detloss.runs import write_text
-from detloss.statistics import answer, caution, still_learning
+from detloss.lab.compare.captions import draw
+from detloss.lab.compare.results import Results, read_results
+from detloss.lab.compare.tables import tables
+from detloss.lab.figures import save
+from detloss.lab.runs import write_text
+from detloss.lab.statistics import answer, caution, still_learning
+from detloss.lab.training.config import CompareConfig
 
 
 def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
@@ -33,13 +33,13 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
     for done, (stem, title, caption, figure) in enumerate(drawn, start=1):
         # Photographs are large as SVG.
         suffixes = ("png",) if stem == "samples" else ("png", "svg")
-        plots.save(figure, folder / "figures" / stem, suffixes)
+        save(figure, folder / "figures" / stem, suffixes)
         source = _data_uri(folder / "figures" / f"{stem}.{suffixes[-1]}")
         figures[stem] = {"title": title, "caption": caption, "source": source}
         progress(done, len(drawn))
     ap = results.column("ap")
     environment = Environment(
-        loader=PackageLoader("detloss"),
+        loader=PackageLoader("detloss.lab.compare", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from detloss.config import to_dict
-from detloss.evaluate import Evaluation
-from detloss.report.results import Results, Run
-from detloss.statistics import mean_interval, paired_difference, points, standings
+from detloss.lab.compare.results import Results, Run
+from detloss.lab.evaluate import Evaluation
+from detloss.lab.statistics import mean_interval, paired_difference, points, standings
+from detloss.lab.training.config import to_dict
 
 NONE = "–"
 

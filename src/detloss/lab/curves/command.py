@@ -10,11 +10,11 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.cli.terminal import console, counting, say
-from detloss.config import to_dict
-from detloss.curves import COLUMNS, CurvesConfig, box_gradient, curves, figures, minimisers, rows
-from detloss.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
+from detloss.lab.cli.terminal import console, counting, say
+from detloss.lab.curves.tables import COLUMNS, CurvesConfig, box_gradient, curves, figures, minimisers, rows
+from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.training.config import to_dict
 
 RIGHT = (0.5, 0.9, 0.968)
 """p_t at which losses are compared with cross entropy; the last two are those of the paper's section 3.2."""
@@ -42,7 +42,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss curves`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.curves.figures import loss_curves
+    from detloss.lab.figures import save
 
     config = arguments.settings
     refuse_another(arguments.out, config)
@@ -55,7 +56,7 @@ def run(arguments: Arguments) -> Path:
     write_csv(out / "minimisers.csv", ("loss", "soft_target", "p", "value"), map(asdict, places))
     with counting("drawing") as progress:
         for done, (name, panels) in enumerate(drawn.items(), 1):
-            plots.save(plots.loss_curves(panels), out / name)
+            save(loss_curves(panels), out / name)
             progress(done, len(drawn))
     weights = [curve.y.tolist() for curve in curves(config.losses, of="weight", points=RIGHT)]
     _print(

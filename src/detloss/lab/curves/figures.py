@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from detloss.curves import Curve, Panel
-from detloss.plots.style import INK, PALETTE, drawing, finish, one, panels
+from detloss.lab.curves.tables import Curve, Panel
+from detloss.lab.figures import INK, PALETTE, drawing, finish, one, panels
 
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "o^DsvPX*"

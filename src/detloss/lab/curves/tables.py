@@ -1,8 +1,7 @@
 """What a loss looks like: its value, gradient and minimum against p, and along the way of a moving box.
 
 Tables only, in float64, computed by calling the losses themselves with `impl="eager"`. Losses are named as on
-the command line (`focal,gamma=0`, `file.py:function`), see `detloss.named_losses.find_loss`. `detloss.plots`
-draws them.
+the command line (`focal,gamma=0`, `file.py:function`), see `detloss.names.find_loss`.
 """
 
 import math
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
 
 Panels = tuple["Panel", ...]
 COLUMNS = ("figure", "panel", "x_title", "y_title", "curve", "x", "y")

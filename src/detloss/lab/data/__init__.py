@@ -6,13 +6,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from detloss.data import coco, voc, yolo
-from detloss.data.augment import Augment, augment, letterbox, unletterbox
-from detloss.data.dataset import Dataset, summary
-from detloss.data.images import read_image
-from detloss.data.sample import Annotation, Sample
-from detloss.data.synthetic import SceneConfig, scenes
-from detloss.data.write import Splits
+from detloss.lab.data import coco, voc, yolo
+from detloss.lab.data.augment import Augment, augment, letterbox, unletterbox
+from detloss.lab.data.dataset import Dataset, summary
+from detloss.lab.data.images import read_image
+from detloss.lab.data.sample import Annotation, Sample
+from detloss.lab.data.synthetic import SceneConfig, scenes
+from detloss.lab.data.write import Splits
 
 __all__ = [
     "Annotation",

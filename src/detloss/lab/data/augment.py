@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from detloss.data.sample import Sample
+from detloss.lab.data.sample import Sample
 
 FILL = 114  # grey of pixels outside the image, as in YOLO's letterbox
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, Pillow's

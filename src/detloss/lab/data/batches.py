@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from detloss.data.augment import Augment, augment, letterbox, unletterbox
-from detloss.data.dataset import Dataset
-from detloss.data.sample import Sample
+from detloss.lab.data.augment import Augment, augment, letterbox, unletterbox
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.sample import Sample
 
 _MEMORY = 4 * 2**30
 """Bytes of decoded images kept; a larger data set is decoded anew on each access."""

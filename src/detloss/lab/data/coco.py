@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from detloss.data.check import BoxCheck, Labels, choose_split, part_of
-from detloss.data.dataset import Dataset
-from detloss.data.images import ImageFiles
-from detloss.data.sample import Annotation
-from detloss.data.write import Splits, items, new_folder, shared_names
+from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.images import ImageFiles
+from detloss.lab.data.sample import Annotation
+from detloss.lab.data.write import Splits, items, new_folder, shared_names
 
 SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
 
@@ -80,7 +80,7 @@ def annotation_files(path: Path) -> dict[str, Path]:
 
 
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a COCO data set; see `detloss.data.load`."""
+    """Read one split of a COCO data set; see `detloss.lab.data.load`."""
     root = Path(path)
     files = annotation_files(root)
     shipped, part, notes = choose_split(split, files, str(root))
@@ -200,7 +200,7 @@ def _annotation(
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Write splits as a COCO data set; see `detloss.data.save`."""
+    """Write splits as a COCO data set; see `detloss.lab.data.save`."""
     names = shared_names(splits, names)
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
     with new_folder(path) as root:

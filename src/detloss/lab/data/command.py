@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from detloss.cli.arguments import Out, read
-from detloss.cli.terminal import console, counting, say
-from detloss.data import SceneConfig, save, scenes
-from detloss.runs import new_folder
+from detloss.lab.cli.arguments import Out, read
+from detloss.lab.cli.terminal import console, counting, say
+from detloss.lab.data import SceneConfig, save, scenes
+from detloss.lab.runs import new_folder
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detloss.data.images import ImageFiles
-from detloss.data.sample import Annotation, Sample
+from detloss.lab.data.images import ImageFiles
+from detloss.lab.data.sample import Annotation, Sample
 
 
 class Dataset:

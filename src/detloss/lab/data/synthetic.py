@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detloss.data.dataset import Dataset
-from detloss.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
-from detloss.data.sample import Annotation
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
+from detloss.lab.data.sample import Annotation
 
 VERSION = 4  # raised whenever a scene of the same config looks different: old caches are then not read
 SPLITS = ("train", "val")

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from detloss.data.check import BoxCheck, Labels, choose_split, part_of
-from detloss.data.dataset import Dataset
-from detloss.data.images import ImageFiles, find_image, image_size
-from detloss.data.sample import Annotation
-from detloss.data.write import Item, Splits, items, new_folder, shared_names
+from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.images import ImageFiles, find_image, image_size
+from detloss.lab.data.sample import Annotation
+from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a VOC folder; see `detloss.data.load`."""
+    """Read one split of a VOC folder; see `detloss.lab.data.load`."""
     root = Path(path)
     # VOC also lists each class by itself: aeroplane_train.txt, with a flag after the id.
     lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
@@ -120,7 +120,7 @@ def _annotation(
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Write splits as a VOC folder; see `detloss.data.save`. An id may not occur in two splits."""
+    """Write splits as a VOC folder; see `detloss.lab.data.save`. An id may not occur in two splits."""
     names = shared_names(splits, names)
     with new_folder(path) as root:
         for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from detloss.data.dataset import Dataset
-from detloss.data.sample import Annotation, Sample
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.sample import Annotation, Sample
 
 Splits = Mapping[str, Dataset | Iterable[Sample]]
 

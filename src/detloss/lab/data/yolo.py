@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detloss.data.check import BoxCheck, Labels, choose_split, part_of
-from detloss.data.data_yaml import quoted, read_data_yaml
-from detloss.data.dataset import Dataset
-from detloss.data.images import ImageFiles, image_size, is_image
-from detloss.data.sample import Annotation
-from detloss.data.write import Splits, items, new_folder, shared_names
+from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.data_yaml import quoted, read_data_yaml
+from detloss.lab.data.dataset import Dataset
+from detloss.lab.data.images import ImageFiles, image_size, is_image
+from detloss.lab.data.sample import Annotation
+from detloss.lab.data.write import Splits, items, new_folder, shared_names
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 
@@ -31,7 +31,7 @@ def find_yaml(path: Path) -> Path | None:
 
 
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a YOLO data set; see `detloss.data.load`."""
+    """Read one split of a YOLO data set; see `detloss.lab.data.load`."""
     file = find_yaml(Path(path))
     if file is None:
         raise ValueError(f"{path}: no data.yaml, which names the classes of a YOLO data set")
@@ -114,7 +114,7 @@ def _annotation(
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Write splits as a YOLO data set; see `detloss.data.save`.
+    """Write splits as a YOLO data set; see `detloss.lab.data.save`.
 
     Raises ValueError at an ignored object, which the format cannot hold: `Dataset.without_ignored` drops it.
     """

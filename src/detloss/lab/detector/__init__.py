@@ -1,7 +1,7 @@
 """The dense one-stage detector; RetinaNet, GFL, a VFNet-like one and YOLOv2 are configurations of it."""
 
-from detloss.detector.anchors import fit_anchors, kmeans_anchors
-from detloss.detector.coding import (
+from detloss.lab.detector.anchors import fit_anchors, kmeans_anchors
+from detloss.lab.detector.coding import (
     decode_cells,
     decode_distances,
     decode_offsets,
@@ -9,8 +9,8 @@ from detloss.detector.coding import (
     encode_distances,
     encode_offsets,
 )
-from detloss.detector.config import DetectorConfig
-from detloss.detector.detector import Detector, Grid, Output
+from detloss.lab.detector.config import DetectorConfig
+from detloss.lab.detector.detector import Detector, Grid, Output
 
 __all__ = [
     "Detector",

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from detloss.data import Dataset
-from detloss.detector.config import DetectorConfig
+from detloss.lab.data import Dataset
+from detloss.lab.detector.config import DetectorConfig
 
 
 def fit_anchors(config: DetectorConfig, data: Dataset, size: int) -> DetectorConfig:

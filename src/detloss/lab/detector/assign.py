@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_iou
+from detloss.names import IGNORED
 
 NO_OBJECT = -1
-IGNORED = -100
-"""The label of what no loss may count: the `ignore_index` default of every classification loss."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.detector.config import DetectorConfig
+from detloss.lab.detector.config import DetectorConfig
 
 
 class Stage(NamedTuple):
@@ -86,7 +86,7 @@ def _resnet50(config: DetectorConfig) -> Iterator[Stage]:
         # A torchvision of another build than torch fails with a RuntimeError while it is imported.
         raise ValueError(
             f"backbone resnet50 needs torchvision, which cannot be imported here ({error}); "
-            "pip install detloss[backbones], or take --detector.backbone darknet19"
+            "pip install detloss[vision], or take --detector.backbone darknet19"
         ) from error
     network = resnet50(weights=None)
     if config.weights:

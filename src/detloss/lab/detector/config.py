@@ -13,7 +13,7 @@ class DetectorConfig:
     assignment. yolov2: anchors by k-means, objectness, classes of positives only, one stride."""
     backbone: Literal["small", "darknet19", "resnet50"] = "small"
     """small: one residual block a stride. darknet19: YOLOv2's, the paper's at width 32. resnet50:
-    torchvision's (an extra, detloss[backbones])."""
+    torchvision's (an extra, detloss[vision])."""
     weights: str = ""
     """File with a state dict of torchvision's resnet50 to start from; without it random weights."""
     width: int = 12

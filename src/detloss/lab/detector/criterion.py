@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from detloss import losses
-from detloss.assign import IGNORED, Assignment
 from detloss.boxes import paired_box_iou
-from detloss.detector import Detector, Grid, Output, encode_distances
-from detloss.named_losses import Loss, classify, impl_for, regress
+from detloss.lab.detector import Detector, Grid, Output, encode_distances
+from detloss.lab.detector.assign import IGNORED, Assignment
+from detloss.names import Loss, classify, impl_for, regress
 
 
 class Terms(NamedTuple):

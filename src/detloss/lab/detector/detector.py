@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.assign import Assignment, atss, centre_cell, max_iou
-from detloss.detector.coding import LARGEST_LOG, decode_cells, decode_distances, decode_offsets
-from detloss.detector.config import DetectorConfig
-from detloss.detector.neck import Passthrough, Pyramid
+from detloss.lab.detector.assign import Assignment, atss, centre_cell, max_iou
+from detloss.lab.detector.coding import LARGEST_LOG, decode_cells, decode_distances, decode_offsets
+from detloss.lab.detector.config import DetectorConfig
+from detloss.lab.detector.neck import Passthrough, Pyramid
 from detloss.losses import distribution_integral
 
 
@@ -185,7 +185,7 @@ def _shapes(config: DetectorConfig) -> Tensor:
     if config.kind == "yolov2":
         if not config.anchors:
             raise ValueError(
-                "anchors is empty; yolov2 needs some, such as those of detloss.detector.kmeans_anchors"
+                "anchors is empty; yolov2 needs some, such as those of detloss.lab.detector.kmeans_anchors"
             )
         return torch.tensor(config.anchors)
     scales = torch.tensor(config.anchor_scales).repeat_interleave(len(config.anchor_ratios))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.detector.backbone import convolution, stages
-from detloss.detector.config import DetectorConfig
+from detloss.lab.detector.backbone import convolution, stages
+from detloss.lab.detector.config import DetectorConfig
 
 
 class Pyramid(nn.Module):

@@ -3,7 +3,9 @@
 Arrays in, a dataclass out; no drawing, nothing printed. AP comes from faster-coco-eval and is pycocotools'.
 """
 
-from detloss.evaluate.calibration import (
+from detloss.lab.evaluate.detections import Detections, Truth, from_coco_results, to_coco_results
+from detloss.lab.evaluate.evaluation import Evaluation, SizeBin, evaluate, evaluate_at
+from detloss.lab.evaluate.reliability import (
     Calibration,
     ClassCalibration,
     detection_calibration_error,
@@ -11,9 +13,7 @@ from detloss.evaluate.calibration import (
     localisation_aware_error,
     rank_correlation,
 )
-from detloss.evaluate.detections import Detections, Truth, from_coco_results, to_coco_results
-from detloss.evaluate.evaluation import Evaluation, SizeBin, evaluate, evaluate_at
-from detloss.evaluate.voc import voc_ap, voc_map
+from detloss.lab.evaluate.voc import voc_ap, voc_map
 
 __all__ = [
     "Calibration",

@@ -25,7 +25,7 @@ class Detections:
 
 
 class Truth(Protocol):
-    """The annotation of one image: any object with these attributes, a ``detloss.data.Sample`` for one."""
+    """The annotation of one image: any object with these attributes, such as a `detloss.lab.data.Sample`."""
 
     @property
     def boxes(self) -> np.ndarray:

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detloss.evaluate.calibration import (
+from detloss.lab.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
+from detloss.lab.evaluate.reliability import (
     Calibration,
     ClassCalibration,
     calibrate,
     match,
     rank_correlation,
 )
-from detloss.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
-from detloss.evaluate.voc import voc_map
+from detloss.lab.evaluate.voc import voc_map
 
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
 _COCO_AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))

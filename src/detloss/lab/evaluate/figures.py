@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from detloss.evaluate import Detections, Evaluation, Truth
-from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, band, drawing, finish, one, panels, say, styles
-from detloss.statistics import mean_interval
+from detloss.lab.evaluate import Detections, Evaluation, Truth
+from detloss.lab.figures import FAINT, INK, PALETTE, WIDTH, band, drawing, finish, one, panels, say, styles
+from detloss.lab.statistics import mean_interval
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
 """For each loss, one evaluation a seed."""
@@ -143,7 +143,7 @@ def _title(name: str, number: str = "") -> str:
 
 
 class Picture(Truth, Protocol):
-    """An annotated image: any object with these attributes, a ``detloss.data.Sample`` for one."""
+    """An annotated image: any object with these attributes, a ``detloss.lab.data.Sample`` for one."""
 
     @property
     def image(self) -> np.ndarray:

@@ -5,8 +5,8 @@ detector's logits: `QuadrantSums`, `LossBins` (Figure 4 of the focal loss paper)
 `recommend`. `measure_data` and `measure_model` do it all for `detloss inspect`.
 """
 
-from detloss.imbalance.examples import Example, example
-from detloss.imbalance.figure4 import (
+from detloss.lab.inspect.examples import Example, example
+from detloss.lab.inspect.figure4 import (
     GAMMAS,
     HARDEST,
     HardestShare,
@@ -14,7 +14,7 @@ from detloss.imbalance.figure4 import (
     LossCurve,
     hardest_shares,
 )
-from detloss.imbalance.inspection import (
+from detloss.lab.inspect.inspection import (
     DataTables,
     InspectConfig,
     ModelTables,
@@ -22,11 +22,11 @@ from detloss.imbalance.inspection import (
     measure_data,
     measure_model,
 )
-from detloss.imbalance.locations import LevelCounts, LocationCounts, count_locations
-from detloss.imbalance.logits import Labelled, labelled_logits, softmax_margins
-from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
-from detloss.imbalance.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims, percent
-from detloss.imbalance.recommend import Alternative, Recommendation, count_alternatives, recommend
+from detloss.lab.inspect.locations import LevelCounts, LocationCounts, count_locations
+from detloss.lab.inspect.logits import Labelled, labelled_logits, softmax_margins
+from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
+from detloss.lab.inspect.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims, percent
+from detloss.lab.inspect.recommend import Alternative, Recommendation, count_alternatives, recommend
 
 __all__ = [
     "GAMMAS",

@@ -11,14 +11,13 @@ import torch
 import tyro
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
-from detloss.cli.data import open_splits
-from detloss.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.config import TrainConfig, load_config, to_dict
-from detloss.data import Dataset
-from detloss.data.batches import Letterboxed
-from detloss.detector import Detector, fit_anchors
-from detloss.imbalance import (
+from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
+from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
+from detloss.lab.data import Dataset
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import Detector, fit_anchors
+from detloss.lab.inspect import (
     QUADRANTS,
     Alternative,
     DataTables,
@@ -33,10 +32,11 @@ from detloss.imbalance import (
     percent,
     recommend,
 )
-from detloss.runs import new_folder, read_json, versions, write_csv, write_json
-from detloss.splits import open_split
-from detloss.statistics import points
-from detloss.train import load_detector, pick_device, train
+from detloss.lab.runs import new_folder, read_json, versions, write_csv, write_json
+from detloss.lab.statistics import points
+from detloss.lab.training.config import TrainConfig, load_config, to_dict
+from detloss.lab.training.splits import open_split
+from detloss.lab.training.train import load_detector, pick_device, train
 
 
 @dataclass(frozen=True)
@@ -301,17 +301,24 @@ def _tables(out: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _draw(out: Path, data: DataTables, model: ModelTables, names: Sequence[str], progress: Any) -> None:
-    from detloss import plots
+    from detloss.lab.figures import save
+    from detloss.lab.inspect.figures import (
+        cumulative_loss,
+        level_counts,
+        loss_on_images,
+        object_counts,
+        quadrant_shares,
+    )
 
     losses = list(dict.fromkeys(row.loss for row in model.quadrants))
     losses = losses if len(losses) < 3 else [losses[0], losses[-1]]
     figures = {
-        "objects": lambda: plots.object_counts(data),
-        "levels": lambda: plots.level_counts(data),
-        "quadrants": lambda: plots.quadrant_shares(model.quadrants),
-        "figure4": lambda: plots.cumulative_loss(model.curves),
-        "images": lambda: plots.loss_on_images(model.examples, losses, names),
+        "objects": lambda: object_counts(data),
+        "levels": lambda: level_counts(data),
+        "quadrants": lambda: quadrant_shares(model.quadrants),
+        "figure4": lambda: cumulative_loss(model.curves),
+        "images": lambda: loss_on_images(model.examples, losses, names),
     }
     for done, (name, draw) in enumerate(figures.items(), 1):
-        plots.save(draw(), out / name)
+        save(draw(), out / name)
         progress(done, len(figures))

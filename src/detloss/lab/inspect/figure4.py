@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detloss.imbalance.logits import Labelled
+from detloss.lab.inspect.logits import Labelled
 from detloss.losses import sigmoid_focal_loss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)

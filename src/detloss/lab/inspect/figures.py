@@ -1,4 +1,4 @@
-"""Tables of `detloss.imbalance` → sizes, levels, quadrants, Figure 4, and where on an image loss is made."""
+"""The tables of `inspect` → sizes, levels, quadrants, Figure 4, and where on an image loss is made."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from detloss.imbalance import QUADRANTS, DataTables, Example, LossCurve, Quadrant, percent
-from detloss.plots.style import INK, PALETTE, WIDTH, drawing, say
+from detloss.lab.figures import INK, PALETTE, WIDTH, drawing, say
+from detloss.lab.inspect import QUADRANTS, DataTables, Example, LossCurve, Quadrant, percent
 
 BLUE, SKY, RED, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73"
 QUADRANT_STYLES = {

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from detloss.config import Recipe, SharedRecipe
-from detloss.data.batches import Letterboxed
-from detloss.detector import Detector
-from detloss.imbalance.examples import Example, example
-from detloss.imbalance.figure4 import LossBins, LossCurve
-from detloss.imbalance.locations import LocationCounts, count_locations
-from detloss.imbalance.logits import labelled_logits
-from detloss.imbalance.objects import ObjectCounts, SizeCount, count_objects, count_sizes
-from detloss.imbalance.quadrants import Claim, Quadrant, QuadrantSums, check_claims
-from detloss.named_losses import CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import Detector
+from detloss.lab.inspect.examples import Example, example
+from detloss.lab.inspect.figure4 import LossBins, LossCurve
+from detloss.lab.inspect.locations import LocationCounts, count_locations
+from detloss.lab.inspect.logits import labelled_logits
+from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
+from detloss.lab.inspect.quadrants import Claim, Quadrant, QuadrantSums, check_claims
+from detloss.lab.training.config import Recipe, SharedRecipe
+from detloss.names import CLASSIFICATION_LOSSES, Loss, find_loss
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total)."""

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from detloss.assign import IGNORED
 from detloss.boxes import box_iou
-from detloss.data.batches import Letterboxed, collate
-from detloss.detector import Detector, DetectorConfig, fit_anchors
+from detloss.lab.data.batches import Letterboxed, collate
+from detloss.lab.detector import Detector, DetectorConfig, fit_anchors
+from detloss.lab.detector.assign import IGNORED
 
 _AT_ONCE = 2**24
 """Overlaps of objects with locations held at a time."""

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detloss.assign import IGNORED
 from detloss.boxes import paired_box_iou
-from detloss.data.batches import Letterboxed, collate
-from detloss.detector import Detector
-from detloss.train import images_to_tensor
+from detloss.lab.data.batches import Letterboxed, collate
+from detloss.lab.detector import Detector
+from detloss.lab.detector.assign import IGNORED
+from detloss.lab.training.train import images_to_tensor
 
 _AT_ONCE = 2**22
 """Logits of a piece."""

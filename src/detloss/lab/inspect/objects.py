@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detloss.data import Dataset, summary
+from detloss.lab.data import Dataset, summary
 
 SIZE_EDGES = (0, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 

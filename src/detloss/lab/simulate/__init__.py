@@ -4,8 +4,8 @@
 authors' own script.
 """
 
-from detloss.simulate.published import PUBLISHED, SLIPS, Published
-from detloss.simulate.simulation import (
+from detloss.lab.simulate.published import PUBLISHED, SLIPS, Published
+from detloss.lab.simulate.simulation import (
     CASES,
     CENTRES,
     PER_CENTRE,

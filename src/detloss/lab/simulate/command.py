@@ -10,11 +10,10 @@ import tyro
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from detloss.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.cli.terminal import console, counting, say
-from detloss.config import to_dict
-from detloss.runs import new_folder, versions, write_csv, write_json
-from detloss.simulate import (
+from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
+from detloss.lab.cli.terminal import console, counting, say
+from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.simulate import (
     CASES,
     PER_CENTRE,
     PUBLISHED,
@@ -25,6 +24,7 @@ from detloss.simulate import (
     find_gradient,
     simulate,
 )
+from detloss.lab.training.config import to_dict
 
 SHOWN = (50, 100, 200)
 
@@ -50,7 +50,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss simulate`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.figures import save
+    from detloss.lab.simulate.figures import error_curves, error_surface
 
     config = arguments.settings
     for name in config.names:
@@ -66,8 +67,8 @@ def run(arguments: Arguments) -> Path:
     summary = [_summary(regression) for regression in found.values()]
     write_csv(out / "summary.csv", tuple(summary[0]), summary)
     with counting("drawing") as progress:
-        for done, draw in enumerate((plots.error_curves, plots.error_surface), 1):
-            plots.save(draw(found), out / draw.__name__)
+        for done, draw in enumerate((error_curves, error_surface), 1):
+            save(draw(found), out / draw.__name__)
             progress(done, 2)
     _print(found)
     return out

@@ -13,8 +13,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from detloss.plots.style import FAINT, INK, PALETTE, WIDTH, drawing, finish
-from detloss.simulate import PER_CENTRE, Regression, overlap_share
+from detloss.lab.figures import FAINT, INK, PALETTE, WIDTH, drawing, finish
+from detloss.lab.simulate import PER_CENTRE, Regression, overlap_share
 
 _COLORS = {"iou": "#000000", "giou": "#0072B2", "diou": "#D55E00", "ciou": "#009E73", "eiou": "#CC79A7"}
 _MARKERS = {"iou": "X", "giou": "s", "diou": "^", "ciou": "o", "eiou": "D"}

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detloss._core.fused import check_impl
+from detloss._core.passes import OPTIONS
 from detloss.boxes import box_convert, similarity
-from detloss.engine import check_impl
-from detloss.named_losses import BOX_LOSSES, Loss, find_loss
-from detloss.parallel import JobFailed
-from detloss.passes import OPTIONS
-from detloss.simulate.published import PUBLISHED, Published
+from detloss.lab.engines import JobFailed
+from detloss.lab.simulate.published import PUBLISHED, Published
+from detloss.names import BOX_LOSSES, Loss, find_loss
 
 TARGET = (10.0, 10.0)
 RADIUS = 3.0

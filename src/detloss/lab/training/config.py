@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from detloss.data import Augment, SceneConfig
-from detloss.detector import DetectorConfig
-from detloss.postprocess import Limits
+from detloss.lab.data import Augment, SceneConfig
+from detloss.lab.detector import DetectorConfig
+from detloss.lab.detector.postprocess import Limits
 
 T = TypeVar("T")
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import tyro
 
-from detloss.cli.arguments import Out, read, refuse_another
-from detloss.cli.terminal import counting, say
-from detloss.config import to_dict
-from detloss.data.batches import Letterboxed
-from detloss.evaluate import Evaluation, to_coco_results
-from detloss.runs import new_folder, write_json
-from detloss.splits import open_split
-from detloss.statistics import points
-from detloss.train import evaluate_on, load_detector, pick_device
+from detloss.lab.cli.arguments import Out, read, refuse_another
+from detloss.lab.cli.terminal import counting, say
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.evaluate import Evaluation, to_coco_results
+from detloss.lab.runs import new_folder, write_json
+from detloss.lab.statistics import points
+from detloss.lab.training.config import to_dict
+from detloss.lab.training.splits import open_split
+from detloss.lab.training.train import evaluate_on, load_detector, pick_device
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss evaluate`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.evaluate.figures import precision_recall, reliability, score_against_iou
+    from detloss.lab.figures import save
 
     if arguments.out is not None and arguments.out.resolve() == arguments.run.resolve():
         raise ValueError(f"--out {arguments.out} is the run itself, whose results are kept; give another")
@@ -63,9 +64,9 @@ def run(arguments: Arguments) -> Path:
     write_json(out / "config.json", to_dict(config))
     write_json(out / "detections.json", to_coco_results(detections, ids))
     write_json(out / "metrics.json", evaluation.to_dict())
-    for draw in (plots.precision_recall, plots.reliability, plots.score_against_iou):
-        plots.save(draw({config.loss: [evaluation]}), out / draw.__name__)
-    plots.save(plots.reliability({config.loss: [evaluation]}, localised=True), out / "reliability_iou")
+    for draw in (precision_recall, reliability, score_against_iou):
+        save(draw({config.loss: [evaluation]}), out / draw.__name__)
+    save(reliability({config.loss: [evaluation]}, localised=True), out / "reliability_iou")
     print_evaluation(evaluation)
     return out
 

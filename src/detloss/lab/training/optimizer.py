@@ -6,8 +6,8 @@ import math
 import torch
 from torch import nn
 
-from detloss.config import Recipe
-from detloss.detector import Detector
+from detloss.lab.detector import Detector
+from detloss.lab.training.config import Recipe
 
 
 def learning_rate(step: int, recipe: Recipe, peak: float) -> float:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from detloss.config import TrainConfig
-from detloss.data import Dataset, read_image
-from detloss.data.batches import Letterboxed
-from detloss.data.images import SUFFIXES, is_image
-from detloss.data.sample import Annotation
-from detloss.detector import Detector
-from detloss.evaluate import Detections
-from detloss.postprocess import Limits
-from detloss.train import predict
+from detloss.lab.data import Dataset, read_image
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.data.images import SUFFIXES, is_image
+from detloss.lab.data.sample import Annotation
+from detloss.lab.detector import Detector
+from detloss.lab.detector.postprocess import Limits
+from detloss.lab.evaluate import Detections
+from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.train import predict
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers too."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import tyro
 
-from detloss.cli.arguments import Out, read
-from detloss.cli.terminal import counting, say
-from detloss.data import read_image
-from detloss.evaluate import to_coco_results
-from detloss.predict import find_images, predict_files
-from detloss.runs import new_folder, write_json
-from detloss.train import load_detector, pick_device
+from detloss.lab.cli.arguments import Out, read
+from detloss.lab.cli.terminal import counting, say
+from detloss.lab.data import read_image
+from detloss.lab.evaluate import to_coco_results
+from detloss.lab.runs import new_folder, write_json
+from detloss.lab.training.predict import find_images, predict_files
+from detloss.lab.training.train import load_detector, pick_device
 
 
 @dataclass(frozen=True)

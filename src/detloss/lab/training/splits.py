@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from detloss.config import Recipe
-from detloss.data import Dataset, load, scenes, summary
-from detloss.data.batches import Letterboxed
-from detloss.detector import fit_anchors
-from detloss.imbalance import count_locations
+from detloss.lab.data import Dataset, load, scenes, summary
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector import fit_anchors
+from detloss.lab.inspect import count_locations
+from detloss.lab.training.config import Recipe
 
 
 def open_split(

@@ -16,15 +16,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from detloss.config import Recipe, TrainConfig, load_config, to_dict
-from detloss.criterion import Terms, detection_loss
-from detloss.data.batches import Batch, Letterboxed, collate, training_batch
-from detloss.detector import Detector
-from detloss.evaluate import Detections, Evaluation, evaluate, to_coco_results
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
-from detloss.optimize import Average, learning_rate, make_optimizer
-from detloss.postprocess import detect
-from detloss.runs import read_csv, read_json, versions, write_csv, write_json
+from detloss.lab.data.batches import Batch, Letterboxed, collate, training_batch
+from detloss.lab.detector import Detector
+from detloss.lab.detector.criterion import Terms, detection_loss
+from detloss.lab.detector.postprocess import detect
+from detloss.lab.evaluate import Detections, Evaluation, evaluate, to_coco_results
+from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json
+from detloss.lab.training.config import Recipe, TrainConfig, load_config, to_dict
+from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 LOG_COLUMNS = (
     "step",

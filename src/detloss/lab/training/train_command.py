@@ -7,17 +7,17 @@ from typing import Annotated
 
 import tyro
 
-from detloss.cli.arguments import FromFile, Out, given, quick_recipe, read
-from detloss.cli.data import open_splits
-from detloss.cli.terminal import interruptible, progress_bar, say
-from detloss.config import TrainConfig
-from detloss.data.batches import Letterboxed
-from detloss.evaluate import Evaluation
-from detloss.named_losses import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
-from detloss.runs import new_folder, read_columns
-from detloss.splits import settled
-from detloss.statistics import points
-from detloss.train import pick_device, train
+from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.terminal import interruptible, progress_bar, say
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.evaluate import Evaluation
+from detloss.lab.runs import new_folder, read_columns
+from detloss.lab.statistics import points
+from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.splits import settled
+from detloss.lab.training.train import pick_device, train
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss train`; its folder is returned."""
-    from detloss import plots
+    from detloss.lab.compare.figures import training_curves
+    from detloss.lab.figures import save
 
     config = arguments.settings
     recipe = config.recipe
@@ -68,6 +69,6 @@ def run(arguments: Arguments) -> Path:
         result = train(
             config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
         )
-    plots.save(plots.training_curves(read_columns(out / "log.csv")), out / "curves")
+    save(training_curves(read_columns(out / "log.csv")), out / "curves")
     say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
     return out

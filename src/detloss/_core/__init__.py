@@ -1,0 +1,1 @@
+"""How a formula becomes a loss: targets, weights, reductions, checks; eager or one compiled pass."""

@@ -1,0 +1,1 @@
+"""Is a score a probability? Finished runs side by side: `detloss calibration`."""

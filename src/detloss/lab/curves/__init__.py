@@ -1,0 +1,1 @@
+"""What losses look like, as tables and figures: `detloss curves`."""

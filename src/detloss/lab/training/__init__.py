@@ -1,0 +1,1 @@
+"""Training, evaluating and using one detector: `detloss train`, `evaluate`, `predict`."""
