@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from detloss._core import fused as engine
+from detloss._core import compiler
 
 # Tensors here are tiny: a second thread only waits for the first, many times as long where others work too.
 torch.set_num_threads(1)
@@ -24,12 +24,12 @@ def scene_cache(tmp_path_factory):
 def builds(monkeypatch):
     """How many passes are compiled, from an empty memory on."""
     built = []
-    original = engine.build
+    original = compiler.build
 
     def counting(form):
         built.append(form)
         return original(form)
 
-    monkeypatch.setattr(engine, "build", counting)
-    monkeypatch.setattr(engine, "_passes", {})
+    monkeypatch.setattr(compiler, "build", counting)
+    monkeypatch.setattr(compiler, "passes", {})
     return built

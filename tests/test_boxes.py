@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from detloss.boxes import (
     FORMATS,
-    KINDS,
+    SIMILARITIES,
     box_convert,
     box_iou,
     complete_box_iou,
@@ -53,7 +53,7 @@ def definition(a: list[float], b: list[float], kind: str) -> float:
     }[kind]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SIMILARITIES)
 def test_definition(kind):
     boxes1, boxes2 = random_boxes(200), random_boxes(200, 1)
     expected = [definition(a, b, kind) for a, b in zip(boxes1.tolist(), boxes2.tolist())]
@@ -144,11 +144,11 @@ def test_overlaps_in_every_format(fmt):
     boxes1, boxes2 = random_boxes(9), random_boxes(9, 1)
     in_fmt = [box_convert(boxes, "xyxy", fmt) for boxes in (boxes1, boxes2)]
     assert_close(box_iou(*in_fmt, fmt=fmt), box_iou(boxes1, boxes2))
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         assert_close(paired_box_iou(*in_fmt, kind, fmt=fmt), paired_box_iou(boxes1, boxes2, kind))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SIMILARITIES)
 def test_scale_shift_and_symmetry(kind):
     boxes1, boxes2 = random_boxes(50), random_boxes(50, 1)
     expected = paired_box_iou(boxes1, boxes2, kind)
@@ -168,7 +168,7 @@ BOX = st.tuples(NUMBER, NUMBER, NUMBER, NUMBER)
 @settings(max_examples=300)
 @given(pairs=st.lists(st.tuples(BOX, BOX), min_size=1, max_size=8), fmt=st.sampled_from(FORMATS))
 def test_finite_value_and_gradient_for_any_boxes(pairs, fmt):
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         leaves = [torch.tensor([pair[side] for pair in pairs], requires_grad=True) for side in (0, 1)]
         value = paired_box_iou(*leaves, kind, fmt)
         value.sum().backward()
@@ -183,7 +183,7 @@ def test_finite_value_and_gradient_for_any_boxes(pairs, fmt):
 def test_ranges_and_order(rows):
     corner1, size1, corner2, size2 = torch.tensor(rows).reshape(-1, 4, 2).unbind(1)
     boxes1, boxes2 = torch.cat((corner1, corner1 + size1), 1), torch.cat((corner2, corner2 + size2), 1)
-    value = {kind: paired_box_iou(boxes1, boxes2, kind) for kind in KINDS}
+    value = {kind: paired_box_iou(boxes1, boxes2, kind) for kind in SIMILARITIES}
     slack = 1e-4  # of float32 at coordinates up to 2000
     assert ((value["iou"] >= 0) & (value["iou"] <= 1 + slack)).all()
     for kind in ("giou", "diou"):
@@ -201,7 +201,7 @@ def test_ranges_and_order(rows):
 def test_degenerate_boxes(degenerate, dtype):
     good = torch.tensor([[0.0, 0, 2, 2]], dtype=dtype)
     bad = torch.tensor([degenerate], dtype=dtype)
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         for boxes1, boxes2 in ((bad, good), (good, bad), (bad, bad)):
             leaf = boxes1.clone().requires_grad_()
             value = paired_box_iou(leaf, boxes2, kind)
@@ -227,7 +227,7 @@ def test_an_empty_enclosing_box_gives_giou_no_gradient():
 
 
 def test_identical_points_have_similarity_zero_and_no_gradient():
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         point = torch.tensor([[5.0, 5, 5, 5]], requires_grad=True)
         value = paired_box_iou(point, point.detach(), kind)
         value.sum().backward()
@@ -264,7 +264,7 @@ def test_the_trade_off_of_ciou_is_a_constant_for_the_gradient():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16, torch.int64, torch.uint8])
 def test_other_dtypes_are_computed_in_float32(dtype):
     boxes1, boxes2 = (random_boxes(6, seed).round().to(dtype) for seed in (0, 1))
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         value = paired_box_iou(boxes1, boxes2, kind)
         assert value.dtype == torch.float32
         assert_close(value, paired_box_iou(boxes1.float(), boxes2.float(), kind))
@@ -280,7 +280,7 @@ def test_large_half_precision_boxes_do_not_overflow():
 def test_relative_coordinates_meet_pixels():
     # eps is negligible also where boxes are fractions of the image
     boxes1, boxes2 = random_boxes(30), random_boxes(30, 1)
-    for kind in KINDS:
+    for kind in SIMILARITIES:
         relative = paired_box_iou(boxes1 / 1000, boxes2 / 1000, kind)
         assert_close(relative, paired_box_iou(boxes1, boxes2, kind), rtol=2e-2, atol=2e-3)
     assert_close(box_iou(boxes1 / 1e6, boxes2 / 1e6), box_iou(boxes1, boxes2))  # no eps at all

@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from detloss._core.elementwise import elementwise_loss
+from detloss.formula import elementwise_loss
 from detloss.linear import linear_loss
 from detloss.losses import asymmetric_loss, matchability_aware_loss, poly_focal_loss
 from detloss.names import CLASSIFICATION_LOSSES, find_loss
@@ -237,7 +237,7 @@ def test_strings_booleans_and_none_reach_the_formula(logits):
         (lambda logits, targets, reduction="none": logits, "hyperparameter reduction, which every loss has"),
         (lambda logits, targets, impl=None: logits, "hyperparameter impl, which every loss has"),
         (lambda logits, targets, inputs=None: logits, "hyperparameter inputs, which every loss has"),
-        (lambda logits: logits, "has no logits and targets"),
+        (lambda logits: logits, "does not take logits, targets"),
     ],
 )
 def test_errors_about_the_formulas_signature(formula, message):
@@ -298,7 +298,7 @@ def test_with_the_head_in_one(form):
 def test_on_the_command_line(tmp_path: Path, logits):
     (tmp_path / "mine.py").write_text(
         "import torch\n"
-        "from detloss._core.elementwise import elementwise_loss\n"
+        "from detloss.formula import elementwise_loss\n"
         "@elementwise_loss(quality=True)\n"
         "def soft(logits, targets, tau=1.0):\n"
         "    return torch.nn.functional.softplus(logits / tau) - targets * logits / tau\n"

@@ -49,7 +49,7 @@ def test_drawing_and_the_command_line_have_their_own_files(file):
     assert "tyro" not in tops(file) or on_the_command_line
 
 
-FLOORS = ["_core", "boxes", "losses", "formula", "linear mining schedule", "names"]
+FLOORS = ["_core", "boxes", "formula", "losses", "linear mining schedule", "names"]
 
 
 def test_the_library_is_built_from_below():

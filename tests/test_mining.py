@@ -175,8 +175,8 @@ class TestOhem:
 
     def test_it_stops_when_enough_have_survived(self, monkeypatch):
         turns = []
-        real = mining.similarity
-        monkeypatch.setattr(mining, "similarity", lambda *a: turns.append(a[1][0].shape) or real(*a))
+        real = mining.iou
+        monkeypatch.setattr(mining, "iou", lambda *a: turns.append(a[1].left.shape) or real(*a))
         loss, boxes, _, _ = batch(0, images=2, locations=5000, classes=1, spread=1000.0)
         assert (ohem_mask(loss, boxes, keep=64).sum(1) == 64).all()
         assert turns == [(2, mining.FIRST)] * 64

@@ -16,7 +16,7 @@ from detloss.boxes import (
     generalized_box_iou,
     paired_box_iou,
 )
-from detloss.formula import elementwise_loss
+from detloss.formula import box_loss, elementwise_loss
 from detloss.linear import LinearLoss, linear_loss
 from detloss.losses import (
     AsymmetricLoss,
@@ -77,6 +77,7 @@ __all__ = [
     "box_convert",
     "box_iou",
     "box_iou_loss",
+    "box_loss",
     "complete_box_iou",
     "complete_box_iou_loss",
     "distance_box_iou",

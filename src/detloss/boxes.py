@@ -12,16 +12,13 @@ as zero, so such a box has no area and meets nothing.
 """
 
 import math
-import numbers
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from detloss._core.dtypes import arithmetic_dtype, check_devices
-
-FORMATS = ("xyxy", "xywh", "cxcywh")
-KINDS = ("iou", "giou", "diou", "ciou", "eiou")
+from detloss._core.box import FORMATS, Box, box, box_of, check_boxes, check_eps, check_pair, widened
+from detloss._core.dtypes import check_devices
 
 
 def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
@@ -42,7 +39,7 @@ def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     for name, fmt in (("in_fmt", in_fmt), ("out_fmt", out_fmt)):
         if fmt not in FORMATS:
             raise ValueError(f"{name} is {fmt!r}; it may be one of {', '.join(FORMATS)}")
-    _check_boxes("boxes", boxes)
+    check_boxes("boxes", boxes)
     if in_fmt == out_fmt:
         return boxes.clone()
     x, y, w, h = boxes.unbind(-1)
@@ -90,8 +87,13 @@ def paired_box_iou(
 
     Sources: GIoU arXiv:1902.09630; DIoU and CIoU arXiv:1911.08287; EIoU arXiv:2101.08158.
     """
-    check_pair(boxes1, boxes2, kind, fmt, eps)
-    return similarity(widened(boxes1).unbind(-1), widened(boxes2).unbind(-1), kind, fmt, eps, eps)
+    if kind not in SIMILARITIES:
+        raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(SIMILARITIES)}")
+    check_pair(boxes1, boxes2, fmt)
+    check_devices(boxes1=boxes1, boxes2=boxes2, eps=eps)
+    check_eps(eps)
+    first, second = (box_of(widened(boxes).unbind(-1), fmt) for boxes in (boxes1, boxes2))
+    return SIMILARITIES[kind](first, second, eps)
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
@@ -138,104 +140,100 @@ def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tenso
 
 
 def _pairwise(boxes1: Tensor, boxes2: Tensor, kind: str, eps: float = 1e-7, fmt: str = "xyxy") -> Tensor:
-    _check_boxes("boxes1", boxes1, fmt)
-    _check_boxes("boxes2", boxes2, fmt)
+    check_boxes("boxes1", boxes1, fmt)
+    check_boxes("boxes2", boxes2, fmt)
     check_devices(boxes1=boxes1, boxes2=boxes2)
-    _check_eps(eps)
-    columns1 = widened(boxes1)[..., :, None, :].unbind(-1)
-    columns2 = widened(boxes2)[..., None, :, :].unbind(-1)
+    check_eps(eps)
+    first = box_of(widened(boxes1)[..., :, None, :].unbind(-1), fmt)
+    second = box_of(widened(boxes2)[..., None, :, :].unbind(-1), fmt)
     # torchvision has no eps here: the smallest number turns 0/0 into 0 and changes nothing else.
-    tiny = torch.finfo(columns1[0].dtype).tiny
-    return similarity(columns1, columns2, kind, fmt, eps, tiny)
+    tiny = torch.finfo(first.left.dtype).tiny
+    if kind in ("iou", "giou"):
+        return SIMILARITIES[kind](first, second, tiny)
+    return SIMILARITIES[kind](first, second, eps, tiny)
 
 
-def similarity(
-    columns1: Sequence[Tensor],
-    columns2: Sequence[Tensor],
-    kind: str,
-    fmt: str,
-    eps: float | Tensor,
-    area_eps: float | Tensor,
-) -> Tensor:
-    """The formulas of `paired_box_iou` for the four coordinates of either box, each a tensor of its own."""
-    left1, top1, right1, bottom1 = _corners(columns1, fmt)
-    left2, top2, right2, bottom2 = _corners(columns2, fmt)
-    w1, h1 = (right1 - left1).clamp(min=0), (bottom1 - top1).clamp(min=0)
-    w2, h2 = (right2 - left2).clamp(min=0), (bottom2 - top2).clamp(min=0)
-    # relu and not clamp: boxes that only touch get no gradient from their intersection, as in torchvision
-    inter_w = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).relu()
-    inter_h = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).relu()
-    inter = inter_w * inter_h
-    union = w1 * h1 + w2 * h2 - inter
-    iou = inter / (union + area_eps)
-    if kind == "iou":
-        return iou
-    hull_w = (torch.maximum(right1, right2) - torch.minimum(left1, left2)).clamp(min=0)
-    hull_h = (torch.maximum(bottom1, bottom2) - torch.minimum(top1, top2)).clamp(min=0)
-    if kind == "giou":
-        hull = hull_w * hull_h
-        # without area the enclosing box points nowhere: its slope there would be size / eps
-        return iou - torch.where(hull > 0, (hull - union) / (hull + area_eps), 0)
-    dx, dy = (left1 + right1 - left2 - right2) / 2, (top1 + bottom1 - top2 - bottom2) / 2
-    diou = iou - (dx.square() + dy.square()) / (hull_w.square() + hull_h.square() + eps)
-    if kind == "diou":
-        return diou
-    if kind == "eiou":
-        width_term = (w1 - w2).square() / (hull_w.square() + eps)
-        return diou - width_term - (h1 - h2).square() / (hull_h.square() + eps)
+Eps = float | Tensor
+
+
+def area(box: Box) -> Tensor:
+    """Width times height."""
+    return box.width * box.height
+
+
+def intersection(first: Box, second: Box) -> Tensor:
+    """The area that two boxes share; where they only touch it has no gradient, as in torchvision."""
+    w = (torch.minimum(first.right, second.right) - torch.maximum(first.left, second.left)).relu()
+    h = (torch.minimum(first.bottom, second.bottom) - torch.maximum(first.top, second.top)).relu()
+    return w * h
+
+
+def enclosing(first: Box, second: Box) -> Box:
+    """The smallest box that holds both."""
+    return box(
+        torch.minimum(first.left, second.left),
+        torch.minimum(first.top, second.top),
+        torch.maximum(first.right, second.right),
+        torch.maximum(first.bottom, second.bottom),
+    )
+
+
+def distance_term(first: Box, second: Box, hull: Box, eps: Eps = 1e-7) -> Tensor:
+    """ρ²/c²: the squared distance of the centres, by the squared diagonal of the enclosing box."""
+    dx = (first.left + first.right - second.left - second.right) / 2
+    dy = (first.top + first.bottom - second.top - second.bottom) / 2
+    return (dx.square() + dy.square()) / (hull.width.square() + hull.height.square() + eps)
+
+
+def iou(first: Box, second: Box, eps: Eps = 1e-7) -> Tensor:
+    """|A∩B| / |A∪B|."""
+    shared = intersection(first, second)
+    return shared / (area(first) + area(second) - shared + eps)
+
+
+def generalized_iou(first: Box, second: Box, eps: Eps = 1e-7) -> Tensor:
+    """IoU - (|C| - |A∪B|) / |C|, C the enclosing box."""
+    shared = intersection(first, second)
+    union = area(first) + area(second) - shared
+    overlap, hull = shared / (union + eps), area(enclosing(first, second))
+    # without area the enclosing box points nowhere: its slope there would be size / eps
+    return overlap - torch.where(hull > 0, (hull - union) / (hull + eps), 0)
+
+
+def distance_iou(first: Box, second: Box, eps: Eps = 1e-7, area_eps: Eps | None = None) -> Tensor:
+    """IoU - ρ²/c², c the diagonal of the enclosing box; `area_eps` is that of the IoU where it differs."""
+    overlap = iou(first, second, eps if area_eps is None else area_eps)
+    return overlap - distance_term(first, second, enclosing(first, second), eps)
+
+
+def complete_iou(first: Box, second: Box, eps: Eps = 1e-7, area_eps: Eps | None = None) -> Tensor:
+    """DIoU - αv,  v = 4/π² (atan w₁/h₁ - atan w₂/h₂)²,  α = v / (1 - IoU + v) without gradient."""
+    overlap = iou(first, second, eps if area_eps is None else area_eps)
+    distance = distance_term(first, second, enclosing(first, second), eps)
     # atan(w/h) has the gradient 1/h at w = 0: a floor (eps is an area) keeps it small for collapsed boxes
+    w1, h1, w2, h2 = first.width, first.height, second.width, second.height
     h1, h2 = h1.clamp(min=eps**0.5), h2.clamp(min=eps**0.5)
     # atan(w1/h1) - atan(w2/h2) as one angle, both being in [0, π/2): no digit is lost in the difference
     angle = torch.atan((w1 * h2 - w2 * h1) / (h1 * h2 + w1 * w2))
     v = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
-        alpha = v / (1 - iou + v + eps)
-    return diou - alpha * v
+        alpha = v / (1 - overlap + v + eps)
+    return overlap - distance - alpha * v
 
 
-def _corners(columns: Sequence[Tensor], fmt: str) -> Sequence[Tensor]:
-    if fmt == "xyxy":
-        return columns
-    x, y, w, h = columns
-    if fmt == "cxcywh":
-        x, y = x - w / 2, y - h / 2
-    return x, y, x + w, y + h
+def efficient_iou(first: Box, second: Box, eps: Eps = 1e-7) -> Tensor:
+    """DIoU - (w₁-w₂)²/C_w² - (h₁-h₂)²/C_h²."""
+    overlap, hull = iou(first, second, eps), enclosing(first, second)
+    distance = distance_term(first, second, hull, eps)
+    width_term = (first.width - second.width).square() / (hull.width.square() + eps)
+    height_term = (first.height - second.height).square() / (hull.height.square() + eps)
+    return overlap - distance - width_term - height_term
 
 
-def widened(boxes: Tensor) -> Tensor:
-    """The boxes in the dtype of the arithmetic, float32 or float64."""
-    return boxes.to(arithmetic_dtype(boxes.dtype))
-
-
-def check_pair(boxes1: Tensor, boxes2: Tensor, kind: str, fmt: str, eps: float | Tensor) -> None:
-    """ValueError unless kind and format are known, the boxes of equal shape ending in 4, and eps a number."""
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; it may be one of {', '.join(KINDS)}")
-    _check_boxes("boxes1", boxes1, fmt)
-    _check_boxes("boxes2", boxes2, fmt)
-    if boxes1.shape != boxes2.shape:
-        raise ValueError(
-            f"boxes1 {tuple(boxes1.shape)} and boxes2 {tuple(boxes2.shape)} differ in shape; paired "
-            "boxes go row by row, for every combination use box_iou"
-        )
-    check_devices(boxes1=boxes1, boxes2=boxes2, eps=eps)
-    _check_eps(eps)
-
-
-def _check_eps(eps: float | Tensor) -> None:
-    """ValueError unless eps is a number of at least 0; a tensor of no dimensions counts as one."""
-    if isinstance(eps, Tensor) and eps.ndim:
-        raise ValueError(f"eps has shape {tuple(eps.shape)}; it may be a number or a 0-dim tensor")
-    if not isinstance(eps, (Tensor, numbers.Real)):
-        raise ValueError(f"eps is {eps!r}; it may be a number or a 0-dim tensor")
-    if not isinstance(eps, Tensor) and not 0 <= eps < math.inf:
-        raise ValueError(f"eps is {eps}; it must be at least 0 and finite")
-
-
-def _check_boxes(name: str, boxes: Tensor, fmt: str = "xyxy") -> None:
-    if not isinstance(boxes, Tensor):
-        raise ValueError(f"{name} is a {type(boxes).__name__}; it must be a tensor")
-    if boxes.shape[-1:] != (4,):
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}; a box tensor is (..., 4)")
-    if fmt not in FORMATS:
-        raise ValueError(f"fmt is {fmt!r}; it may be one of {', '.join(FORMATS)}")
+SIMILARITIES: dict[str, Callable[..., Tensor]] = {
+    "iou": iou,
+    "giou": generalized_iou,
+    "diou": distance_iou,
+    "ciou": complete_iou,
+    "eiou": efficient_iou,
+}

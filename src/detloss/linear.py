@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from detloss._core.checks import broadcastable, check_reduction, check_tensor
 from detloss._core.dtypes import arithmetic_dtype
 from detloss._core.modules import keep, kept, shown
+from detloss._core.private import graph_is_kept, is_batched_gradient, is_watched
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # input (N, K), weight (C, K), bias (C,)
 
@@ -87,7 +87,7 @@ def linear_loss(
     call = _Call(loss, reduction, by_row, rest)
     grad = torch.is_grad_enabled()
     learns = grad and any(tensor.requires_grad for tensor in call.tensors())
-    if reduction == "none" or learns or _transformed():
+    if reduction == "none" or learns or torch.compiler.is_compiling() or is_watched():
         result = call.of(F.linear(*parts))
         return result.reshape(rows + result.shape[1:]) if reduction == "none" else result
     needed = [grad and part is not None and part.requires_grad for part in parts]
@@ -258,9 +258,7 @@ class _LinearLoss(torch.autograd.Function):
 
 def _scaled(gradients: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
     """The gradients times a number, in place where nobody comes back for them."""
-    several = torch._C._functorch.is_functorch_wrapped_tensor(factor)
-    several = several or torch._C._functorch.is_legacy_batchedtensor(factor)  # is_grads_batched
-    if several or torch._C._autograd._get_current_graph_task_keep_graph():
+    if is_batched_gradient(factor) or graph_is_kept():
         return [g if g is None else g * factor for g in gradients]
     if factor.device.type == "cpu" and factor.item() == 1:  # on a CPU a look is free
         return list(gradients)
@@ -273,13 +271,6 @@ def _product_dtype(values: Tensor) -> torch.dtype:
     converted = values.dtype in (torch.float32, torch.float16, torch.bfloat16)
     on = converted and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else values.dtype
-
-
-def _transformed() -> bool:
-    """Whether somebody looks into the operations: a compiler, a transform, forward-mode differentiation."""
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
-        return True
-    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _check_leaves(value: Tensor, logits: Tensor) -> None:

@@ -20,7 +20,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from detloss.boxes import similarity, widened
+from detloss._core.box import box_of, widened
+from detloss.boxes import iou
 
 Kind = Literal["hard", "random", "ohem", "ohem3"]
 
@@ -294,7 +295,7 @@ def _suppress(
         found = undecided.gather(1, hardest)
         place = top.gather(1, hardest)
         survivors.scatter_(1, place, survivors.gather(1, place) | found)
-        overlap = similarity([x.gather(1, hardest) for x in columns], columns, "iou", "xyxy", tiny, tiny)
+        overlap = iou(box_of([x.gather(1, hardest) for x in columns]), box_of(columns), tiny)
         gone = (overlap > nms).scatter_(1, hardest, True)
         undecided &= ~gone
         score.masked_fill_(gone, -math.inf)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
-from detloss._core import fused as engine
+from detloss._core import compiler, fused
 from detloss.formula import elementwise_loss
 from detloss.losses import (
     binary_cross_entropy_with_logits,
@@ -355,8 +355,8 @@ CONSTANTS = [
 def test_a_tensor_on_another_device_is_named_and_nothing_else(
     loss, inputs, others, impl, builds, monkeypatch
 ):
-    monkeypatch.setattr(engine, "AUTO_ELEMENTS", {"cpu": 0})
-    monkeypatch.setattr(engine, "_broken", {})
+    monkeypatch.setattr(fused, "AUTO_ELEMENTS", {"cpu": 0})
+    monkeypatch.setattr(compiler, "broken", {})
     for name, values in others.items():
         moved = others | {name: values.to("meta")}
         with pytest.raises(ValueError, match=f"{name} is on meta, (inputs|boxes1) on cpu; move one of them"):
@@ -364,11 +364,11 @@ def test_a_tensor_on_another_device_is_named_and_nothing_else(
     with pytest.raises(ValueError, match="device meta hold no values"):
         loss(inputs.to("meta"), **{name: values.to("meta") for name, values in others.items()}, impl=impl)
     assert not builds
-    assert not engine._broken
+    assert not compiler.broken
 
 
 def test_what_fails_for_one_form_of_arguments_leaves_the_others_alone(monkeypatch):
-    monkeypatch.setattr(engine, "AUTO_ELEMENTS", {"cpu": 0})
+    monkeypatch.setattr(fused, "AUTO_ELEMENTS", {"cpu": 0})
 
     @elementwise_loss
     def scaled(logits, targets, by="two"):

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 
 import detloss
 from detloss import elementwise_loss, linear_loss
-from detloss._core import fused as engine
+from detloss._core import fused
 
 LEADING = [
     (),
@@ -298,14 +298,14 @@ QUICK = [
     [pytest.param(family, marks=() if family in QUICK else pytest.mark.slow) for family in FAMILIES],
 )
 def test_eager_and_compiled_agree(family, monkeypatch):
-    monkeypatch.setattr(engine, "AUTO_ELEMENTS", {"cpu": 0})
+    monkeypatch.setattr(fused, "AUTO_ELEMENTS", {"cpu": 0})
     tried, failed = wrong(family)
     assert tried > 200
     assert not failed, f"{len(failed)} of {tried} cases are wrong, such as {failed[0]}"
 
 
 if __name__ == "__main__":
-    engine.AUTO_ELEMENTS["cpu"] = 0
+    fused.AUTO_ELEMENTS["cpu"] = 0
     torch.set_num_threads(1)
     counts: dict[str, list[int]] = {}
     for family in FAMILIES:

@@ -7,7 +7,7 @@ import torch
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
-from detloss.boxes import KINDS, box_convert, paired_box_iou
+from detloss.boxes import SIMILARITIES, box_convert, paired_box_iou
 from detloss.losses import (
     box_iou_loss,
     complete_box_iou_loss,
@@ -24,7 +24,7 @@ LOSSES = {
     "ciou": complete_box_iou_loss,
     "eiou": efficient_box_iou_loss,
 }
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize("kind", SIMILARITIES)
 
 BOXES1 = torch.tensor([[0.0, 0, 4, 3], [1, 1, 5, 9], [0, 0, 1, 1], [10, 10, 12, 15]])
 BOXES2 = torch.tensor([[1.0, 1, 4, 4], [1, 2, 6, 8], [2, 2, 3, 4], [10, 10, 12, 15]])

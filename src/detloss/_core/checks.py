@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detloss._core.dtypes import arithmetic_dtype
+from detloss._core.private import assert_on_device, is_transformed
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -63,10 +64,8 @@ def check_alpha(alpha: float | Tensor | None, limits: tuple[float, float] = (0.0
         check_limits("alpha", alpha, *limits, " (off: None or a negative number, no tensor)")
 
 
-def align_alpha(
-    alpha: float | Tensor | None, inputs: Tensor, limits: tuple[float, float]
-) -> float | Tensor | None:
-    """Alpha ready for the arithmetic, None where it is off; ValueError as in `check_alpha`, or by shape."""
+def align_alpha(alpha: float | Tensor | None, inputs: Tensor, limits: tuple[float, float]) -> Tensor | None:
+    """Alpha as a tensor, None where it is off; ValueError as in `check_alpha`, or by shape."""
     check_alpha(alpha, limits)
     if isinstance(alpha, Tensor):
         if alpha.shape not in ((), inputs.shape[-1:]):
@@ -75,7 +74,9 @@ def align_alpha(
                 f"{tuple(inputs.shape[-1:])}"
             )
         return alpha.to(compute_dtype(inputs))
-    return None if alpha is None or alpha < 0 else alpha
+    if alpha is None or alpha < 0:
+        return None
+    return torch.full((), alpha, dtype=compute_dtype(inputs), device=inputs.device)
 
 
 def check_tensor(name: str, values: object) -> None:
@@ -125,9 +126,9 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
                 f"and {ignore_index} (ignored)"
             )
         return counted
-    if wrong.device.type in ("cpu", "cuda") and not _transformed(wrong):
-        torch._assert_async(
-            ~wrong.any(), f"targets hold an index that is none of {meaning} and {ignore_index}"
+    if wrong.device.type in ("cpu", "cuda") and not is_transformed(wrong):
+        assert_on_device(
+            ~wrong.any(), f"targets hold an index that is not one of {meaning} and {ignore_index}"
         )
     return counted
 
@@ -180,11 +181,4 @@ def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:
 
 def _readable(values: Tensor) -> bool:
     """Whether Python may look at the values: free on the CPU, a synchronisation or an error elsewhere."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not _transformed(values)
-
-
-def _transformed(values: Tensor) -> bool:
-    """Whether the values stand for several, under `vmap` or another transform of `torch.func`."""
-    if torch.compiler.is_compiling():  # which traces this function, but not the other
-        return torch._C._functorch.is_batchedtensor(values)
-    return torch._C._functorch.is_functorch_wrapped_tensor(values)
+    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(values)

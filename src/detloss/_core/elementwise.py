@@ -25,7 +25,7 @@ dense targets there.
 
 import inspect
 import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any
@@ -46,8 +46,9 @@ from detloss._core.checks import (
     compute_dtype,
 )
 from detloss._core.dtypes import check_devices
-from detloss._core.fused import Operand, fusable, fused, scalar
-from detloss._core.reductions import mean_scale, reduce, result_dtype
+from detloss._core.fused import Call, Operand, fusable, fused, scalar
+from detloss._core.reductions import reduce, result_dtype
+from detloss._core.signatures import become, hyperparameters, keyword_only, positional, reader
 
 ARGUMENTS = """
     Args:
@@ -119,23 +120,19 @@ def elementwise_loss(
             quality=quality,
             bool_targets=bool_targets,
         )
-    if not inspect.isfunction(formula):
-        raise ValueError(f"{formula!r} is no function; write the formula with def")
-    asked = _hyperparameters(formula, (*exponents, *limits))
+    asked = hyperparameters(
+        formula, "logits, targets", (*exponents, *limits), ("inputs", "targets", *_SHARED), ("positive",)
+    )
     wants_positive = asked.pop("positive", None) is not None
     signature = _signature(asked, quality)
-    defaults = {name: parameter.default for name, parameter in list(signature.parameters.items())[2:]}
-    positional = [name for name in defaults if signature.parameters[name].kind is _POSITIONAL]
-    usual = {name: defaults[name] for name in exponents}
+    read = reader(signature)
+    usual = {name: asked[name].default for name in exponents}
     limits = dict(limits)
     alpha_limits = limits.pop("alpha", (0.0, 1.0))
 
     @wraps(formula)
     def loss(inputs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        given = dict(zip(positional, args)) | kwargs
-        if len(given) < len(args) + len(kwargs) or given.keys() - defaults.keys():
-            signature.bind(inputs, targets, *args, **kwargs)  # raises Python's own TypeError
-        given = defaults | given
+        given = read(inputs, targets, args, kwargs)
         reduction, weight, soft = given["reduction"], given["weight"], given.get("quality")
         check_reduction(reduction)
         dtype = compute_dtype(inputs)
@@ -185,45 +182,15 @@ def elementwise_loss(
             check_range("targets", targets)
         return eagerly()
 
-    # torch.compile counts recompilations per code object: one for each loss
-    loss.__code__ = loss.__code__.replace(co_name=formula.__name__)  # type: ignore[attr-defined]
-    loss.__signature__ = signature  # type: ignore[attr-defined]
-    arguments = inspect.cleandoc(ARGUMENTS if quality else _WITHOUT_QUALITY)
-    loss.__doc__ = f"{inspect.cleandoc(formula.__doc__ or '')}\n\n{arguments}".lstrip()
+    become(loss, formula, signature, ARGUMENTS if quality else _WITHOUT_QUALITY)
     return loss
-
-
-_POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
-
-
-def _hyperparameters(formula: Callable[..., Tensor], named: Iterable[str]) -> dict[str, inspect.Parameter]:
-    """The formula's parameters after logits and targets; ValueError where it cannot be one."""
-    parameters = list(inspect.signature(formula).parameters.values())
-    asked = {parameter.name: parameter for parameter in parameters[2:]}
-    reason = None
-    if len(parameters) < 2 or any(parameter.kind is not _POSITIONAL for parameter in parameters[:2]):
-        reason = "has no logits and targets"
-    for name, parameter in asked.items():
-        if name in ("inputs", "targets", *_SHARED):
-            reason = f"has a hyperparameter {name}, which every loss has anyway"
-        elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            reason = f"takes *{name}; hyperparameters have names"
-        elif parameter.default is parameter.empty and name != "positive":
-            reason = f"has a hyperparameter {name} without a default"
-    for name in named:
-        if name not in asked:
-            reason = f"has no hyperparameter {name}"
-    if reason:
-        raise ValueError(f"{formula.__name__} {reason}; a formula is f(logits, targets, hyper=default, ...)")
-    return asked
 
 
 def _signature(asked: dict[str, inspect.Parameter], quality: bool) -> inspect.Signature:
     """The loss's signature: the formula's hyperparameters, and what every loss has."""
-    before = [parameter for parameter in asked.values() if parameter.kind is _POSITIONAL]
-    after = [parameter for parameter in asked.values() if parameter.kind is not _POSITIONAL]
     shared = [parameter for name, parameter in _SHARED.items() if quality or name != "quality"]
-    return inspect.Signature([*_TENSORS, *before, shared[0], *after, *shared[1:]], return_annotation=Tensor)
+    order = [*positional(asked.values()), shared[0], *keyword_only(asked.values()), *shared[1:]]
+    return inspect.Signature([*_TENSORS, *order], return_annotation=Tensor)
 
 
 def _shared(
@@ -324,22 +291,25 @@ def _in_one_pass(
         else:
             return None
     return fused(
-        given["formula"].__name__,
-        _each,
-        [Operand(inputs.reshape(-1, classes).contiguous(), "N" + last)],
-        constants,
-        fixed=fixed,
-        again=eagerly,
-        arguments=(inputs,),
-        others=(targets, *given.values()),
-        shape=inputs.shape,
-        dtype=result_dtype(reduction, inputs),
-        scale=mean_scale(reduction, _count(inputs, counted), inputs),
-        exponents={name: given[name] for name in usual},
-        usual=usual,
-        unit="targets" if dense else None,
-        check=lambda: check_range("targets", targets),
-        impl=impl,
+        Call(
+            name=given["formula"].__name__,
+            formula=_each,
+            inputs=[Operand(inputs.reshape(-1, classes).contiguous(), "N" + last)],
+            constants=constants,
+            fixed=fixed,
+            arguments=(inputs,),
+            again=eagerly,
+            others=(targets, *given.values()),
+            shape=inputs.shape,
+            dtype=result_dtype(reduction, inputs),
+            reduction=reduction,
+            count=_count(inputs, counted),
+            exponents={name: given[name] for name in usual},
+            usual=usual,
+            unit="targets" if dense else None,
+            check=lambda: check_range("targets", targets),
+            impl=impl,
+        )
     )
 
 
@@ -356,17 +326,3 @@ def _operand(values: Tensor, shape: torch.Size, last: str) -> Operand:
 
 def _count(inputs: Tensor, counted: Tensor | None) -> int | Tensor:
     return inputs.numel() if counted is None else counted.sum() * inputs.shape[-1]
-
-
-def power(base: Tensor, exponent: float | Tensor) -> Tensor:
-    """base**exponent for base in [0, 1] and any exponent ≥ 0, with finite first and second derivatives at 0.
-
-    x**γ has an infinite first or second derivative at 0 for γ < 1 or 2 that is no integer, and autograd's is
-    NaN there once the inner derivative is 0. A number far below the resolution of any loss, whose inverse
-    square does not overflow, is then added to the base.
-    """
-    if isinstance(exponent, Tensor) or exponent % 1:
-        base = base + torch.finfo(base.dtype).tiny ** 0.5
-        if not isinstance(exponent, Tensor) and exponent % 1 == 0.5:  # a root is much cheaper than a power
-            return base ** int(exponent) * base.sqrt()
-    return base**exponent

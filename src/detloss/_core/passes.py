@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detloss._core.dtypes import arithmetic_dtype
+from detloss._core.private import compile_graph
 
 
 class Form(NamedTuple):
@@ -37,7 +38,6 @@ def build(form: Form) -> Callable[..., Any]:
 
     The imports are here: they take seconds too, and eager calls need none of them.
     """
-    from torch._inductor import standalone_compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
     names = [name for name, *_ in form.constants]
@@ -79,9 +79,7 @@ def build(form: Form) -> Callable[..., Any]:
         _even(graph)
         _check_sizes(graph)
         placeholders = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-        return standalone_compile(
-            graph, placeholders, dynamic_shapes="from_graph", options={"config_patches": OPTIONS}
-        )
+        return compile_graph(graph, placeholders, "from_graph", **OPTIONS)
 
 
 def _check_sizes(graph: torch.fx.GraphModule) -> None:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detloss._core.checks import check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
+from detloss.formula import elementwise_loss, power
 
 
 @elementwise_loss(exponents=("gamma_neg", "gamma_pos"), limits={"clip": (0, 1)})
@@ -40,7 +40,7 @@ def asymmetric_loss(
     """
     right = F.logsigmoid(-logits)  # log(1-p)
     floor = (clip if isinstance(clip, Tensor) else logits.new_full((), clip)).log()
-    # log(1-p + m) as the logarithm of a sum of exponentials: exact for m = 0, and where 1-p is no number
+    # log(1-p + m) as the logarithm of a sum of exponentials: exact for m = 0, and where 1-p underflows
     shifted = torch.maximum(right, floor) - F.logsigmoid((right - floor).abs())
     negative = power((torch.sigmoid(logits) - clip).clamp(min=0), gamma_neg) * (-shifted).clamp(min=0)
     positive = power(torch.sigmoid(-logits), gamma_pos) * -F.logsigmoid(logits)

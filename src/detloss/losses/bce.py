@@ -1,12 +1,10 @@
 """Binary cross entropy on logits: the loss every other one here is a weighting of."""
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from detloss._core.checks import check_alpha
-from detloss._core.elementwise import elementwise_loss
 from detloss._core.modules import keep, kept, one_weight, shown
+from detloss.formula import alpha_t, cross_entropy, elementwise_loss
 
 
 @elementwise_loss(bool_targets=True)
@@ -28,43 +26,8 @@ def binary_cross_entropy_with_logits(
         alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
         pos_weight: factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
     """
-    return balance(alpha, targets, cross_entropy(logits, targets, pos_weight))
-
-
-def cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None) -> Tensor:
-    """BCE with pos_weight, without alpha."""
-    if pos_weight is None:
-        return from_margin(*margin(logits, targets))
-    # -log(1-p) and -log p, each exact to the last digit where it is tiny; lerp is exact at t = 0 and t = 1.
-    return torch.lerp(-F.logsigmoid(-logits), -pos_weight * F.logsigmoid(logits), targets.to(logits.dtype))
-
-
-def margin(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | float]:
-    """m, u: the logit of the likelier label, and the other label's share, in [0, 1/2] and 0 for hard labels.
-
-    Labels 0 and 1 exchanged where t < 1/2: the losses do not change, need one sigmoid and one logarithm, and
-    lose no digit where they are tiny. Rounding beyond 0 or 1 is reflected, so no share is negative.
-    """
-    if targets.dtype == torch.bool:
-        return torch.where(targets, logits, -logits), 0.0
-    hard = targets.round()
-    return logits * torch.rsub(hard, -1, alpha=-2), (targets - hard).abs()  # rsub: 2 hard - 1, in one pass
-
-
-def from_margin(m: Tensor, u: Tensor | float) -> Tensor:
-    """BCE of `margin`: u m - log σ(m)."""
-    return u * m - F.logsigmoid(m) if isinstance(u, Tensor) else -F.logsigmoid(m)
-
-
-def balance(alpha: float | Tensor | None, targets: Tensor, loss: Tensor) -> Tensor:
-    """(alpha t + (1-alpha)(1-t)) loss, the weights exact at t = 0 and t = 1; alpha None is off."""
-    if alpha is None:
-        return loss
-    if not isinstance(alpha, Tensor):
-        alpha = torch.full((), alpha, dtype=loss.dtype, device=loss.device)
-    if targets.dtype == torch.bool:
-        return loss * torch.where(targets, alpha, 1 - alpha)
-    return loss * torch.lerp(1 - alpha, alpha, targets)
+    loss = cross_entropy(logits, targets, pos_weight)
+    return loss if alpha is None else alpha_t(alpha, targets) * loss
 
 
 class BCEWithLogitsLoss(nn.Module):

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from detloss._core.checks import broadcastable, check_labels, check_reduction, compute_dtype
 from detloss._core.dtypes import check_devices
-from detloss._core.fused import Operand, fusable, fused
+from detloss._core.fused import Call, Operand, fusable, fused
 from detloss._core.modules import keep, kept, shown
-from detloss._core.reductions import mean_scale, reduce, result_dtype
+from detloss._core.reductions import reduce, result_dtype
 
 
 def distribution_focal(logits: Tensor, *, targets: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -73,19 +73,22 @@ def distribution_focal_loss(
         if weight is not None:
             constants["weight"] = Operand(weight.expand(targets.shape).reshape(-1).contiguous(), "N")
         value = fused(
-            "distribution_focal_loss",
-            distribution_focal,
-            [Operand(inputs.reshape(-1, inputs.shape[-1]).contiguous(), "NC")],
-            constants,
-            fixed={},
-            again=eagerly,
-            arguments=(inputs,),
-            others=(targets, weight),
-            shape=targets.shape,
-            dtype=result_dtype(reduction, inputs),
-            scale=mean_scale(reduction, targets.numel(), inputs),
-            reduced=-1,
-            impl=impl,
+            Call(
+                name="distribution_focal_loss",
+                formula=distribution_focal,
+                inputs=[Operand(inputs.reshape(-1, inputs.shape[-1]).contiguous(), "NC")],
+                constants=constants,
+                fixed={},
+                again=eagerly,
+                arguments=(inputs,),
+                others=(targets, weight),
+                shape=targets.shape,
+                dtype=result_dtype(reduction, inputs),
+                reduction=reduction,
+                count=targets.numel(),
+                reduced=-1,
+                impl=impl,
+            )
         )
         if value is not None:
             return value

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from detloss._core.checks import check_alpha, check_exponent, check_limits
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
-from detloss.losses.bce import balance, from_margin, margin
-from detloss.losses.focal import miss
+from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
 
 
 @elementwise_loss(exponents=("gamma_low", "gamma_high"), limits={"threshold": (0.0, 1.0)}, bool_targets=True)
@@ -39,10 +37,9 @@ def sample_dependent_focal_loss(
 
     Source: Mukhoti et al., Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437, section 4.
     """
-    m, u = margin(logits, targets)
-    wrong = miss(m, u)
+    wrong = one_minus_p_t(logits, targets)
     weight = torch.where(1 - wrong < threshold, power(wrong, gamma_low), power(wrong, gamma_high))
-    return balance(alpha, targets, weight * from_margin(m, u))
+    return alpha_t(alpha, targets) * (weight * cross_entropy(logits, targets))
 
 
 class SampleDependentFocalLoss(nn.Module):

@@ -1,12 +1,11 @@
 """Focal loss: cross entropy that turns away from what is already right."""
 
-import torch
 from torch import Tensor, nn
 
 from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, one_weight, shown
-from detloss.losses.bce import BCEWithLogitsLoss, balance, cross_entropy, from_margin, margin
+from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
+from detloss.losses.bce import BCEWithLogitsLoss
 
 
 @elementwise_loss(exponents=("gamma",), bool_targets=True)
@@ -38,15 +37,8 @@ def sigmoid_focal_loss(
 
     Source: Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5.
     """
-    m, u = margin(logits, targets)
-    ce = from_margin(m, u) if pos_weight is None else cross_entropy(logits, targets, pos_weight)
-    return balance(alpha, targets, power(miss(m, u), gamma) * ce)
-
-
-def miss(m: Tensor, u: Tensor | float) -> Tensor:
-    """1-p_t of `margin`: u + (1-2u) σ(-m)."""
-    wrong = torch.sigmoid(-m)
-    return torch.addcmul(u, wrong, torch.rsub(u, 1, alpha=2)) if isinstance(u, Tensor) else wrong
+    focus = power(one_minus_p_t(logits, targets), gamma)
+    return alpha_t(alpha, targets) * (focus * cross_entropy(logits, targets, pos_weight))
 
 
 class SigmoidFocalLoss(nn.Module):

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from detloss._core.checks import check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
-from detloss.losses.bce import from_margin, margin
+from detloss.formula import cross_entropy, elementwise_loss, power
 
 
 @elementwise_loss(exponents=("gamma",), quality=True)
@@ -37,8 +36,8 @@ def matchability_aware_loss(
     """
     base = torch.where(positive, targets, torch.sigmoid(logits).detach())
     raised = power(base.clamp(0, 1), gamma)
-    cross_entropy = from_margin(*margin(logits, torch.where(positive, raised, 0.0)))
-    return torch.where(positive, 1.0, raised) * cross_entropy
+    loss = cross_entropy(logits, torch.where(positive, raised, 0.0))
+    return torch.where(positive, 1.0, raised) * loss
 
 
 class MatchabilityAwareLoss(nn.Module):

@@ -3,10 +3,8 @@
 from torch import Tensor, nn
 
 from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
-from detloss.losses.bce import balance, from_margin, margin
-from detloss.losses.focal import miss
+from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
 
 
 @elementwise_loss(exponents=("gamma",), bool_targets=True)
@@ -37,9 +35,10 @@ def poly_focal_loss(
 
     Source: Leng et al., PolyLoss, arXiv:2204.12511.
     """
-    m, u = margin(logits, targets)
-    wrong = miss(m, u)
-    return balance(alpha, targets, power(wrong, gamma) * (from_margin(m, u) + epsilon * wrong))
+    wrong = one_minus_p_t(logits, targets)
+    return alpha_t(alpha, targets) * (
+        power(wrong, gamma) * (cross_entropy(logits, targets) + epsilon * wrong)
+    )
 
 
 class PolyFocalLoss(nn.Module):

@@ -1,12 +1,10 @@
 """Quality focal loss: focal loss for soft labels, whose minimum is at the label."""
 
-import torch
 from torch import Tensor, nn
 
 from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
-from detloss.losses.bce import balance, from_margin, margin
+from detloss.formula import alpha_t, cross_entropy, elementwise_loss, label_error, power
 
 
 @elementwise_loss(exponents=("beta",), quality=True, bool_targets=True)
@@ -33,12 +31,12 @@ def quality_focal_loss(
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 5.
     """
-    m, u = margin(logits, targets)
-    error = torch.sigmoid(-m) - u  # ±(p-y)
+    error = label_error(logits, targets)
     # an even power needs no abs, whose slope at 0 hides the curvature
     if isinstance(beta, Tensor) or beta % 2:
         error = error.abs()
-    return balance(alpha, targets, power(error, beta) * from_margin(m, u))
+    loss = power(error, beta) * cross_entropy(logits, targets)
+    return loss if alpha is None else alpha_t(alpha, targets) * loss
 
 
 class QualityFocalLoss(nn.Module):

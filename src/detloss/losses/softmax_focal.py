@@ -16,10 +16,10 @@ from detloss._core.checks import (
     compute_dtype,
 )
 from detloss._core.dtypes import check_devices
-from detloss._core.elementwise import power
-from detloss._core.fused import Operand, fusable, fused, scalar
+from detloss._core.fused import Call, Operand, fusable, fused, scalar
 from detloss._core.modules import keep, kept, shown
-from detloss._core.reductions import mean_scale, reduce, result_dtype
+from detloss._core.reductions import reduce, result_dtype
+from detloss.formula import power
 
 
 def softmax_focal_loss(
@@ -119,23 +119,26 @@ def softmax_focal_loss(
         if smoothing is not None:
             constants["smoothing"] = scalar(smoothing, dtype, inputs.device)
         value = fused(
-            "softmax_focal_loss",
-            softmax_focal,
-            [Operand(inputs.reshape(shape).contiguous(), letters)],
-            constants,
-            fixed={},
-            again=eagerly,
-            arguments=(inputs,),
-            others=(targets, alpha, gamma, smoothing),
-            shape=outer,
-            dtype=result_dtype(reduction, inputs),
-            scale=mean_scale(reduction, count, inputs),
-            reduced=1,
-            exponents={"gamma": gamma},
-            usual=_USUAL,
-            unit="targets" if soft else None,
-            check=lambda: check_range("targets", targets),
-            impl=impl,
+            Call(
+                name="softmax_focal_loss",
+                formula=softmax_focal,
+                inputs=[Operand(inputs.reshape(shape).contiguous(), letters)],
+                constants=constants,
+                fixed={},
+                again=eagerly,
+                arguments=(inputs,),
+                others=(targets, alpha, gamma, smoothing),
+                shape=outer,
+                dtype=result_dtype(reduction, inputs),
+                reduction=reduction,
+                count=count,
+                reduced=1,
+                exponents={"gamma": gamma},
+                usual=_USUAL,
+                unit="targets" if soft else None,
+                check=lambda: check_range("targets", targets),
+                impl=impl,
+            )
         )
         if value is not None:
             return value

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.elementwise import elementwise_loss, power
 from detloss._core.modules import keep, kept, shown
-from detloss.losses.bce import from_margin, margin
+from detloss.formula import cross_entropy, elementwise_loss, power
 
 
 @elementwise_loss(exponents=("gamma",), limits={"alpha": (0, math.inf)}, quality=True, bool_targets=True)
@@ -35,12 +34,10 @@ def varifocal_loss(
 
     Source: Zhang et al., VarifocalNet, arXiv:2008.13367, eq. 2.
     """
-    turned_down = power(torch.sigmoid(logits), gamma)
+    weight = power(torch.sigmoid(logits), gamma)
     if alpha is not None:
-        turned_down = alpha * turned_down
-    return torch.where(positive, targets.to(logits.dtype), turned_down) * from_margin(
-        *margin(logits, targets)
-    )
+        weight = alpha * weight
+    return torch.where(positive, targets.to(logits.dtype), weight) * cross_entropy(logits, targets)
 
 
 class VarifocalLoss(nn.Module):

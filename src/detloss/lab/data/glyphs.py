@@ -28,7 +28,7 @@ def _regular(corners: int, inner: float = 1.0) -> np.ndarray:
 
 
 def _points(text: str) -> np.ndarray:
-    """Corners written as "x,y x,y ..." in hundredths."""
+    """Box written as "x,y x,y ..." in hundredths."""
     return np.array([[float(v) for v in corner.split(",")] for corner in text.split()]) / 100
 
 

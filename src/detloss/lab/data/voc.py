@@ -1,6 +1,6 @@
 """Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`.
 
-Corners in the XML are VOC's: pixels counted from 1, both ends inside the box. They are read as
+Box in the XML are VOC's: pixels counted from 1, both ends inside the box. They are read as
 (xmin - 1, ymin - 1, xmax, ymax), so that a box of one pixel has area 1, and written the other way round.
 `difficult` objects are `ignored`. VOC has no list of classes: names are those that occur in the split,
 sorted, unless a file `classes.txt` (one name a line; `save` writes it) gives them and their order.

@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detloss._core.box import box_of
 from detloss._core.fused import check_impl
 from detloss._core.passes import OPTIONS
-from detloss.boxes import box_convert, similarity
+from detloss._core.private import compile_graph
+from detloss.boxes import SIMILARITIES, box_convert, iou
 from detloss.lab.engines import JobFailed
 from detloss.lab.simulate.published import PUBLISHED, Published
 from detloss.names import BOX_LOSSES, Loss, find_loss
@@ -192,7 +194,8 @@ class Exact:
         """As `Gradient`."""
 
         def loss(*columns: Tensor) -> Tensor:
-            return 1 - similarity(columns, targets, self.kind, "cxcywh", self.eps, self.eps)
+            first, second = box_of(columns, "cxcywh"), box_of(targets, "cxcywh")
+            return 1 - SIMILARITIES[self.kind](first, second, self.eps)
 
         value, pull = torch.func.vjp(loss, *predicted)[:2]
         return pull(torch.ones_like(value))
@@ -335,7 +338,7 @@ def _errors(boxes: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
 def _step(gradient: Gradient, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Columns of boxes and of targets and the rate → the moved boxes and the error of each centre."""
     boxes, targets, rate = tensors[:4], tensors[4:8], tensors[8]
-    stride = rate * (2 - similarity(boxes, targets, "iou", "cxcywh", 0.0, 0.0))
+    stride = rate * (2 - iou(box_of(boxes, "cxcywh"), box_of(targets, "cxcywh"), 0.0))
     moved = [column - stride * along for column, along in zip(boxes, gradient(boxes, targets))]
     return *moved, _errors(moved, targets).sum(-1)
 
@@ -343,7 +346,6 @@ def _step(gradient: Gradient, *tensors: Tensor) -> tuple[Tensor, ...]:
 @cache
 def _compiled(gradient: Gradient) -> Callable[..., Any]:
     """`_step` as one loop over a full block; seconds of work, and so are the imports."""
-    from torch._inductor import standalone_compile
     from torch.fx.experimental.proxy_tensor import make_fx
 
     shapes = [(BLOCK, PER_CENTRE)] * 4 + [(PER_CENTRE,)] * 4 + [()]
@@ -351,9 +353,7 @@ def _compiled(gradient: Gradient) -> Callable[..., Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, about its own code
         graph = make_fx(partial(_step, gradient), tracing_mode="fake")(*examples)
-        return standalone_compile(
-            graph, examples, dynamic_shapes="from_example_inputs", options={"config_patches": OPTIONS}
-        )
+        return compile_graph(graph, examples, "from_example_inputs", **OPTIONS)
 
 
 def _filled(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,212 @@
+"""What the box losses share, written once: formats, weights, degenerate boxes, dtypes, reductions."""
+
+import inspect
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detloss._core.box import box_of, check_eps, check_pair, widened
+from detloss._core.checks import broadcastable, check_reduction
+from detloss._core.dtypes import check_devices
+from detloss._core.fused import Call, Operand, fusable, fused, scalar
+from detloss._core.reductions import reduce
+from detloss._core.signatures import become, hyperparameters, keyword_only, positional, reader
+
+ARGUMENTS = """
+    Args:
+        boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
+        boxes2: target boxes, same shape. Gradients reach both.
+        reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a gradient).
+        eps: added to every denominator, as in torchvision; see `paired_box_iou`.
+        weight: factor on the loss, broadcastable to `(...)`.
+        fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size: the "xywh" of many blog snippets).
+        impl: "auto", "eager" or "compile", see `detloss.formula`.
+
+    Returns:
+        `(...)` for "none", else a number; float64 for float64 boxes, else float32, as in torchvision.
+
+    Raises:
+        ValueError: unknown reduction or format, shapes that do not fit, an eps that is not a number.
+"""
+
+_WITHOUT_EPS = "\n".join(line for line in ARGUMENTS.split("\n") if " eps:" not in line).replace(
+    ", an eps that is not a number", ""
+)
+
+
+def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = True) -> Callable[..., Any]:
+    """Turn a formula of two boxes into a loss: `formula(first, second, hyper=default, ...)`.
+
+    The loss has the signature `(boxes1, boxes2, reduction="none", <hyperparameters>, *, <keyword-only
+    hyperparameters>, weight=None, fmt="xyxy", impl="auto")` and goes wherever a box loss of this package
+    does.
+    The formula sees either box as a `Box`, its tensors `left, top, right, bottom, width, height` in float32
+    (float64), whatever the format and dtype of the call; numbers as they are, and tensors that broadcast to
+    `(...)`. It returns one value for each pair. It uses torch functions and no branch on a tensor's value, so
+    that it can be traced. What formulas are made of is in `detloss.formula`: `intersection`, `enclosing`,
+    `iou`, `distance_term`.
+
+    Args:
+        formula: see above; its docstring becomes the loss's, with the shared arguments appended.
+        finite: try the formula once on boxes without width, without height, identical, apart, inverted and
+            huge, and refuse it where a value or a gradient is NaN or infinite: such boxes occur in training.
+
+    Raises:
+        ValueError: a formula without that signature, or one that is not finite.
+
+    Example:
+        >>> @box_loss
+        ... def corner_distance(first, second, scale=1.0):
+        ...     return sum((a - b).abs() for a, b in zip(first[:4], second[:4])) / scale
+        >>> corner_distance(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 3, 2]]), scale=2.0)
+        tensor([0.5000])
+    """
+    if formula is None:
+        return partial(box_loss, finite=finite)
+    asked = hyperparameters(formula, "first, second", (), ("boxes1", "boxes2", *_SHARED))
+    order = [*_BOXES, _SHARED["reduction"], *positional(asked.values()), *keyword_only(asked.values())]
+    signature = inspect.Signature(
+        [*order, *(_SHARED[name] for name in ("weight", "fmt", "impl"))], return_annotation=Tensor
+    )
+    read = reader(signature)
+
+    @wraps(formula)
+    def loss(boxes1: Tensor, boxes2: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        given = read(boxes1, boxes2, args, kwargs)
+        reduction, weight, fmt = given["reduction"], given["weight"], given["fmt"]
+        hyper = {name: given[name] for name in asked}
+        check_reduction(reduction)
+        check_pair(boxes1, boxes2, fmt)
+        check_devices(boxes1=boxes1, boxes2=boxes2, weight=weight, **hyper)
+        if "eps" in hyper:
+            check_eps(hyper["eps"])
+        shape = boxes1.shape[:-1]
+        for name, value in {"weight": weight, **hyper}.items():
+            if isinstance(value, Tensor):
+                broadcastable(name, value, shape)
+        fixed = {"formula": formula, "fmt": fmt}
+
+        def eagerly(columns: Sequence[Tensor]) -> Tensor:
+            each = _each(*columns, weight=weight, **fixed, **hyper)
+            return reduce(each, reduction, each.numel(), each)
+
+        fuses = fusable(given["impl"], formula.__name__, (boxes1, boxes2), {"weight": weight, **hyper})
+        if fuses and boxes1.dtype == boxes2.dtype:
+            rest = {"weight": weight, **fixed, **hyper}
+            value = _in_one_pass(boxes1, boxes2, rest, reduction, given["impl"], eagerly)
+            if value is not None:
+                return value
+        return eagerly([*widened(boxes1).unbind(-1), *widened(boxes2).unbind(-1)])
+
+    become(loss, formula, signature, ARGUMENTS if "eps" in asked else _WITHOUT_EPS)
+    if finite:
+        _check_finite(loss, formula.__name__)
+    return loss
+
+
+def _shared(
+    boxes1: Tensor,
+    boxes2: Tensor,
+    reduction: str = "none",
+    *,
+    weight: Tensor | None = None,
+    fmt: str = "xyxy",
+    impl: str = "auto",
+) -> None: ...
+
+
+_SHARED = dict(inspect.signature(_shared).parameters)
+_BOXES = [_SHARED.pop("boxes1"), _SHARED.pop("boxes2")]
+
+
+def _each(
+    *columns: Tensor, formula: Callable[..., Tensor], fmt: str, weight: Tensor | None, **hyper: object
+) -> Tensor:
+    """The loss of each pair of boxes, given as eight columns, times a weight."""
+    first, second = box_of(columns[:4], fmt), box_of(columns[4:], fmt)
+    loss = formula(first, second, **hyper)
+    if loss.shape != columns[0].shape:
+        raise ValueError(
+            f"{formula.__name__} returned shape {tuple(loss.shape)} for boxes {(*columns[0].shape, 4)}; a "
+            "formula returns one value for each pair"
+        )
+    return loss if weight is None else loss * weight.to(loss.dtype)
+
+
+def _in_one_pass(
+    boxes1: Tensor,
+    boxes2: Tensor,
+    given: Mapping[str, Any],
+    reduction: str,
+    impl: str,
+    eagerly: Callable[[Sequence[Tensor]], Tensor],
+) -> Tensor | None:
+    """The loss by `fused`, on the eight columns of N pairs."""
+    shape, dtype = boxes1.shape[:-1], widened(boxes1).dtype
+    # a loop over boxes of four coordinates would not be vectorised, one over their columns is
+    flat = [boxes.reshape(-1, 4) for boxes in (boxes1, boxes2)]
+    columns = tuple(column.contiguous() for boxes in flat for column in boxes.unbind(-1))
+    constants, fixed = {}, {}
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.ndim:
+            constants[name] = Operand(value.expand(shape).reshape(-1).contiguous(), "N")
+        elif isinstance(value, Tensor):
+            constants[name] = scalar(value, dtype, boxes1.device)
+        elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+            constants[name] = scalar(float(value), dtype, boxes1.device)
+        elif value is None or isinstance(value, (bool, str)) or callable(value):
+            fixed[name] = value
+        elif impl == "compile":
+            raise ValueError(
+                f"{name} is {value!r}; a compiled pass takes numbers, tensors, strings, booleans and None: "
+                'pass impl="eager"'
+            )
+        else:
+            return None
+    return fused(
+        Call(
+            name=given["formula"].__name__,
+            formula=_each,
+            inputs=[Operand(column, "N") for column in columns],
+            constants=constants,
+            fixed=fixed,
+            arguments=columns,
+            again=lambda: eagerly([widened(column).view(shape) for column in columns]),
+            others=given.values(),
+            shape=shape,
+            dtype=dtype,
+            reduction=reduction,
+            count=shape.numel(),
+            impl=impl,
+        )
+    )
+
+
+_DEGENERATE = {
+    "identical boxes": ((1.0, 1, 3, 4), (1.0, 1, 3, 4)),
+    "boxes apart": ((1.0, 1, 3, 4), (7.0, 9, 8, 11)),
+    "a box without width": ((1.0, 1, 1, 4), (1.0, 1, 3, 4)),
+    "a box without height": ((1.0, 1, 3, 1), (1.0, 1, 3, 4)),
+    "two boxes at one point": ((1.0, 1, 1, 1), (1.0, 1, 1, 1)),
+    "an inverted box": ((3.0, 4, 1, 1), (1.0, 1, 3, 4)),
+    "a huge box": ((-1e8, -1e8, 1e8, 1e8), (1.0, 1, 3, 4)),
+}
+
+
+def _check_finite(loss: Callable[..., Tensor], name: str) -> None:
+    """ValueError where value or gradient of a pair that occurs in training is NaN or infinite."""
+    pairs = torch.tensor(list(_DEGENERATE.values()), requires_grad=True)
+    with torch.enable_grad():
+        value = loss(*pairs.unbind(1), impl="eager")
+        (gradient,) = torch.autograd.grad(value.sum(), pairs)
+    for found, one, slope in zip(_DEGENERATE, value, gradient):
+        for what, numbers_found in (("value", one), ("gradient", slope)):
+            if not numbers_found.isfinite().all():
+                raise ValueError(
+                    f"{name} has a {what} that is not finite for {found}; add an eps to its denominators, "
+                    "or pass finite=False"
+                )
