@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from detloss import plots
-from detloss.doctor import diagnose
+from detloss.lab.doctor import diagnose
+from detloss.lab.doctor.figures import loss_beside_known
+from detloss.plots.style import save
 
 PAGE = Path(__file__).parent / "doctor.md"
 
@@ -28,6 +29,6 @@ if __name__ == "__main__":
         Path("mine.py").write_text(loss_of_the_page(), encoding="utf-8")
         diagnosis = diagnose("mine.py:focal")
         assert diagnosis.curve is not None
-        plots.save(plots.loss_beside_known(diagnosis.curve, "mine.py:focal"), Path("curve"), ["png"])
+        save(loss_beside_known(diagnosis.curve, "mine.py:focal"), Path("curve"), ["png"])
         drawn = io.BytesIO(Path("curve.png").read_bytes())
     Image.open(drawn).convert("RGB").quantize(64).save(target, optimize=True)

@@ -11,7 +11,6 @@ from detloss.cli import (
     calibration,
     compare,
     curves,
-    doctor,
     evaluate,
     inspect,
     predict,
@@ -21,6 +20,7 @@ from detloss.cli import (
 )
 from detloss.cli.arguments import Usage
 from detloss.cli.terminal import Interrupted
+from detloss.lab.doctor import command as doctor
 from detloss.parallel import JobFailed
 from detloss.runs import versions
 from detloss.train import NonFiniteLoss

@@ -8,7 +8,6 @@ from detloss.plots.bench import bench_times
 from detloss.plots.calibration import calibration_against_threshold
 from detloss.plots.curves import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
 from detloss.plots.detections import precision_recall, reliability, sample_detections, score_against_iou
-from detloss.plots.doctor import loss_beside_known
 from detloss.plots.experiments import Against, Difference, against, metrics_by_loss, paired_differences
 from detloss.plots.imbalance import (
     cumulative_loss,
@@ -34,7 +33,6 @@ __all__ = [
     "error_curves",
     "error_surface",
     "level_counts",
-    "loss_beside_known",
     "loss_curves",
     "loss_on_images",
     "loss_share",
