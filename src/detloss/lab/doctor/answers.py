@@ -2,17 +2,14 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from detloss.boxes import box_convert
 from detloss.lab.doctor.forms import BINS, NoTensor, Subject
 from detloss.lab.doctor.loading import in_a_line
 
-Divisor = Literal["", "positives", "targets"]
 SURE = 40.0  # a logit at which a right prediction costs nothing
 
 
@@ -92,24 +89,21 @@ def reseeded(call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tens
     return other
 
 
-def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False, beside: Divisor = "") -> Answer:
+def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answer:
     """The value `(M,)` of each row on its own, and the gradient in the shape of the predictions.
 
     Args:
-        subject: the loss.
+        subject: the loss; where it has no value without positives, each row is put beside a sure positive.
         x: `(M,)` logits for classification, `(M, k)` for the other kinds.
         t: `(M,)`, for boxes `(M, 4)`.
         gradient: whether to take it.
-        beside: what the loss divides by where it has no value without positives; each row is then put
-            beside a
-            sure positive.
 
-    A loss that reduces is called on one row at a time, where its mean and its sum are the row's own value.
-    A row that raises ends it, with the error; a gradient that is missing counts as zero.
+    A loss that reduces is called on one row at a time, where its mean and its sum are the row's own value. A
+    row that raises ends it, with the error; a gradient that is missing counts as zero.
     """
     flat = subject.kind == "classification"
     columns, labels = (x.unsqueeze(-1), t.unsqueeze(-1)) if flat else (x, t)
-    if subject.reduction == "none" and not beside:
+    if subject.reduction == "none":
         answer = attempt(subject, columns, labels, gradient)
         if answer.value is None or answer.value.numel() == len(x):
             return _shaped(answer, x, gradient)
@@ -117,8 +111,8 @@ def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False, beside:
     sure = columns.new_full((1, 1), SURE)
     for i in range(len(x)):
         one, label, times = columns[i : i + 1], labels[i : i + 1], 1.0
-        if beside:
-            times = 1 + float(label if beside == "targets" else (label > 0).sum())
+        if subject.divisor:
+            times = 1 + float(label if subject.divisor == "targets" else (label > 0).sum())
             one, label = torch.cat((sure, one)), torch.cat((torch.ones_like(sure), label))
         answer = attempt(subject, one, label, gradient)
         if answer.value is None:
@@ -140,30 +134,31 @@ def _shaped(answer: Answer, x: Tensor, gradient: bool) -> Answer:
     return Answer(answer.value.reshape(-1), slope)
 
 
-def needs_a_positive(subject: Subject) -> Divisor:
-    """What a loss divides by that has no finite value without positives: their number, or their targets' sum.
+def with_divisor(subject: Subject) -> Subject:
+    """The same, knowing what it divides by where it has no finite value without positives.
 
-    "" for all others. The two differ on a soft target, alone and beside a sure positive: e and e/2, or 2e
-    and e/1.5.
+    The number of positives and the sum of their targets differ on a soft target, alone and beside a sure
+    positive: e and e/2, or 2e and e/1.5.
     """
     if subject.kind != "classification" or subject.reduction == "none":
-        return ""
-    half = torch.full((1,), 0.5)
-    at = torch.zeros(1)
-    alone, near = rows(subject, at, at), rows(subject, at, at, beside="positives")
+        return subject
+    counted, zero, half = replace(subject, divisor="positives"), torch.zeros(1), torch.full((1,), 0.5)
+    alone, near = rows(subject, zero, zero), rows(counted, zero, zero)
     if alone.value is None or not alone.broken or near.broken:
-        return ""
-    alone, near = rows(subject, at, half), rows(subject, at, half, beside="positives")
-    if alone.value is None or near.value is None:
-        return "positives"
-    return "targets" if abs(float(alone.value / near.value) - 1.5) < 0.1 else "positives"
+        return subject
+    alone, near = rows(subject, half * 0, half), rows(counted, half * 0, half)
+    by_targets = (
+        alone.value is not None
+        and near.value is not None
+        and abs(float(alone.value / near.value) - 1.5) < 0.1
+    )
+    return replace(subject, divisor="targets" if by_targets else "positives")
 
 
-def slopes(subject: Subject, x: Tensor, t: Tensor, beside: Divisor = "", times: float = 1) -> Tensor | None:
+def slopes(subject: Subject, x: Tensor, t: Tensor, times: float = 1) -> Tensor | None:
     """The gradient of each row as the differences of its own values have it (five points, fourth order).
 
-    Predictions as in `rows`, float64. The step suits arithmetic in float32 too; it is so many `times` as
-    large.
+    Predictions as in `rows`, float64. The step suits float32 too; it is so many `times` as large.
     """
     step = times * (4e-3 if subject.kind != "box" else 0.02)
     wide = x.unsqueeze(-1) if x.ndim == 1 else x
@@ -172,7 +167,7 @@ def slopes(subject: Subject, x: Tensor, t: Tensor, beside: Divisor = "", times: 
         for offset, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
             moved = wide.clone()
             moved[:, column] += offset * step
-            value = rows(subject, moved.reshape(x.shape), t, beside=beside).value
+            value = rows(subject, moved.reshape(x.shape), t).value
             if value is None:
                 return None
             result[:, column] += factor * value.double() / (12 * step)
@@ -202,11 +197,10 @@ def sample_boxes(count: int, seed: int = 0, gap: float = 0.5) -> tuple[Tensor, T
     return first, second
 
 
-def samples(subject: Subject, count: int = 12, fmt: str = "xyxy") -> tuple[Tensor, Tensor]:
+def samples(subject: Subject, count: int = 12) -> tuple[Tensor, Tensor]:
     """Usual predictions and targets as `rows` takes them, float64, away from kinks."""
     if subject.kind == "box":
-        first, second = (taken_as(subject, fmt, boxes) for boxes in sample_boxes(count, seed=11))
-        return first, second
+        return sample_boxes(count, seed=11)
     if subject.kind == "classification":
         return torch.linspace(-3.3, 3.1, count, dtype=torch.float64), (torch.arange(count) % 2).double()
     generator = torch.Generator().manual_seed(11)
@@ -218,11 +212,11 @@ def samples(subject: Subject, count: int = 12, fmt: str = "xyxy") -> tuple[Tenso
 
 
 def batch(
-    subject: Subject, count: int = 6, dtype: torch.dtype = torch.float32, columns: int = 5, fmt: str = "xyxy"
+    subject: Subject, count: int = 6, dtype: torch.dtype = torch.float32, columns: int = 5
 ) -> tuple[Tensor, Tensor]:
     """A usual batch as the subject takes it: about a tenth of the elements positive."""
     if subject.kind != "classification":
-        x, t = samples(subject, count, fmt)
+        x, t = samples(subject, count)
         return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
     columns = columns if subject.form.columns else 1
     x = 2 * torch.randn(count, columns, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
@@ -230,10 +224,3 @@ def batch(
     hits = torch.arange(max(1, count // 2)) * 2 % count
     t[hits, hits % columns] = 1
     return x.to(dtype), t.to(dtype)
-
-
-def taken_as(subject: Subject, fmt: str, boxes: Tensor) -> Tensor:
-    """xyxy boxes as the loss reads them, where matching alone found its format."""
-    if subject.kind != "box" or fmt == "xyxy" or subject.form.fmt != "xyxy":
-        return boxes
-    return box_convert(boxes, "xyxy", fmt)

@@ -11,13 +11,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 import torch
 
 from detloss.lab.doctor import probe_effects, probe_gradients, probe_operations, probe_shapes, probe_values
-from detloss.lab.doctor.answers import attempt, batch
+from detloss.lab.doctor.answers import attempt, batch, with_divisor
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.curve import curve
 from detloss.lab.doctor.findings import Finding, NotExamined
@@ -25,6 +25,7 @@ from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.identify import identify, unlike
 from detloss.lab.doctor.known import Match
 from detloss.lab.doctor.loading import gpu_types_on_cpu, in_a_line, line_of_error, load
+from detloss.lab.doctor.names import Names
 from detloss.lab.doctor.probe_direction import direction
 from detloss.lab.doctor.settle import Wanted, needs_eps, settle
 
@@ -84,76 +85,78 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
     Raises:
         ValueError: the target is not there.
     """
-    requests: dict[str, None] = {}
-    with gpu_types_on_cpu(requests):
-        _examine(target, kind, like, skip, emit, requests)
+    settings, requests = _settings(), dict[str, None]()
+    try:
+        with gpu_types_on_cpu(requests):
+            _examine(target, kind, like, skip, _Telling(emit, requests, settings))
+    finally:
+        _restore(settings)
 
 
-def _examine(
-    target: str, kind: Wanted, like: str | None, skip: Collection[str], emit: Emit, requests: dict[str, None]
-) -> None:
-    settings = torch.get_default_dtype(), torch.is_grad_enabled()
-    told: set[str] = set()
+def _settings() -> tuple[torch.dtype, bool]:
+    return torch.get_default_dtype(), torch.is_grad_enabled()
 
-    def tell(*findings: Finding) -> None:
-        for finding in findings:
-            emit({"finding": asdict(finding)})
-        for line in set(requests) - told:
-            told.add(line)
-            emit({"finding": asdict(found("asks for a gpu", line))})
-        for finding in (loaded.names.findings if loaded else [])[:]:
-            emit({"finding": asdict(finding)})
-        if loaded:
-            loaded.names.findings.clear()
-        now = torch.get_default_dtype(), torch.is_grad_enabled()
-        if now != settings:
-            torch.set_default_dtype(settings[0])
-            torch.set_grad_enabled(settings[1])
-            emit(
-                {
-                    "finding": asdict(
-                        found("changes settings", f"default dtype and gradient mode: {settings}, then {now}")
-                    )
-                }
-            )
 
-    loaded = None
+def _restore(settings: tuple[torch.dtype, bool]) -> None:
+    torch.set_default_dtype(settings[0])
+    torch.set_grad_enabled(settings[1])
+
+
+@dataclass
+class _Telling:
+    """Passes events on; with findings goes what came up meanwhile: GPUs, names that were bound, settings."""
+
+    emit: Emit
+    requests: dict[str, None]
+    settings: tuple[torch.dtype, bool]
+    names: Names | None = None
+
+    def tell(self, *findings: Finding) -> None:
+        told = [*findings, *(found("asks for a gpu", line) for line in self.requests)]
+        if self.names is not None:
+            told += self.names.findings
+            self.names.findings.clear()
+        if (now := _settings()) != self.settings:
+            _restore(self.settings)
+            told.append(found("changes settings", f"dtype and gradient mode: {self.settings}, then {now}"))
+        for finding in told:
+            self.emit({"finding": asdict(finding)})
+
+    def note(self, *notes: str) -> None:
+        for note in notes:
+            self.emit({"note": note})
+
+
+def _examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], to: _Telling) -> None:
+    emit = to.emit
     try:
         emit({"stage": NEEDED[0]})
-        loaded, findings = load(target, requests)
-        for note in loaded.mended:
-            emit({"note": note})
-        tell(*findings)
+        loaded, findings = load(target, to.requests)
+        to.names = loaded.names
+        to.note(*loaded.mended)
+        to.tell(*findings)
         emit({"stage": NEEDED[1]})
         subject, findings = settle(loaded, kind)
-        tell(*findings, *needs_eps(subject))
+        to.tell(*findings, *needs_eps(subject))
     except NotExamined as end:
-        tell(end.finding)
-        emit({"note": "nothing more could be examined"})
+        to.tell(end.finding)
+        to.note("nothing more could be examined")
         return
-    subject, notes = _at_work(subject)
-    constants = {name: "1e-7, since the file does not define it" for name in loaded.names.constants}
-    emit(
-        {
-            "subject": {
-                "kind": "region" if subject.region else subject.kind,
-                "chosen": subject.chosen | constants,
-            }
-        }
-    )
-    for note in notes:
-        emit({"note": note})
+    subject, notes = _at_work(with_divisor(subject))
+    chosen = subject.chosen | {
+        name: "1e-7, since the file does not define it" for name in loaded.names.constants
+    }
+    emit({"subject": {"kind": "region" if subject.region else subject.kind, "chosen": chosen}})
+    to.note(*notes)
     refusal = attempt(subject, *batch(subject)).error
     if refusal is not None:
-        tell(found("few numbers only", in_a_line(refusal)))
+        to.tell(found("few numbers only", in_a_line(refusal)))
     as_it_is, subject = subject, _narrowed(subject)
     match: Match | None = None
     emit({"stage": "which loss it is"})
-    if "which loss it is" not in skip:
-        match = identify(subject)
-        if match is not None:
-            tell(*(unlike(match, like) if like is not None else ()))
-            emit({"match": {key: getattr(match, key) for key in ("name", "nearest", "error", "convention")}})
+    if "which loss it is" not in skip and (match := identify(subject)) is not None:
+        to.tell(*(unlike(match, like) if like is not None else ()))
+        emit({"match": {key: getattr(match, key) for key in ("name", "nearest", "error", "convention")}})
     for stage, probe in PROBES.items():
         emit({"stage": stage})
         if stage in skip or (subject.region and stage in OF_ROWS):
@@ -161,10 +164,11 @@ def _examine(
         try:
             findings = list(probe(as_it_is if stage == "dtypes" else subject, match))
         except Exception as error:  # a slip of the doctor's own stops one probe only
-            emit({"note": f"not examined: {stage} ({in_a_line(error)})"})
+            to.note(f"not examined: {stage} ({in_a_line(error)})")
             continue
-        tell(*findings)
-        emit({"checked": stage} if not findings and refusal is None else {})
+        to.tell(*findings)
+        if not findings and refusal is None:
+            emit({"checked": stage})
     emit({"stage": "its curve"})
     if "its curve" not in skip and not subject.region:
         emit({"curve": curve(subject, match)})

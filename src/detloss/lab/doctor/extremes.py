@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import Answer, needs_a_positive, rows, taken_as
+from detloss.lab.doctor.answers import Answer, rows
 from detloss.lab.doctor.forms import BINS, Subject
 
 LADDER = (1, 4, 8, 9.5, 12, 16, 17.5, 20, 30, 50, 80, 90, 104, 110, 200, 500, 1e3, 1e4)
@@ -83,15 +83,14 @@ def onset(
     subject: Subject, way: Way, bad: Callable[[float, Answer], bool], gradient: bool = False
 ) -> Onset | None:
     """Where a way first goes bad, up to 1e4 in logits, by bisection; None where it nowhere does."""
-    beside = needs_a_positive(subject)
     good = 0.0
     for magnitude in LADDER:
-        found = rows(subject, *way.make(magnitude), gradient=gradient, beside=beside)
+        found = rows(subject, *way.make(magnitude), gradient=gradient)
         if bad(magnitude, found):
             first = magnitude
             for _ in range(12):
                 middle = (good + first) / 2
-                there = rows(subject, *way.make(middle), gradient=gradient, beside=beside)
+                there = rows(subject, *way.make(middle), gradient=gradient)
                 if bad(middle, there):
                     first, found = middle, there
                 else:
@@ -132,10 +131,9 @@ PAIRS = (
 )
 
 
-def pair_answer(subject: Subject, fmt: str, pair: Pair, gradient: bool = False) -> Answer:
+def pair_answer(subject: Subject, pair: Pair, gradient: bool = False) -> Answer:
     """The answer for one pair of boxes in float32."""
-    predicted, true = (taken_as(subject, fmt, torch.tensor([box])) for box in (pair.predicted, pair.true))
-    return rows(subject, predicted, true, gradient=gradient)
+    return rows(subject, torch.tensor([pair.predicted]), torch.tensor([pair.true]), gradient)
 
 
 def numbers(values: Iterable[float]) -> str:

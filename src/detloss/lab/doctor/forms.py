@@ -215,6 +215,8 @@ class Subject:
         reduction: as far as trial calls tell.
         classes: columns of softmax logits: 4, or as many as it has weights for.
         region: a loss of regions (Dice): an element alone says nothing.
+        divisor: what it divides by where it has no value without positives: "positives", their number, or
+            "targets", the sum of their targets; "" where it has a value.
         narrow: it does not run in float64, and is called in float32 there.
         chosen: what was chosen for the user, to be told.
     """
@@ -224,6 +226,7 @@ class Subject:
     reduction: Reduction = "none"
     classes: int = 4
     region: bool = False
+    divisor: Literal["", "positives", "targets"] = ""
     narrow: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import needs_a_positive, rows, sample_boxes
+from detloss.lab.doctor.answers import rows, sample_boxes
 from detloss.lab.doctor.catalogue import CATALOGUE, found
 from detloss.lab.doctor.findings import Finding
 from detloss.lab.doctor.forms import BINS, Subject
@@ -43,7 +43,6 @@ def _float32_error(subject: Subject, match: Match) -> dict[str, float]:
 
     Against the known loss in float64 where it equals one, else against itself in float64.
     """
-    beside = needs_a_positive(subject)
     if subject.kind == "box":
         x, t = sample_boxes(24)
     elif subject.kind == "classification":
@@ -60,8 +59,8 @@ def _float32_error(subject: Subject, match: Match) -> dict[str, float]:
         )
     x, label = x.float().double(), t.float() if t.is_floating_point() else t
     t = label.double() if t.is_floating_point() else t
-    narrow = rows(subject, x.float(), label, gradient=True, beside=beside)
-    wide = rows(subject, x, t, gradient=True, beside=beside)
+    narrow = rows(subject, x.float(), label, gradient=True)
+    wide = rows(subject, x, t, gradient=True)
     value, slope = wide.value, wide.gradient
     of_a_logarithm = match.convention.get("form") == "-log x"  # there the eps shows
     if match.reference is not None and match.name is not None and not of_a_logarithm and match.error < 1e-9:

@@ -42,11 +42,6 @@ class Match:
     convention: dict[str, Any] = field(default_factory=dict)
     reference: Formula | None = None
 
-    @property
-    def fmt(self) -> str:
-        """The format of boxes that was found by comparing values."""
-        return str(self.convention.get("fmt", "xyxy"))
-
 
 def deviation(got: Tensor, expected: Tensor) -> float:
     """The largest |got - expected| relative to |expected| + 1 % of its largest; infinite where not finite."""
@@ -107,13 +102,13 @@ BOX_FORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def similarity(kind: str, gated: bool, boxes1: Tensor, boxes2: Tensor, fmt: Any) -> Tensor:
+def similarity(kind: str, gated: bool, boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """IoU and its kin; gated, as mmdet has CIoU: the aspect term counts only above an IoU of 1/2."""
-    plain = paired_box_iou(boxes1, boxes2, kind, fmt)
+    plain = paired_box_iou(boxes1, boxes2, kind)
     if not gated:
         return plain
-    above = paired_box_iou(boxes1, boxes2, "iou", fmt) > 0.5
-    return torch.where(above, plain, paired_box_iou(boxes1, boxes2, "diou", fmt))
+    above = paired_box_iou(boxes1, boxes2, "iou") > 0.5
+    return torch.where(above, plain, paired_box_iou(boxes1, boxes2, "diou"))
 
 
 # What peers do, by loss, in the words of a convention; "*" is for all their other losses. Only what their own

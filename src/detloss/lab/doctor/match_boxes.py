@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.boxes import FORMATS
 from detloss.lab.doctor.answers import rows, sample_boxes, slopes
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import (
@@ -38,23 +37,21 @@ def match_box(subject: Subject) -> Match | None:
         return None
     value = answer.value.double()
     best: tuple[float, str, dict[str, Any], Formula] | None = None
-    for fmt in FORMATS if subject.form.fmt == "xyxy" else ("xyxy",):
-        for kind, gated in _KINDS:
-            s = similarity(kind, gated, predicted, true, fmt)
-            for form, transform in BOX_FORMS.items():
-                counted = finite & (s > 0.02) if form == "-log x" else finite
-                if counted.sum() < 8:
-                    continue
-                expected = transform(s)
-                scale = _scale(value[counted], expected[counted])
-                off = deviation(value[counted], scale * expected[counted])
-                if best is not None and off >= best[0] - 1e-9:
-                    continue
-                words: dict[str, Any] = {"form": form}
-                words["fmt"] = subject.form.fmt if subject.form.fmt != "xyxy" else fmt
-                words |= {"aspect term": "only where IoU > 1/2"} if gated else {}
-                words |= {"scale": scale} if scale != 1 else {}
-                best = off, kind, words, partial(_formula, kind, gated, form, fmt, scale)
+    for kind, gated in _KINDS:
+        s = similarity(kind, gated, predicted, true)
+        for form, transform in BOX_FORMS.items():
+            counted = finite & (s > 0.02) if form == "-log x" else finite
+            if counted.sum() < 8:
+                continue
+            expected = transform(s)
+            scale = _scale(value[counted], expected[counted])
+            off = deviation(value[counted], scale * expected[counted])
+            if best is not None and off >= best[0] - 1e-9:
+                continue
+            words: dict[str, Any] = {"form": form, "fmt": subject.form.fmt}
+            words |= {"aspect term": "only where IoU > 1/2"} if gated else {}
+            words |= {"scale": scale} if scale != 1 else {}
+            best = off, kind, words, partial(_formula, kind, gated, form, scale)
     assert best is not None
     off, kind, words, reference = best
     if off > TOLERANCE:
@@ -65,8 +62,8 @@ def match_box(subject: Subject) -> Match | None:
     return Match(kind, kind, off, words, reference)
 
 
-def _formula(kind: str, gated: bool, form: str, fmt: str, scale: float, a: Tensor, b: Tensor) -> Tensor:
-    return scale * BOX_FORMS[form](similarity(kind, gated, a, b, fmt))
+def _formula(kind: str, gated: bool, form: str, scale: float, a: Tensor, b: Tensor) -> Tensor:
+    return scale * BOX_FORMS[form](similarity(kind, gated, a, b))
 
 
 def _scale(value: Tensor, expected: Tensor) -> float:
@@ -82,8 +79,7 @@ def _eps(subject: Subject, words: dict[str, Any]) -> float | None:
     if words["form"] not in ("1 - x", "x", "-log x") or "scale" in words:
         return None
     side = 1e-2
-    far = side if words["fmt"] != "xyxy" and subject.form.fmt == "xyxy" else 0.5 + side
-    small = torch.tensor([[0.5, 0.5, far, far]], dtype=torch.float64)
+    small = torch.tensor([[0.5, 0.5, 0.5 + side, 0.5 + side]], dtype=torch.float64)
     answer = rows(subject, small, small)
     if answer.value is None or answer.broken:
         return None

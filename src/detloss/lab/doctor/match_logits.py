@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.lab.doctor import known
-from detloss.lab.doctor.answers import Divisor, needs_a_positive, rows, slopes
+from detloss.lab.doctor.answers import rows, slopes
 from detloss.lab.doctor.fit import EXACT, GRID, Law, fit, tidy
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import TOLERANCE, Formula, Match, deviation
@@ -38,10 +38,9 @@ class Candidate(NamedTuple):
 
 def match_sigmoid(subject: Subject) -> Match | None:
     """The match of a loss of logits `(N, C)` and targets of their shape; None where it has no values."""
-    beside = needs_a_positive(subject)
 
     def values(x: Tensor, t: Tensor) -> Tensor | None:
-        answer = rows(subject, x, t, beside=beside)
+        answer = rows(subject, x, t)
         return None if answer.value is None or answer.broken else answer.value.double()
 
     positives, negatives = values(GRID, ONES), values(GRID, ZEROS)
@@ -80,13 +79,13 @@ def match_sigmoid(subject: Subject) -> Match | None:
         name = "focal" if name == "quality_focal" else name
     if "weights" in words:
         first, second = words.pop("weights")
-        words |= _alpha(subject, first, second, beside)
+        words |= _alpha(subject, first, second)
         name = "balanced_bce" if name == "bce" and words["alpha_on"] in ("positives", "negatives") else name
     convention |= words
     cross = lambda x, t: asymmetric_loss(x, t, 0.0, 0.0, words.get("clip", 0.0), impl="eager")  # noqa: E731
     x = torch.linspace(-3.1, 3.3, 9, dtype=torch.float64).repeat(2)
     t = torch.tensor([0.0, 1.0], dtype=torch.float64).repeat_interleave(9)
-    convention["gradient"] = _gradient(subject, x, t, formula, cross, beside)
+    convention["gradient"] = _gradient(subject, x, t, formula, cross)
     return Match(name, name, max(deviation(hard, formula(torch.cat((GRID, GRID)), torch.cat((ONES, ZEROS)))),
                                  off_soft if fits else 0.0), convention, formula)  # fmt: skip
 
@@ -213,10 +212,10 @@ def _smoothing(positives: Tensor, negatives: Tensor) -> float | None:
     return tidy(share, 1e-5) if 1e-4 < share < 1 and off < 1e-5 else None
 
 
-def _alpha(subject: Subject, first: float, second: float, beside: Divisor) -> dict[str, Any]:
+def _alpha(subject: Subject, first: float, second: float) -> dict[str, Any]:
     """Alpha and where it goes, from the weights of positives and negatives and what another alpha changes."""
     words: dict[str, Any] = {"weight_of_positives": first, "weight_of_negatives": second}
-    side = _by_another_alpha(subject, first, second, beside)
+    side = _by_another_alpha(subject, first, second)
     if first == second == 1 and not str(side).startswith("negatives"):  # off, or not there
         return {"alpha": None, "alpha_on": "off"}
     side = side or _by_its_value(subject, first, second)
@@ -228,11 +227,11 @@ def _alpha(subject: Subject, first: float, second: float, beside: Divisor) -> di
     return {"alpha": second if side.startswith("negatives") else first, "alpha_on": side, **words}
 
 
-def _by_another_alpha(subject: Subject, first: float, second: float, beside: Divisor) -> str | None:
+def _by_another_alpha(subject: Subject, first: float, second: float) -> str | None:
     if "alpha" not in subject.loaded.takes:
         return None
     x, t = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
-    now, then = (rows(which, x, t, beside=beside).value for which in (subject, subject.with_hyper(alpha=0.1)))
+    now, then = (rows(which, x, t).value for which in (subject, subject.with_hyper(alpha=0.1)))
     if now is None or then is None:
         return None
     ratio = then.double() / now.double()
@@ -260,11 +259,9 @@ def _by_its_value(subject: Subject, first: float, second: float) -> str | None:
     return f"{side} only" if side in ("positives", "negatives") and abs(other - 1) < 1e-4 else side
 
 
-def _gradient(
-    subject: Subject, x: Tensor, t: Tensor, reference: Formula, cross: Formula, beside: Divisor = ""
-) -> str:
+def _gradient(subject: Subject, x: Tensor, t: Tensor, reference: Formula, cross: Formula) -> str:
     """Whether the gradient is that of the value, or leaves out the weight on the cross entropy."""
-    got, own = rows(subject, x, t, gradient=True, beside=beside).gradient, slopes(subject, x, t, beside)
+    got, own = rows(subject, x, t, gradient=True).gradient, slopes(subject, x, t)
     if got is None or own is None or not got.any():
         return "none"
     leaf = x.clone().requires_grad_()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import Answer, needs_a_positive, rows, sample_boxes, taken_as
+from detloss.lab.doctor.answers import Answer, rows, sample_boxes
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.extremes import LADDER, Way, numbers, onset, ways
 from detloss.lab.doctor.findings import Finding
@@ -30,10 +30,10 @@ def direction(subject: Subject, match: Match | None) -> Found:
     elif any(similarity(subject, match)):
         return
     elif subject.kind == "box":
-        yield from _boxes(subject, match.fmt if match is not None else "xyxy")
+        yield from _boxes(subject)
     elif _squashed_twice(subject):
         way = next(way for way in ways(subject) if not way.wrong)
-        right = rows(subject, *way.make(50.0), beside=needs_a_positive(subject)).value
+        right = rows(subject, *way.make(50.0)).value
         seen = f"{way.at(50.0)}, as right as can be: loss {float(right) if right is not None else 0:.4g}"
         yield found("squashed twice", seen, what="sigmoid" if subject.kind == "classification" else "softmax")
     else:
@@ -49,10 +49,9 @@ def _slope(way: Way, answer: Answer) -> float | None:
 
 def _along_the_ways(subject: Subject) -> Found:
     """The slopes of wrong predictions, more and more wrong."""
-    beside = needs_a_positive(subject)
     slopes: dict[Way, dict[float, float]] = {}
     for way in (way for way in ways(subject) if way.wrong):
-        tried = {m: _slope(way, rows(subject, *way.make(m), gradient=True, beside=beside)) for m in LADDER}
+        tried = {m: _slope(way, rows(subject, *way.make(m), gradient=True)) for m in LADDER}
         slopes[way] = {m: slope for m, slope in tried.items() if slope is not None}
     largest = max((slope for of in slopes.values() for slope in of.values()), default=0.0)
     for way, of in slopes.items():
@@ -130,19 +129,18 @@ def _squashed_twice(subject: Subject) -> bool:
         z = (2 * torch.randn(24, subject.classes, generator=generator, dtype=torch.float64)).softmax(1)
         t = torch.zeros(24, dtype=torch.long)
         pairs = [(z.log(), t, F.cross_entropy(z, t, reduction="none"))]
-    beside = needs_a_positive(subject)
     for x, t, cross in pairs:
-        value = rows(subject, x, t, beside=beside).value
+        value = rows(subject, x, t).value
         if value is None or not is_weighted(cross, value.double()):
             return False
     return True
 
 
-def _boxes(subject: Subject, fmt: str) -> Found:
+def _boxes(subject: Subject) -> Found:
     """A prediction that equals its target costs more than one beside it, or costs less as it moves off."""
 
     def values(predicted: Tensor, true: Tensor) -> Tensor | None:
-        answer = rows(subject, taken_as(subject, fmt, predicted), taken_as(subject, fmt, true))
+        answer = rows(subject, predicted, true)
         return None if answer.value is None or answer.broken else answer.value.double()
 
     _, true = sample_boxes(6)

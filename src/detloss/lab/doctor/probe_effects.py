@@ -13,7 +13,7 @@ from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.loading import in_a_line
+from detloss.lab.doctor.loading import in_a_line, line_of_error
 from detloss.lab.doctor.reductions import LATE, MEAN
 
 Found = Iterator[Finding]
@@ -137,7 +137,8 @@ def other_settings(subject: Subject, match: Match | None) -> Found:
             answer = attempt(subject.with_hyper(**{name: other}).loaded, x, t)
             hyper = f"{name}={other!r}"
             if isinstance(answer.error, UnboundLocalError):
-                yield found("unbound at", in_a_line(answer.error), name=answer.error.name, hyper=hyper)
+                seen = f"{line_of_error(answer.error)} ({in_a_line(answer.error)})"
+                yield found("unbound at", seen, hyper=hyper)
                 break
             if getattr(answer.error, "value", inspect) is None:
                 yield found("no return at", f"called with {hyper}: None", hyper=hyper)

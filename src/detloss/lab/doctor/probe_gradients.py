@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import attempt, batch, needs_a_positive, rows, samples, slopes
+from detloss.lab.doctor.answers import attempt, batch, rows, samples, slopes
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.extremes import PAIRS, numbers, onset, pair_answer, ways
 from detloss.lab.doctor.findings import Finding, Level
@@ -31,7 +31,7 @@ def has_gradient(subject: Subject, match: Match | None) -> Found:
     x, t = (one.float() if one.is_floating_point() else one for one in samples(subject))
     if rows(subject, x, t).value is None:
         return  # it does not run at all: another's finding
-    answer = rows(subject, x, t, gradient=True, beside=needs_a_positive(subject))
+    answer = rows(subject, x, t, gradient=True)
     if answer.error is not None:
         yield found("raises with gradient", in_a_line(answer.error))
     elif answer.gradient is None or not answer.gradient.any():
@@ -48,9 +48,8 @@ def has_gradient(subject: Subject, match: Match | None) -> Found:
 def own_gradient(subject: Subject, match: Match | None) -> Found:
     """Autograd's gradient is not the derivative of the value."""
     x, t = samples(subject)
-    beside = needs_a_positive(subject)
-    got = rows(subject, x, t, gradient=True, beside=beside).gradient
-    own, wide = (slopes(subject, x, t, beside=beside, times=times) for times in (1, 2))
+    got = rows(subject, x, t, gradient=True).gradient
+    own, wide = (slopes(subject, x, t, times=times) for times in (1, 2))
     if got is None or own is None or wide is None or not got.any():
         return
     got, own, wide = got.double(), own.double(), wide.double()
@@ -101,7 +100,7 @@ def _shown(values: Tensor) -> str:
 def finite_gradient(subject: Subject, match: Match | None) -> Found:
     """NaN and Inf in gradients where the value is finite: saturated logits, boxes without area."""
     if subject.kind == "box":
-        yield from _finite_boxes(subject, match)
+        yield from _finite_boxes(subject)
         return
     findings = list(_at_saturation(subject, None))
     gammas = (0.5, 0.0) if "gamma" in subject.loaded.takes and not findings else ()
@@ -112,10 +111,7 @@ def finite_gradient(subject: Subject, match: Match | None) -> Found:
 
 def _at_saturation(subject: Subject, gamma: float | None) -> Found:
     at_zero = [way.make(0.0) for way in ways(subject)[:1]]
-    if any(
-        rows(subject, *one, gradient=True, beside=needs_a_positive(subject)).infinite_gradient
-        for one in at_zero
-    ):
+    if any(rows(subject, *one, gradient=True).infinite_gradient for one in at_zero):
         return  # everywhere: not the extremes' fault
     tried = (
         onset(subject, way, lambda _, answer: answer.infinite_gradient, gradient=True)
@@ -139,9 +135,8 @@ def _one(values: Tensor | None) -> str:
     return f"{float(flat[~flat.isfinite()][0] if not flat.isfinite().all() else flat[0]):.4g}"
 
 
-def _finite_boxes(subject: Subject, match: Match | None) -> Found:
-    fmt = match.fmt if match is not None else "xyxy"
-    answers = [(pair, pair_answer(subject, fmt, pair, gradient=True)) for pair in PAIRS]
+def _finite_boxes(subject: Subject) -> Found:
+    answers = [(pair, pair_answer(subject, pair, gradient=True)) for pair in PAIRS]
     broken = [(pair, answer.gradient) for pair, answer in answers if answer.infinite_gradient]
     if broken:
         seen = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from detloss.lab.doctor.answers import attempt, batch, needs_a_positive, rows
+from detloss.lab.doctor.answers import attempt, batch, rows
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.extremes import FAR, PAIRS, onset, pair_answer, ways
 from detloss.lab.doctor.findings import Finding, Level
@@ -34,9 +34,8 @@ def finite_value(subject: Subject, match: Match | None) -> Found:
     if subject.kind == "box":
         yield from _finite_boxes(subject, match)
         return
-    beside = needs_a_positive(subject)
     # what does not run at logit 0 either is not the extremes' fault
-    running = [way for way in ways(subject) if rows(subject, *way.make(0.0), beside=beside).value is not None]
+    running = [way for way in ways(subject) if rows(subject, *way.make(0.0)).value is not None]
     onsets = [first for way in running if (first := onset(subject, way, lambda _, answer: answer.broken))]
     if onsets:
         worst = min(onsets, key=lambda first: first.magnitude)
@@ -49,7 +48,7 @@ def finite_value(subject: Subject, match: Match | None) -> Found:
             yield found("log of 0", seen)
         return
     for way in running:
-        answer = rows(subject, *way.make(FAR), beside=beside)
+        answer = rows(subject, *way.make(FAR))
         if answer.broken:
             seen = f"finite up to 1e4 (float32); {answer.shown()} at {FAR:g}"
             yield found("value far out", seen, what=answer.shown(), where=way.at(FAR))
@@ -57,15 +56,14 @@ def finite_value(subject: Subject, match: Match | None) -> Found:
 
 
 def _finite_boxes(subject: Subject, match: Match | None) -> Found:
-    fmt = match.fmt if match is not None else "xyxy"
-    answers = [(pair, pair_answer(subject, fmt, pair)) for pair in PAIRS]
+    answers = [(pair, pair_answer(subject, pair)) for pair in PAIRS]
     broken = [(pair, answer) for pair, answer in answers if answer.broken]
     if not broken:
         return
     logarithm = match is not None and match.convention.get("form") == "-log x"
     remedy = "add an eps (1e-7) to every denominator"
     remedy = "clamp the IoU to at least an eps before the logarithm, or use 1 - IoU" if logarithm else remedy
-    more = f" and {len(broken) - 1} more kinds of boxes" if len(broken) > 1 else ""
+    more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
     seen = [f"{pair.says}: {answer.shown()}" for pair, answer in broken]
     level: Level | None = None if any(not pair.odd for pair, _ in broken) else "warning"
     yield found("box not finite", "; ".join(seen), level, what=broken[0][0].name + more, remedy=remedy)
@@ -85,10 +83,10 @@ def similarity(subject: Subject, match: Match | None = None) -> Found:
         answers = [attempt(subject, side * 6 * sign, t) for side in (1, -1)]
     elif subject.kind == "box":
         told = "equal boxes", "boxes apart"
-        answers = [pair_answer(subject, match.fmt if match else "xyxy", pair) for pair in PAIRS[:2]]
+        answers = [pair_answer(subject, pair) for pair in PAIRS[:2]]
         if answers[1].broken:
             told = "equal boxes", "a box within the other"
-            answers[1] = pair_answer(subject, match.fmt if match else "xyxy", PAIRS[3])
+            answers[1] = pair_answer(subject, PAIRS[3])
     elif subject.kind == "classification":
         told = "logit 6, target 1", "logit -6, target 1"
         answers = [rows(subject, torch.tensor([x]), torch.ones(1)) for x in (6.0, -6.0)]
@@ -127,11 +125,10 @@ def soft_minimum(subject: Subject, match: Match | None) -> Found:
 
 def _least(subject: Subject, label: float) -> float | None:
     """The probability that minimises the loss for a soft label; None where there is none to tell."""
-    beside = needs_a_positive(subject)
     low, high = -9.0, 9.0
     for finer in range(3):
         x = torch.linspace(low, high, 41, dtype=torch.float64)
-        answer = rows(subject, x, torch.full_like(x, label), beside=beside)
+        answer = rows(subject, x, torch.full_like(x, label))
         if answer.value is None or answer.broken:
             return None
         if not finer and float(answer.value.max() - answer.value.min()) < 1e-9:

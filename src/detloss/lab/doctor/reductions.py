@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import attempt, needs_a_positive, rows, sample_boxes
+from detloss.lab.doctor.answers import attempt, rows, sample_boxes
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import bce
 
@@ -15,10 +15,10 @@ MEAN = "mean over all elements"
 
 def reduction(subject: Subject) -> str:
     """What happens to the values of a batch, found by comparing them with the result."""
-    beside, (x, t) = needs_a_positive(subject), _numbers(subject)
+    x, t = _numbers(subject)
     flat = subject.kind == "classification"
     count, columns = (x.shape[0], x.shape[1]) if flat else (len(x), 1)
-    each = rows(subject, x.view(-1) if flat else x, t.view(-1) if flat else t, beside=beside).value
+    each = rows(subject, x.view(-1) if flat else x, t.view(-1) if flat else t).value
     whole = attempt(subject, x, t).value
     if each is None or whole is None:
         return "other"
@@ -80,7 +80,7 @@ def _whole(subject: Subject, x: Tensor, t: Tensor) -> Tensor | None:
 def _by_the_sum_of_targets(subject: Subject, x: Tensor, t: Tensor) -> bool:
     """Whether the divisor adds up soft targets, and does not count positives."""
     soft = t * 0.75
-    each = rows(subject, x.view(-1), soft.view(-1), beside=needs_a_positive(subject)).value
+    each = rows(subject, x.view(-1), soft.view(-1)).value
     whole = _whole(subject, x, soft)
     if each is None or whole is None or whole.numel() != 1:
         return False

@@ -344,7 +344,7 @@ def _verdict(trials: list[Trial]) -> Finding:
     name_error = next((error for error in errors if isinstance(error, NameError)), None)
     if name_error is not None:
         kind = "unbound" if isinstance(name_error, UnboundLocalError) else "undefined"
-        return found(kind, line_of_error(name_error), name=name_error.name)
+        return found(kind, f"{line_of_error(name_error)} ({in_a_line(name_error)})", name=name_error.name)
     for trial in trials:  # what works on tensors without gradient only
 
         def plain(x: torch.Tensor, t: torch.Tensor, trial: Trial = trial) -> torch.Tensor:
