@@ -56,7 +56,9 @@ def supervise(
         seconds: the limit for all, from its first event on.
         stage_seconds: the limit for one stage.
     """
-    trace = Path(tempfile.mkstemp(prefix="detloss-trace-")[1])
+    handle, path = tempfile.mkstemp(prefix="detloss-trace-")
+    os.close(handle)
+    trace = Path(path)
     read_end, write_end = os.pipe()
     # No GPU: what asks for one then meets the same on every machine.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg"}

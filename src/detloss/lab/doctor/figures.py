@@ -70,7 +70,9 @@ def _apart(difference: np.ndarray) -> bool:
 def _unit(kind: str, quantity: str) -> str:
     if quantity == "value":
         return "loss"
-    return "loss a side" if kind == "box" else "loss a bin" if kind == "distribution" else "loss a logit"
+    return (
+        "loss per side" if kind == "box" else "loss per bin" if kind == "distribution" else "loss per logit"
+    )
 
 
 def _draw(ax: Axes, curve: Mapping[str, Any], quantity: str, own: str, known: str) -> None:

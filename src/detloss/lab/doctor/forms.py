@@ -48,13 +48,10 @@ class Form(NamedTuple):
 
     @property
     def says(self) -> str:
-        """The form in words."""
-        usual = self.targets == ("dense" if self.kind == "classification" else "index")
-        parts = [
-            LAYOUTS.get(self.layout, ""),
-            "" if usual and self.kind != "classification" else self.targets,
-        ]
-        return ", ".join(part for part in parts if part and part != "dense") or self.kind
+        """The form in words; "" where it is the usual one of its kind."""
+        usual = FORMS[self.kind][0]
+        parts = (LAYOUTS.get(self.layout), TARGETS[self.targets] if self.targets != usual.targets else None)
+        return ", ".join(part for part in parts if part)
 
     @property
     def columns(self) -> bool:
@@ -62,6 +59,13 @@ class Form(NamedTuple):
         return self.layout != "flat"
 
 
+TARGETS = {
+    "dense": "dense targets",
+    "index": "class indices, C is the background",
+    "index from 1": "class indices from 1, 0 is the background",
+    "scored": "a pair of class indices and scores",
+    "one-hot": "one-hot targets",
+}
 LAYOUTS = {
     "flat": "(N,) predictions and targets",
     "batch": "(B, N, C) predictions",
@@ -76,6 +80,8 @@ LAYOUTS = {
     "(N, 4 (n+1))": "(N, 4 (n+1)) logits, (N, 4) distances",
     "(N, 4, n+1)": "(N, 4, n+1) logits, (N, 4) distances",
 }
+ONE_BY_ONE = ("one against all", "one box")
+FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
 _P = ("logits", "probabilities")
 FORMS: dict[Kind, list[Form]] = {
     "classification": [
@@ -97,10 +103,7 @@ FORMS: dict[Kind, list[Form]] = {
         for fmt in ("xyxy", "cxcywh", "xywh")
         for layout in ("rows", "all pairs", "one against all", "one box")
     ],
-    "distribution": [
-        Form("distribution", layout, "index")
-        for layout in ("rows", "(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)", "column")
-    ],
+    "distribution": [Form("distribution", layout, "index") for layout in ("rows", *FOUR_SIDES, "column")],
 }
 """All forms of a kind, the usual first."""
 
@@ -175,7 +178,7 @@ def _a_row(value: Tensor, rows: Tensor) -> Tensor:
 def _call_boxes(form: Form, loss: Callable[[Any, Any], Any], a: Tensor, b: Tensor) -> Tensor:
     if form.fmt != "xyxy":
         a, b = (box_convert(boxes, "xyxy", form.fmt) for boxes in (a, b))
-    if form.layout.startswith("one"):
+    if form.layout in ONE_BY_ONE:
         single = form.layout == "one box"
         values = [
             value_of(loss(one, other if single else other[None])).reshape(1) for one, other in zip(a, b)
@@ -194,7 +197,7 @@ def _call_boxes(form: Form, loss: Callable[[Any, Any], Any], a: Tensor, b: Tenso
 
 
 def _call_bins(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, y: Tensor) -> Tensor:
-    if "4" not in form.layout:
+    if form.layout not in FOUR_SIDES:
         return _a_row(value_of(loss(x, y[:, None] if form.layout == "column" else y)), x)
     sides = x[:, None].expand(-1, 4, -1)  # four equal sides stand for one: their mean is its value
     wide = {"(4 N, n+1)": (-1, x.shape[-1]), "(N, 4 (n+1))": (len(x), 4 * x.shape[-1])}
@@ -246,7 +249,7 @@ class Subject:
             labels = t.float() if t.is_floating_point() else t
             return self(x.float(), labels).to(x.dtype)
         value = call_in_form(self.form, self.loaded, x, t)
-        sum_of_sides = self.reduction == "sum" and self.kind == "distribution" and "4" in self.form.layout
+        sum_of_sides = self.reduction == "sum" and self.form.layout in FOUR_SIDES
         return value / 4 if sum_of_sides else value
 
     def with_hyper(self, **hyper: Any) -> "Subject":

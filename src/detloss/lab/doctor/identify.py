@@ -31,7 +31,7 @@ def identify(subject: Subject) -> Match | None:
     if match is None:
         return None
     if not subject.region:
-        match.convention["reduction"] = reduction(subject)
+        match.convention.update(reduction(subject))
         match.convention["float32_error"] = _float32_error(subject, match)
     kept = memory_kept(subject)
     match.convention["memory"] = None if kept is None else round(kept, 1)

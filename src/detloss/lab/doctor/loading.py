@@ -98,12 +98,18 @@ def _line(file: str, line: int) -> str:
     return f"{Path(file).name}:{line}: {linecache.getline(file, line).strip()}"
 
 
-def line_of_error(error: BaseException) -> str:
-    """The line of the user's that raised; where there is none, the innermost that is not the doctor's."""
+def frame_of_error(error: BaseException) -> tuple[str, int]:
+    """File and line of the user's that raised; without one, the innermost that is not the doctor's."""
     frames = [(one.filename, one.lineno or 0) for one in reversed(traceback.extract_tb(error.__traceback__))]
     ours = [one for one in frames if not _is_foreign(one[0])]
     others = [one for one in frames if not one[0].startswith((_DOCTOR, "<"))]
-    return next((_line(*one) for one in (*ours, *others)), "no line known")
+    return next(iter((*ours, *others)), ("", 0))
+
+
+def line_of_error(error: BaseException) -> str:
+    """That line, for a finding."""
+    file, line = frame_of_error(error)
+    return _line(file, line) if file else "no line known"
 
 
 def in_a_line(error: BaseException) -> str:

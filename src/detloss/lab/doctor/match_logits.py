@@ -28,6 +28,9 @@ SOFT = torch.tensor([0.2, 0.3, 0.55, 0.9], dtype=torch.float64).repeat_interleav
 SOFT_GRID = torch.linspace(-3, 3, 7, dtype=torch.float64).repeat(4)
 
 
+NEGATIVES = ("negatives", "negatives only")
+
+
 class Candidate(NamedTuple):
     """A known loss with its convention in words."""
 
@@ -216,7 +219,7 @@ def _alpha(subject: Subject, first: float, second: float) -> dict[str, Any]:
     """Alpha and where it goes, from the weights of positives and negatives and what another alpha changes."""
     words: dict[str, Any] = {"weight_of_positives": first, "weight_of_negatives": second}
     side = _by_another_alpha(subject, first, second)
-    if first == second == 1 and not str(side).startswith("negatives"):  # off, or not there
+    if first == second == 1 and side not in NEGATIVES:  # off, or not there
         return {"alpha": None, "alpha_on": "off"}
     side = side or _by_its_value(subject, first, second)
     if side is None:
@@ -224,7 +227,7 @@ def _alpha(subject: Subject, first: float, second: float) -> dict[str, Any]:
         words["alpha_known"] = False
         side = "positives" if balanced else "both" if first == second else "positives only"
         side = "either its own" if side == "positives only" and second != 1 else side
-    return {"alpha": second if side.startswith("negatives") else first, "alpha_on": side, **words}
+    return {"alpha": second if side in NEGATIVES else first, "alpha_on": side, **words}
 
 
 def _by_another_alpha(subject: Subject, first: float, second: float) -> str | None:

@@ -14,7 +14,7 @@ from detloss.lab.doctor.findings import Finding
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import Match
 from detloss.lab.doctor.loading import in_a_line, line_of_error
-from detloss.lab.doctor.reductions import LATE, MEAN
+from detloss.lab.doctor.reductions import LATE, MEAN, OTHER
 
 Found = Iterator[Finding]
 
@@ -115,8 +115,11 @@ def reductions(subject: Subject, match: Match | None) -> Found:
         easy, hard, both = (float("nan") if value is None else float(value) for value in answers)
         seen = f"a right logit of 3 and a wrong one: alone {easy:.4g} and {hard:.4g}, together {both:.4g} "
         yield found("weighed too late", f"{seen}(reduction: {words})")
-    elif words.startswith("other") and not subject.region:
-        yield found("odd reduction", f"reduction: {words}")
+    elif words == OTHER and match is not None and not subject.region:
+        divisor = match.convention.get("divisor")
+        yield found(
+            "odd reduction", f"reduction: {words}" + (f", the sum divided by {divisor:g}" if divisor else "")
+        )
 
 
 def _same(first: Tensor, second: Tensor) -> bool:

@@ -14,7 +14,7 @@ from detloss.bench.measure import kept_by_hooks
 from detloss.lab.doctor.answers import attempt, batch
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding
-from detloss.lab.doctor.forms import Subject
+from detloss.lab.doctor.forms import ONE_BY_ONE, Subject
 from detloss.lab.doctor.known import Match
 from detloss.lab.doctor.loading import running_line
 from detloss.lab.doctor.probe_effects import holds_tensors
@@ -63,7 +63,7 @@ def _operations(subject: Subject, x: Tensor, t: Tensor) -> Operations | None:
 
 def loops(subject: Subject, match: Match | None) -> Found:
     """The number of operations grows with positives, or with rows: a loop in Python, with a kernel a turn."""
-    if subject.form.layout in ("one against all", "one box"):
+    if subject.form.layout in ONE_BY_ONE:
         return  # the doctor itself goes through the pairs
     tries = []
     if subject.kind == "classification":

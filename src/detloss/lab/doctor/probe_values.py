@@ -10,6 +10,7 @@ from detloss.lab.doctor.extremes import FAR, PAIRS, onset, pair_answer, ways
 from detloss.lab.doctor.findings import Finding, Level
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import Match
+from detloss.lab.doctor.match_logits import NEGATIVES
 
 Found = Iterator[Finding]
 
@@ -17,7 +18,7 @@ Found = Iterator[Finding]
 def alpha_side(subject: Subject, match: Match | None) -> Found:
     """Alpha weighs the negatives, where everybody's weighs the positives."""
     words = match.convention if match is not None else {}
-    if words.get("alpha_on") in ("negatives", "negatives only"):
+    if words.get("alpha_on") in NEGATIVES:
         pair = words["weight_of_positives"], words["weight_of_negatives"]
         seen = (
             f"with alpha = {words['alpha']:g} a target of 1 weighs {pair[0]:g}, one of 0 weighs {pair[1]:g}"

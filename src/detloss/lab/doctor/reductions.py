@@ -1,5 +1,7 @@
 """What becomes of the values of a batch: none, mean, sum, by which divisor, and what else people do."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,39 +12,44 @@ from detloss.lab.doctor.known import bce
 
 LATE = {one: f"{one} of the cross entropy first, the weight after it" for one in ("mean", "sum")}
 EVERY = {one: f"{one} over every prediction with every target" for one in ("mean", "sum")}
-MEAN = "mean over all elements"
+MEAN, OTHER = "mean over all elements", "other"
 
 
-def reduction(subject: Subject) -> str:
-    """What happens to the values of a batch, found by comparing them with the result."""
+def reduction(subject: Subject) -> dict[str, Any]:
+    """What happens to the values of a batch: in words, and where it is none of the usual ones the divisor."""
+    words, divisor = _reduction(subject)
+    return {"reduction": words} | ({"divisor": divisor} if divisor is not None else {})
+
+
+def _reduction(subject: Subject) -> tuple[str, float | None]:
     x, t = _numbers(subject)
     flat = subject.kind == "classification"
     count, columns = (x.shape[0], x.shape[1]) if flat else (len(x), 1)
     each = rows(subject, x.view(-1) if flat else x, t.view(-1) if flat else t).value
     whole = attempt(subject, x, t).value
     if each is None or whole is None:
-        return "other"
+        return OTHER, None
     whole, each = whole.double(), each.double()
 
     def same(a: Tensor, b: Tensor) -> bool:
         return torch.allclose(a.reshape(-1), b, 1e-3, 1e-6)
 
     if whole.numel() == each.numel() > 1:
-        return "none" if same(whole, each) else "other"
+        return "none" if same(whole, each) else OTHER, None
     if subject.kind == "box" and whole.numel() == count * count:
-        return "none, every box with every other"
+        return "none, every box with every other", None
     if whole.numel() == count and columns > 1:
         table = each.view(count, columns)
         sums = {"sum over classes": table.sum(1), "mean over classes": table.mean(1)}
-        return next((f"none, {name}" for name, of in sums.items() if same(whole, of)), "other")
+        return next((f"none, {name}" for name, of in sums.items() if same(whole, of)), OTHER), None
     if whole.numel() != 1:
-        return "other"
+        return OTHER, None
     kept = each.isfinite()  # -log IoU of boxes apart is not
     if not kept.all():
         x, t, each, count = x[kept], t[kept], each[kept], int(kept.sum())
         whole = _whole(subject, x, t)
     if whole is None or not each.any():
-        return "other"
+        return OTHER, None
     divisor = float(each.sum() / whole.reshape(()))
     names = {"sum": 1, MEAN if flat else "mean over rows": count * columns}
     if columns > 1:
@@ -51,9 +58,9 @@ def reduction(subject: Subject) -> str:
     for name, expected in (names | positives).items():
         if abs(divisor - expected) < 2e-3 * expected:
             soft = name in positives and _by_the_sum_of_targets(subject, x, t)
-            return "sum divided by the sum of targets" if soft else name
+            return "sum divided by the sum of targets" if soft else name, None
     unusual = _late(subject, x, t, whole) or _every(subject) or _by_class(subject, x, t, whole)
-    return unusual or f"other (of {count} × {columns} values the sum divided by {divisor:.4g})"
+    return (unusual, None) if unusual else (OTHER, float(f"{divisor:.4g}"))
 
 
 def _numbers(subject: Subject) -> tuple[Tensor, Tensor]:

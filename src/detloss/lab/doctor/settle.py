@@ -18,6 +18,7 @@ from detloss.lab.doctor.loading import (
     Loaded,
     changed_criterion,
     first_two,
+    frame_of_error,
     in_a_line,
     line_of_error,
 )
@@ -181,7 +182,7 @@ def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]
             form, pair = trial.form, trial.pair
     given = (*loaded.given.items(), *loaded.given_to_forward.items())
     chosen = {name: guess.text for name, guess in given}
-    if form._replace(takes="logits", fmt="xyxy") != FORMS[form.kind][0]:
+    if form.says:
         chosen["called with"] = form.says
     if form.fmt != "xyxy":
         chosen["boxes"] = f"{form.fmt}, as its defaults have it"
@@ -330,17 +331,16 @@ def _region(subject: Subject) -> Subject:
 def _verdict(trials: list[Trial]) -> Finding:
     """Why nothing works."""
     errors = [trial.answer.error for trial in trials if trial.answer.error is not None]
+    called = f"called with {len(trials)} forms of arguments"
     for error in errors:
         if isinstance(error, NoTensor):
             if callable(error.value):
                 name = trials[0].loaded.name.rpartition(":")[2]
-                return found("makes a loss", f"called with {trials[0].form.says}", name=name)
+                return found("makes a loss", called, name=name)
             if error.value is None:
                 name = trials[0].loaded.name.rpartition(":")[2]
-                return found("no return", f"called with {trials[0].form.says}", name=name)
-            return found(
-                "not a tensor", f"called with {trials[0].form.says}", what=type(error.value).__name__
-            )
+                return found("no return", called, name=name)
+            return found("not a tensor", called, what=type(error.value).__name__)
     name_error = next((error for error in errors if isinstance(error, NameError)), None)
     if name_error is not None:
         kind = "unbound" if isinstance(name_error, UnboundLocalError) else "undefined"
@@ -354,11 +354,6 @@ def _verdict(trials: list[Trial]) -> Finding:
             error = trial.answer.error
             return found("raises with gradient", f"{line_of_error(error)} ({in_a_line(error)})")
     # the form with which it comes farthest is probably the one that it is meant for
-    error = max(errors, key=_last_line)
+    error = max(errors, key=lambda error: frame_of_error(error)[1])
     kind = "fails" if isinstance(error, SystemExit | RecursionError) else "cannot be called"
     return found(kind, line_of_error(error), count=len(trials), what=in_a_line(error))
-
-
-def _last_line(error: BaseException) -> int:
-    parts = line_of_error(error).split(":")
-    return int(parts[1]) if len(parts) > 2 and parts[1].isdigit() else 0
