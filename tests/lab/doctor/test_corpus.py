@@ -5,14 +5,14 @@ from corpus.table import ROWS
 
 from detloss.lab.doctor.diagnose import _diagnosis
 
-# Of the long files a third is examined in the quick suite; CI examines all.
+# Of the long files a quarter is examined in the quick suite; CI examines all.
 LONG = {"binary", "boxes", "softmax", "written", "detloss"}
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        pytest.param(row, id=row.name, marks=[pytest.mark.slow] * (row.file in LONG and number % 3 > 0))
+        pytest.param(row, id=row.name, marks=[pytest.mark.slow] * (row.file in LONG and number % 4 > 0))
         for number, row in enumerate(ROWS)
     ],
 )

@@ -64,7 +64,6 @@ OF_ROWS = {
     "where wrong predictions are pushed",
     "soft targets",
     "half precision",
-    "shapes that do not fit",
 }
 """Those that look at one row, or element, alone: a loss of regions is not asked."""
 STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")

@@ -20,7 +20,7 @@ from detloss.lab.doctor.loading import running_line
 from detloss.lab.doctor.probe_effects import holds_tensors
 
 Found = Iterator[Finding]
-FEW, MANY, ROWS = 4, 64, 2048
+FEW, MANY, ROWS = 4, 64, 512
 MOST = 12.0  # times the logits: an eager focal loss, torchvision's or this package's, keeps 8 to 10
 MOST_OF_BOXES = 40.0  # times the boxes: more is N × N
 PLAYED = ("meta", "xla")  # torch asks for a driver where a tensor is made on another device

@@ -158,8 +158,16 @@ def reached(source: Source) -> list[Function]:
 
 
 def lost_values(source: Source) -> Iterator[Finding]:
-    """Values that are computed and thrown away, and names that are computed and never read."""
-    for function in reached(source):
+    """Values that are thrown away, names that are never read, helpers without the value asked of them."""
+    functions = reached(source)
+    nodes = [node for function in functions for node in ast.walk(function)]
+    for_effect = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    calls = [node for node in nodes if isinstance(node, ast.Call) and id(node) not in for_effect]
+    asked = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    for function in functions:
+        ends = (ast.Return, ast.Yield, ast.YieldFrom, ast.Raise)
+        if function.name in asked and not any(isinstance(node, ends) for node in ast.walk(function)):
+            yield found("no return", source.at(function.body[-1].lineno), name=function.name)
         read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
         read |= {
             name for n in ast.walk(function) if isinstance(n, ast.Global | ast.Nonlocal) for name in n.names
