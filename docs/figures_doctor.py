@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from detloss.doctor import diagnose
+from detloss.lab.doctor import diagnose
+from detloss.lab.doctor.figures import loss_beside_known
 from detloss.lab.figures import save
-from detloss.plots.doctor import loss_beside_known
 
 PAGE = Path(__file__).parent / "doctor.md"
 

@@ -9,11 +9,7 @@ import pytest
 import detloss
 
 ROOT = Path(detloss.__file__).parent
-FILES = [
-    file
-    for file in sorted(ROOT.rglob("*.py"))
-    if file.relative_to(ROOT).parts[0] not in ("doctor", "cli", "plots")
-]
+FILES = sorted(ROOT.rglob("*.py"))
 LIBRARY = [file for file in FILES if "lab" not in file.relative_to(ROOT).parts[:1]]
 LIBRARY = [file for file in LIBRARY if file.name != "__main__.py"]  # it starts the laboratory
 

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from detloss.lab.processes import ended
+
 J = TypeVar("J")
 
 
@@ -91,8 +93,8 @@ def run_jobs(
 
 def _died(code: int | None) -> str:
     if code == -signal.SIGKILL:
-        return "its process was killed (out of memory? try a smaller --batch, --size or fewer --workers)"
-    return f"its process ended with exit status {code}"
+        return "its process was killed (out of memory? a smaller batch or size, or fewer workers, needs less)"
+    return f"its process ended {ended(code)}"
 
 
 def _work(connection: Connection, function: Callable[..., Any], job: Any, threads: int) -> None:

@@ -24,7 +24,7 @@ COMMANDS = {
     "calibration": "detloss.lab.calibration.command",
     "curves": "detloss.lab.curves.command",
     "simulate": "detloss.lab.simulate.command",
-    "doctor": "detloss.cli.doctor",
+    "doctor": "detloss.lab.doctor.command",
 }
 """The module of each command; it has `Arguments`, `parse` and `run`."""
 

@@ -1,1 +1,0 @@
-"""How a loss that anybody wrote is loaded and called."""

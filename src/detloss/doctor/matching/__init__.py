@@ -1,1 +1,0 @@
-"""Which known loss it is, in which convention."""

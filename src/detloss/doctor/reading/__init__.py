@@ -1,1 +1,0 @@
-"""What the text of a loss says, without running it."""

@@ -1,0 +1,226 @@
+"""Calling anybody's loss: an exception is an answer, and values come one per row whatever it returns."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from detloss.lab.doctor.forms import BINS, NoTensor, Subject
+from detloss.lab.doctor.loading import in_a_line
+
+SURE = 40.0  # a logit at which a right prediction costs nothing
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a loss answered.
+
+    Attributes:
+        value: what it returned; None where it raised.
+        gradient: of the sum of the value, for the predictions; None where not asked for, or there is none.
+        error: the exception.
+    """
+
+    value: Tensor | None = None
+    gradient: Tensor | None = None
+    error: BaseException | None = None
+
+    def same(self, other: "Answer") -> bool:
+        """Whether both have the same value, to the last bit."""
+        return self.value is not None and other.value is not None and torch.equal(self.value, other.value)
+
+    @property
+    def broken(self) -> bool:
+        """It raised, or its value is not finite."""
+        return self.value is None or not bool(self.value.isfinite().all())
+
+    @property
+    def infinite_gradient(self) -> bool:
+        """The value is finite, and the gradient is not."""
+        return not self.broken and self.gradient is not None and not bool(self.gradient.isfinite().all())
+
+    def shown(self) -> str:
+        """What went wrong: the exception, NaN or Inf."""
+        if self.value is None:
+            return in_a_line(self.error) if self.error else "nothing"
+        bad = self.value[~self.value.isfinite()]
+        return (
+            "a gradient that is not finite"
+            if not len(bad)
+            else "NaN"
+            if bad.isnan().any()
+            else f"{float(bad[0]):g}"
+        )
+
+
+def attempt(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, gradient: bool = False) -> Answer:
+    """The answer of `call(x, t)` on copies of both; warnings are not shown.
+
+    With `gradient` the predictions are the output of an operation, as those of a network are: a loss that
+    changes them in place then works as it does in training. What draws random numbers draws the same ones.
+    """
+    torch.default_generator.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            leaf = x.detach().clone(memory_format=torch.preserve_format)
+            if gradient:
+                leaf.requires_grad_()
+            value = call(leaf.clone() if gradient else leaf, t.clone())
+            if not isinstance(value, Tensor):
+                raise NoTensor(value)
+            if not gradient or not value.requires_grad:
+                return Answer(value.detach())
+            (slope,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+            return Answer(value.detach(), slope)
+        except (Exception, SystemExit) as error:
+            return Answer(error=error)
+
+
+def reseeded(call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The same with other random numbers than `attempt` gives it."""
+
+    def other(x: Tensor, t: Tensor) -> Tensor:
+        torch.default_generator.manual_seed(1)
+        return call(x, t)
+
+    return other
+
+
+def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answer:
+    """The value `(M,)` of each row on its own, and the gradient in the shape of the predictions.
+
+    Args:
+        subject: the loss; where it has no value without positives, each row is put beside a sure positive.
+        x: `(M,)` logits for classification, `(M, k)` for the other kinds.
+        t: `(M,)`, for boxes `(M, 4)`.
+        gradient: whether to take it.
+
+    A loss that reduces is called on one row at a time, where its mean and its sum are the row's own value. A
+    row that raises ends it, with the error; a gradient that is missing counts as zero.
+    """
+    flat = subject.kind == "classification"
+    columns, labels = (x.unsqueeze(-1), t.unsqueeze(-1)) if flat else (x, t)
+    if subject.reduction == "none":
+        answer = attempt(subject, columns, labels, gradient)
+        if answer.value is None or answer.value.numel() == len(x):
+            return _shaped(answer, x, gradient)
+    values, gradients = [], []
+    sure = columns.new_full((1, 1), SURE)
+    for i in range(len(x)):
+        one, label, times = columns[i : i + 1], labels[i : i + 1], 1.0
+        if subject.divisor:
+            times = 1 + float(label if subject.divisor == "targets" else (label > 0).sum())
+            one, label = torch.cat((sure, one)), torch.cat((torch.ones_like(sure), label))
+        answer = attempt(subject, one, label, gradient)
+        if answer.value is None:
+            return answer
+        values.append(answer.value.sum() * times)
+        got = torch.zeros_like(one) if answer.gradient is None else answer.gradient
+        gradients.append(got[-1:] * times)
+    if not values:
+        return Answer(x.new_zeros(0), torch.zeros_like(x))
+    return _shaped(Answer(torch.stack(values), torch.cat(gradients) if gradient else None), x, gradient)
+
+
+def _shaped(answer: Answer, x: Tensor, gradient: bool) -> Answer:
+    if answer.value is None:
+        return answer
+    slope = answer.gradient
+    if gradient:
+        slope = torch.zeros_like(x) if slope is None else slope.reshape(x.shape)
+    return Answer(answer.value.reshape(-1), slope)
+
+
+def with_divisor(subject: Subject) -> Subject:
+    """The same, knowing what it divides by where it has no finite value without positives.
+
+    The number of positives and the sum of their targets differ on a soft target, alone and beside a sure
+    positive: e and e/2, or 2e and e/1.5.
+    """
+    if subject.kind != "classification" or subject.reduction == "none":
+        return subject
+    counted, zero, half = replace(subject, divisor="positives"), torch.zeros(1), torch.full((1,), 0.5)
+    alone, near = rows(subject, zero, zero), rows(counted, zero, zero)
+    if alone.value is None or not alone.broken or near.broken:
+        return subject
+    alone, near = rows(subject, half * 0, half), rows(counted, half * 0, half)
+    by_targets = (
+        alone.value is not None
+        and near.value is not None
+        and abs(float(alone.value / near.value) - 1.5) < 0.1
+    )
+    return replace(subject, divisor="targets" if by_targets else "positives")
+
+
+def slopes(subject: Subject, x: Tensor, t: Tensor, times: float = 1) -> Tensor | None:
+    """The gradient of each row as the differences of its own values have it (five points, fourth order).
+
+    Predictions as in `rows`, float64. The step suits float32 too; it is so many `times` as large.
+    """
+    step = times * (4e-3 if subject.kind != "box" else 0.02)
+    wide = x.unsqueeze(-1) if x.ndim == 1 else x
+    result = torch.zeros_like(wide)
+    for column in range(wide.shape[1]):
+        for offset, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+            moved = wide.clone()
+            moved[:, column] += offset * step
+            value = rows(subject, moved.reshape(x.shape), t).value
+            if value is None:
+                return None
+            result[:, column] += factor * value.double() / (12 * step)
+    return result.reshape(x.shape)
+
+
+# Usual numbers
+
+
+def sample_boxes(count: int, seed: int = 0, gap: float = 0.5) -> tuple[Tensor, Tensor]:
+    """Pairs of boxes in pixels, xyxy, float64, that are boxes in every format; two of three pairs overlap.
+
+    No side of a pair lies within `gap` of another that it is compared with: no kink is near.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pairs: list[Tensor] = []
+    while len(pairs) < count:
+        corner, size = (torch.rand(2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
+        corner, size = 20 + 30 * corner, 10 + 35 * size
+        if len(pairs) % 3 == 2:
+            corner[1] += 40
+        pair = torch.cat((corner, corner + size), 1)
+        first, second = pair.view(2, 2, 2)
+        if (first.unsqueeze(1) - second.unsqueeze(0)).abs().min() > gap:
+            pairs.append(pair)
+    first, second = torch.stack(pairs).unbind(1)
+    return first, second
+
+
+def samples(subject: Subject, count: int = 12) -> tuple[Tensor, Tensor]:
+    """Usual predictions and targets as `rows` takes them, float64, away from kinks."""
+    if subject.kind == "box":
+        return sample_boxes(count, seed=11)
+    if subject.kind == "classification":
+        return torch.linspace(-3.3, 3.1, count, dtype=torch.float64), (torch.arange(count) % 2).double()
+    generator = torch.Generator().manual_seed(11)
+    columns = subject.classes if subject.kind == "softmax" else BINS + 1
+    x = torch.randn(count, columns, generator=generator, dtype=torch.float64)
+    if subject.kind == "softmax":
+        return x, torch.arange(count) % columns
+    return x, torch.rand(count, generator=generator, dtype=torch.float64) * (BINS - 1.1)
+
+
+def batch(
+    subject: Subject, count: int = 6, dtype: torch.dtype = torch.float32, columns: int = 5
+) -> tuple[Tensor, Tensor]:
+    """A usual batch as the subject takes it: about a tenth of the elements positive."""
+    if subject.kind != "classification":
+        x, t = samples(subject, count)
+        return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
+    columns = columns if subject.form.columns else 1
+    x = 2 * torch.randn(count, columns, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
+    t = torch.zeros(count, columns, dtype=torch.float64)
+    hits = torch.arange(max(1, count // 2)) * 2 % count
+    t[hits, hits % columns] = 1
+    return x.to(dtype), t.to(dtype)

@@ -1,0 +1,140 @@
+"""`detloss doctor`: what anybody's loss is, and what is wrong with it."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
+from detloss.lab.cli.terminal import console, progress_bar, say
+from detloss.lab.doctor import Diagnosis, DoctorConfig, Finding, diagnose
+from detloss.lab.engines import JobFailed
+from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.training.config import to_dict
+
+STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
+COLUMNS = ("line", "x", "value", "gradient", "known_value", "known_gradient")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Examine anybody's loss: which known one it equals, what is wrong with it, what to do."""
+
+    settings: Annotated[DoctorConfig, tyro.conf.arg(name="")] = field(default_factory=DoctorConfig)
+    json: bool = False
+    """One JSON object and nothing else on standard output; the run folder is named on standard error."""
+    out: Out = None
+    config: FromFile = None
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """`detloss doctor`: defaults, changed by --config, by the other arguments."""
+    return read("doctor", Arguments, arguments, Arguments(given(DoctorConfig, arguments)))
+
+
+def run(arguments: Arguments) -> Path:
+    """Runs `detloss doctor`; its folder is returned, or status 1 is where an error was found."""
+    from detloss.lab.doctor.figures import loss_beside_known
+    from detloss.lab.figures import save
+
+    config = arguments.settings
+    if not config.target:
+        raise Usage("which loss? write detloss doctor PATH.py:NAME or module:NAME")
+    refuse_another(arguments.out, config)
+    diagnosis = _examine(config, quiet=arguments.json)
+    out = new_folder("doctor", arguments.out)
+    write_json(out / "config.json", to_dict(config))
+    write_json(out / "versions.json", versions("cpu"))
+    more = {name: getattr(diagnosis, name) for name in ("subject", "notes", "checked")}
+    write_json(out / "report.json", diagnosis.to_dict() | more)
+    if diagnosis.curve is not None:
+        write_csv(out / "curve.csv", COLUMNS, _rows(diagnosis.curve))
+        save(loss_beside_known(diagnosis.curve, diagnosis.subject), out / "curve")
+    if arguments.json:
+        print(json.dumps(diagnosis.to_dict(), ensure_ascii=False))
+        print(out, file=sys.stderr)
+        raise SystemExit(1 if diagnosis.failed else 0)
+    show(diagnosis)
+    if diagnosis.failed:
+        print(out)
+        raise SystemExit(1)
+    return out
+
+
+def _examine(config: DoctorConfig, quiet: bool) -> Diagnosis:
+    try:
+        if quiet:
+            return diagnose(**asdict(config))
+        with progress_bar() as bar:
+            task = bar.add_task("examining", total=None, note="starting")
+
+            def tell(done: int, total: int, stage: str) -> None:
+                bar.update(task, completed=done, total=total, note=stage)
+
+            return diagnose(**asdict(config), progress=tell)
+    except RuntimeError as error:
+        raise JobFailed(str(error)) from None
+
+
+def _rows(curve: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"line": line["label"], "x": x, **{name: (line[name] or [None] * (i + 1))[i] for name in COLUMNS[2:]}}
+        for line in curve["lines"]
+        for i, x in enumerate(curve["x"])
+    ]
+
+
+def show(diagnosis: Diagnosis) -> None:
+    """Prints a diagnosis for a person: what it is, what is wrong, what is right."""
+    if diagnosis.matches is not None:
+        say(f"{diagnosis.subject} equals {diagnosis.matches}")
+    elif diagnosis.convention:
+        say(f"{diagnosis.subject} equals no known loss")
+    else:
+        say(f"{diagnosis.subject} could not be examined")
+    for key, value in _told(diagnosis.convention).items():
+        say(f"  {key.replace('_', ' ')}: {_text(value)}")
+    for note in diagnosis.notes:
+        say(f"  {note}")
+    for level, style in STYLES.items():
+        found = [finding for finding in diagnosis.findings if finding.level == level]
+        if found:
+            plural = "" if len(found) == 1 else "s"
+            console.print(f"\n{len(found)} {level}{plural}", style=style)
+            for finding in found:
+                _show_finding(finding, style)
+    if diagnosis.checked:
+        say(f"\nfound right: {', '.join(diagnosis.checked)}")
+
+
+def _told(convention: dict[str, Any]) -> dict[str, Any]:
+    """A convention for a person: alpha in a line, and without what is empty."""
+    told = {key: value for key, value in convention.items() if value != {} and key != "alpha_known"}
+    sides = [told.pop(f"weight_of_{side}", None) for side in ("positives", "negatives")]
+    if told.pop("alpha_on", "off") == "off":
+        told |= {"alpha": "off"} if "alpha" in told and told["alpha"] is None else {}
+    else:
+        weights = ", negatives ".join(_text(side) for side in sides)
+        told["alpha"] = f"{_text(told['alpha'])} on {convention['alpha_on']}: positives weigh {weights}"
+    if "float32_error" in told:
+        told["float32_error"] = f"{_text(told['float32_error'])}, relative to float64"
+    if told.get("memory") is not None:
+        told["memory"] = f"autograd keeps {told['memory']:g} times the predictions"
+    return told
+
+
+def _show_finding(finding: Finding, style: str) -> None:
+    console.print(finding.code, style=style, end=": ")
+    say(finding.message)
+    say(f"    seen: {finding.evidence}")
+    say(f"    do:   {finding.remedy}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key.replace('_', ' ')} {inner}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,257 @@
+"""The forms in which people write a loss, as a table of flags, and how a loss is called in one of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from detloss.boxes import box_convert
+from detloss.lab.doctor.loading import Loaded
+
+Kind = Literal["classification", "softmax", "box", "distribution"]
+Reduction = Literal["none", "mean", "sum", "other"]
+BINS = 8
+
+
+class NoTensor(TypeError):
+    """It returned something else than a tensor: `value` says what."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(f"it returned {type(value).__name__}, not a tensor")
+        self.value = value
+
+
+class Form(NamedTuple):
+    """One way in which people write a loss of some kind.
+
+    Attributes:
+        kind: what the doctor calls it with. classification: `(N, C)` logits and dense `(N, C)` targets in
+            [0, 1];
+            softmax: `(N, C)` logits and `(N,)` class indices; box: `(N, 4)` predicted and true boxes, xyxy;
+            distribution: `(N, n + 1)` logits of bins and `(N,)` distances in bins.
+        layout: the shape that the loss itself takes, see `LAYOUTS`.
+        targets: what it takes as targets: "dense", "index" (background is C), "index from 1" (background is
+            0),
+            "scored" (a pair of indices and scores), "one-hot".
+        takes: "logits", "probabilities" or "log-probabilities".
+        fmt: of boxes.
+    """
+
+    kind: Kind
+    layout: str = "rows"
+    targets: str = "dense"
+    takes: str = "logits"
+    fmt: Literal["xyxy", "cxcywh", "xywh"] = "xyxy"
+
+    @property
+    def says(self) -> str:
+        """The form in words; "" where it is the usual one of its kind."""
+        usual = FORMS[self.kind][0]
+        parts = (LAYOUTS.get(self.layout), TARGETS[self.targets] if self.targets != usual.targets else None)
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def columns(self) -> bool:
+        """Whether a prediction may have more than one column."""
+        return self.layout != "flat"
+
+
+TARGETS = {
+    "dense": "dense targets",
+    "index": "class indices, C is the background",
+    "index from 1": "class indices from 1, 0 is the background",
+    "scored": "a pair of class indices and scores",
+    "one-hot": "one-hot targets",
+}
+LAYOUTS = {
+    "flat": "(N,) predictions and targets",
+    "batch": "(B, N, C) predictions",
+    "image": "(N, C, H, W) predictions",
+    "volume": "(N, C, D, H, W) predictions",
+    "one image": "(1, C, H, W) predictions, the rows as pixels",
+    "column": "targets (N, 1)",
+    "all pairs": "all pairs of boxes, N × M",
+    "one against all": "one box (4,) against (N, 4)",
+    "one box": "one box (4,) at a time",
+    "(4 N, n+1)": "(4 N, n+1) logits, (N, 4) distances",
+    "(N, 4 (n+1))": "(N, 4 (n+1)) logits, (N, 4) distances",
+    "(N, 4, n+1)": "(N, 4, n+1) logits, (N, 4) distances",
+}
+ONE_BY_ONE = ("one against all", "one box")
+FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
+_P = ("logits", "probabilities")
+FORMS: dict[Kind, list[Form]] = {
+    "classification": [
+        *(
+            Form("classification", one, takes=p)
+            for one in ("rows", "flat", "batch", "image", "volume")
+            for p in _P
+        ),
+        *(Form("classification", targets=one) for one in ("index", "index from 1", "scored")),
+    ],
+    "softmax": [
+        *(Form("softmax", layout, "index", p) for layout in ("rows",) for p in _P),
+        *(Form("softmax", "rows", "one-hot", p) for p in _P),
+        *(Form("softmax", layout, "index", p) for layout in ("column", "image") for p in _P),
+        Form("softmax", "rows", "index", "log-probabilities"),
+    ],
+    "box": [
+        Form("box", layout, fmt=fmt)
+        for fmt in ("xyxy", "cxcywh", "xywh")
+        for layout in ("rows", "all pairs", "one against all", "one box")
+    ],
+    "distribution": [Form("distribution", layout, "index") for layout in ("rows", *FOUR_SIDES, "column")],
+}
+"""All forms of a kind, the usual first."""
+
+_SQUASH: dict[str, Callable[[Tensor], Tensor]] = {
+    "logits": lambda x: x,
+    "probabilities": lambda x: x.softmax(-1),
+    "log-probabilities": lambda x: x.log_softmax(-1),
+}
+
+
+def call_in_form(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, t: Tensor) -> Tensor:
+    """The value of a loss: one per element, per row, per pair, or of all, whatever shape the loss itself
+    gives.
+    """
+    if form.kind == "box":
+        return _call_boxes(form, loss, x, t)
+    if form.kind == "distribution":
+        return _call_bins(form, loss, x, t)
+    dense = form.kind == "classification"
+    p = x.sigmoid() if dense and form.takes == "probabilities" else _SQUASH[form.takes](x)
+    targets: Any = _targets(form, x, t)
+    match form.layout:
+        case "flat":
+            p, targets = p.reshape(-1), targets.reshape(-1)
+        case "batch":
+            p, targets = p.unsqueeze(0), targets.unsqueeze(0)
+        case "image" | "volume":
+            rest = (1,) * (2 if form.layout == "image" else 3)
+            p, targets = p.reshape(*p.shape, *rest), targets.reshape(*targets.shape, *rest)
+        case "one image":
+            p = p.t()[None, ..., None]
+            targets = targets.t()[None, ..., None] if targets.ndim > 1 else targets[None, :, None]
+        case "column":
+            targets = targets.unsqueeze(-1)
+    value = value_of(loss(p, targets))
+    if form.targets == "one-hot" and value.shape == x.shape:
+        return value.sum(-1)
+    if dense:
+        return value.reshape(x.shape) if value.ndim and value.numel() == x.numel() else value
+    return _a_row(value, x)
+
+
+def _targets(form: Form, x: Tensor, t: Tensor) -> Any:
+    if form.targets == "one-hot":
+        return F.one_hot(t, x.shape[-1]).to(x.dtype)
+    if form.targets == "dense" or form.kind != "classification":
+        return t
+    if ((t > 0).sum(-1) > 1).any() or (form.targets != "scored" and not ((t == 0) | (t == 1)).all()):
+        raise ValueError("it takes class indices: at most one class per row, no soft label")
+    best, columns = t.max(-1), x.shape[-1]
+    classes = torch.where(best.values > 0, best.indices, columns)
+    if form.targets == "scored":
+        return classes, best.values
+    return classes if form.targets == "index" else (classes + 1) % (columns + 1)
+
+
+def value_of(result: Any) -> Tensor:
+    """The loss in what a function returns: itself, the first of a tuple, or "loss" of a dict."""
+    if isinstance(result, dict) and result:
+        result = result.get("loss", next(iter(result.values())))
+    if isinstance(result, tuple | list) and result:
+        result = result[0]
+    if not isinstance(result, Tensor):
+        raise NoTensor(result)
+    return result
+
+
+def _a_row(value: Tensor, rows: Tensor) -> Tensor:
+    return value.reshape(-1) if value.ndim > 1 and value.numel() == len(rows) else value
+
+
+def _call_boxes(form: Form, loss: Callable[[Any, Any], Any], a: Tensor, b: Tensor) -> Tensor:
+    if form.fmt != "xyxy":
+        a, b = (box_convert(boxes, "xyxy", form.fmt) for boxes in (a, b))
+    if form.layout in ONE_BY_ONE:
+        single = form.layout == "one box"
+        values = [
+            value_of(loss(one, other if single else other[None])).reshape(1) for one, other in zip(a, b)
+        ]
+        return torch.cat(values or [a.sum(-1)])
+    value = value_of(loss(a, b))
+    if form.layout == "all pairs":
+        if value.shape != (len(a), len(b)):
+            raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
+        return value.diagonal()
+    if value.shape == a.shape:
+        return value.sum(-1)  # one per coordinate
+    if value.ndim > 1 and value.numel() != len(a):
+        raise ValueError(f"it returned shape {tuple(value.shape)} for {len(a)} pairs")
+    return _a_row(value, a)
+
+
+def _call_bins(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, y: Tensor) -> Tensor:
+    if form.layout not in FOUR_SIDES:
+        return _a_row(value_of(loss(x, y[:, None] if form.layout == "column" else y)), x)
+    sides = x[:, None].expand(-1, 4, -1)  # four equal sides stand for one: their mean is its value
+    wide = {"(4 N, n+1)": (-1, x.shape[-1]), "(N, 4 (n+1))": (len(x), 4 * x.shape[-1])}
+    value = value_of(loss(sides.reshape(wide[form.layout]) if form.layout in wide else sides,
+                          y[:, None].expand(-1, 4)))  # fmt: skip
+    if value.ndim and value.numel() == 4 * len(x):
+        return value.reshape(len(x), 4).mean(-1)
+    return _a_row(value, x)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The loss under examination, called in one way whatever its own form is.
+
+    Attributes:
+        loaded: the user's function as it is called itself.
+        form: in which it is called.
+        reduction: as far as trial calls tell.
+        classes: columns of softmax logits: 4, or as many as it has weights for.
+        region: a loss of regions (Dice): an element alone says nothing.
+        divisor: what it divides by where it has no value without positives: "positives", their number, or
+            "targets", the sum of their targets; "" where it has a value.
+        narrow: it does not run in float64, and is called in float32 there.
+        chosen: what was chosen for the user, to be told.
+    """
+
+    loaded: Loaded
+    form: Form
+    reduction: Reduction = "none"
+    classes: int = 4
+    region: bool = False
+    divisor: Literal["", "positives", "targets"] = ""
+    narrow: bool = False
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What it is called with."""
+        return self.form.kind
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether it takes probabilities, or their logarithms."""
+        return self.form.takes != "logits"
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """The value for `(N, C)` logits and targets, or what else the kind says."""
+        if self.narrow and x.dtype == torch.float64:
+            labels = t.float() if t.is_floating_point() else t
+            return self(x.float(), labels).to(x.dtype)
+        value = call_in_form(self.form, self.loaded, x, t)
+        sum_of_sides = self.reduction == "sum" and self.form.layout in FOUR_SIDES
+        return value / 4 if sum_of_sides else value
+
+    def with_hyper(self, **hyper: Any) -> "Subject":
+        """The same loss with other hyperparameters."""
+        return replace(self, loaded=self.loaded.with_hyper(**hyper))
