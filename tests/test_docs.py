@@ -1,4 +1,4 @@
-"""Every ```python block of the README and of docs/ runs, in order, page by page; links and names lead somewhere."""
+"""Every ```python block of the READMEs and of docs/ runs, in order, page by page; links lead somewhere."""
 
 import ast
 import re

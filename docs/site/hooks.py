@@ -1,7 +1,7 @@
-"""What the site adds to the pages of docs/: pages that lie elsewhere in the repository, and formulas as MathML.
+"""What the site adds to the pages of docs/: pages from elsewhere in the repository, and formulas as MathML.
 
-README.md is the start page. The experiments, the benchmarks and the pages for contributors join the site under
-the paths that they have in the repository; links between all of them stay as they are written, and work on both.
+README.md is the start page. The experiments, the benchmarks and the pages for contributors join the site
+under the paths that they have in the repository. Links are written for the repository, and are moved here.
 """
 
 import re

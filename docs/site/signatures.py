@@ -1,7 +1,8 @@
 """What the API reference has to know beyond the source, which it reads and does not run.
 
-A loss made by `elementwise_loss` stands in the source as its formula, `f(logits, targets, hyper=default)`. The loss
-has the arguments that every elementwise loss shares as well, as the docstring of `elementwise_loss` says.
+A loss made by `elementwise_loss` stands in the source as its formula, `f(logits, targets, hyper=default)`.
+The loss also has the arguments that every elementwise loss shares, as the docstring of `elementwise_loss`
+says.
 """
 
 import griffe
@@ -27,12 +28,14 @@ class Signatures(griffe.Extension):
     def on_function(self, *, func: Function, **_: object) -> None:
         """Called for every function that is read."""
         made = [str(d.value) for d in func.decorators if str(d.value).startswith("elementwise_loss")]
-        if not made or list(func.parameters)[0].name != "logits":
+        if not made or next(iter(func.parameters)).name != "logits":
             return
         asked = [p for p in func.parameters if p.name not in ("logits", "targets", "positive")]
         tensors = [Parameter(name, annotation=kind, kind=PLACE) for name, kind in TENSORS]
         reduction = Parameter("reduction", annotation="str", kind=PLACE, default="'none'")
-        shared = [Parameter(name, annotation=kind, kind=KEYWORD, default=value) for name, kind, value in SHARED]
+        shared = [
+            Parameter(name, annotation=kind, kind=KEYWORD, default=value) for name, kind, value in SHARED
+        ]
         if "quality=True" in made[0]:
             shared.insert(0, Parameter("quality", annotation="Tensor | None", kind=KEYWORD, default="None"))
         before = [p for p in asked if p.kind is PLACE]
