@@ -11,7 +11,7 @@ TORCH ?=
 WHEEL ?= dist/wheel
 SITE ?= site
 
-# A process a core, a file a process: tests are single-threaded, and share what their file has made.
+# One process per core, one file per process: tests are single-threaded, and share what their file has made.
 PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
 .PHONY: help demo test check slow clients bench wheel release docs experiments experiments-quick
