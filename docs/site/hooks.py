@@ -29,6 +29,8 @@ OUTSIDE = (
     "benchmarks/results/*.csv",
 )
 LINK = re.compile(r"""(\]\(|src=")(?!\w+:|#)([^)\s"]+)""")
+FUNCTION = re.compile("<mi>(log|max|arctan)</mi>")
+THIN = '<mspace width="0.17em" />'
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -62,6 +64,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Formulas are drawn by the browser itself: no script, and nothing is loaded from elsewhere."""
 
     def drawn(formula: re.Match[str]) -> str:
-        return convert(unescape(formula[2]).strip(), display="block" if formula[1] == "div" else "inline")
+        display = "block" if formula[1] == "div" else "inline"
+        return FUNCTION.sub(rf"{THIN}\g<0>{THIN}", convert(unescape(formula[2]).strip(), display=display))
 
     return FORMULA.sub(drawn, html)
