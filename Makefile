@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_CLIENTS ?= .venv-clients
+VENV_DOCS ?= .venv-docs
 OUT ?= runs/demo
 BENCH ?=
 # Another torch than that of constraints.txt, in an environment of its own:
 #   make test VENV=.venv-newest TORCH=torch
 TORCH ?=
 WHEEL ?= dist/wheel
+SITE ?= site
 
-# A process a core, a file a process: tests are single-threaded, and share what their file has made.
+# One process per core, one file per process: tests are single-threaded, and share what their file has made.
 PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
-.PHONY: help demo test check slow clients bench wheel experiments experiments-quick
+.PHONY: help demo test check slow clients bench wheel release docs experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; about six minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
@@ -23,6 +25,8 @@ help:
 	@echo "make experiments  what each loss buys, as in experiments/README.md; takes long, may be interrupted"
 	@echo "make experiments-quick  the same with tiny budgets, to see that all of it runs"
 	@echo "make wheel    build a wheel and try it in an empty environment"
+	@echo "make release  build and check the sdist and the wheel, in dist/release, and try the wheel"
+	@echo "make docs     build the site of docs/ into $(SITE), in an environment of its own"
 
 demo: $(VENV)/installed
 	$(VENV)/bin/detloss compare --out $(OUT)
@@ -64,6 +68,20 @@ wheel: $(VENV)/installed-dev
 	cd $(WHEEL) && venv/bin/detloss --help
 	cd $(WHEEL) && venv/bin/detloss compare --quick --losses bce focal --steps 8 --scenes.train 32 --scenes.val 16 --out compare
 
+# What a release consists of, the wheel being the one that was tried; nothing is published.
+release: wheel
+	rm -rf dist/release
+	$(VENV)/bin/python -m build --sdist --outdir dist/release .
+	cp $(WHEEL)/*.whl dist/release
+	$(PYTHON) -m venv $(WHEEL)/twine
+	$(WHEEL)/twine/bin/pip install --quiet twine==6.2.0
+	$(WHEEL)/twine/bin/twine check --strict dist/release/*
+
+# A broken link, or a docstring that cannot be read, is an error. The source is read and not run: no torch is needed.
+docs: $(VENV_DOCS)/installed
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict --quiet --site-dir $(abspath $(SITE))
+	@echo "site: $(abspath $(SITE))/index.html"
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
 	$(VENV)/bin/python -m pip install --quiet $(constrained) -e ".[lab]"
@@ -77,6 +95,11 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 $(VENV_CLIENTS)/installed: pyproject.toml constraints-clients.txt
 	$(call new_environment,$(VENV_CLIENTS))
 	$(VENV_CLIENTS)/bin/python -m pip install --quiet -c constraints-clients.txt -e ".[dev,clients]"
+	@touch $@
+
+$(VENV_DOCS)/installed: constraints-docs.txt
+	$(call new_environment,$(VENV_DOCS))
+	$(VENV_DOCS)/bin/python -m pip install --quiet -r constraints-docs.txt
 	@touch $@
 
 constrained = -c constraints.txt
