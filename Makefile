@@ -14,11 +14,12 @@ SITE ?= site
 # One process per core, one file per process: tests are single-threaded, and share what their file has made.
 PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
-.PHONY: help demo test check slow clients bench wheel release docs experiments experiments-quick
+.PHONY: help demo test check stub slow clients bench wheel release docs experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; about six minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
 	@echo "make check    format, lint, types"
+	@echo "make stub     write the signatures of the losses for type checkers, after one has changed"
 	@echo "make slow     the slow tests"
 	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
 	@echo "make bench    time and memory of the losses beside torchvision, there; BENCH=--quick for a first look"
@@ -34,6 +35,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(PYTEST)
+
+stub: $(VENV)/installed-dev
+	$(VENV)/bin/python tools/losses_stub.py
 
 slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow

@@ -1,0 +1,52 @@
+"""Writes src/detloss/losses/__init__.pyi: the signatures of the losses, for type checkers and editors.
+
+A loss is made from its formula by a decorator, which no type checker can follow; its true signature is known
+when the package is imported. `make stub` writes it down, and a test says when the file is out of date.
+"""
+
+import inspect
+import textwrap
+from pathlib import Path
+
+from detloss import losses
+
+FILE = Path(losses.__file__).with_suffix(".pyi")
+HEAD = '''"""Signatures of the losses, written by tools/losses_stub.py: do not edit."""
+
+from torch import Tensor, nn
+'''
+
+
+def stub() -> str:
+    """The text of the file."""
+    public = {name: getattr(losses, name) for name in losses.__all__}
+    functions = [signature(name, value) for name, value in public.items() if inspect.isfunction(value)]
+    modules = [module(name, value) for name, value in public.items() if inspect.isclass(value)]
+    names = ", ".join(f'"{name}"' for name in public)
+    return "\n".join([HEAD, *functions, *modules, f"__all__ = [{names}]\n"])
+
+
+def module(name: str, of: type) -> str:
+    """One Module: how it is made, and how it is called."""
+    made = signature("__init__", of.__init__, "None")
+    called = signature("__call__", of.forward) + signature("forward", of.forward)
+    others = [key for key, value in vars(of).items() if isinstance(value, classmethod)]
+    others = ["@classmethod\n" + signature(key, vars(of)[key].__func__, name) for key in others]
+    return f"class {name}(nn.Module):\n" + textwrap.indent("".join([made, called, *others]), "    ")
+
+
+def signature(name: str, function: object, result: str = "Tensor") -> str:
+    """One function, a parameter a line."""
+    lines, named = [], False
+    for parameter in inspect.signature(function).parameters.values():  # type: ignore[arg-type]
+        if parameter.kind is parameter.KEYWORD_ONLY and not named:
+            named = True
+            lines.append("    *,\n")
+        lines.append(
+            f"    {parameter},\n".replace("torch.Tensor", "Tensor").replace("torch.nn.modules.loss", "nn")
+        )
+    return f"def {name}(\n{''.join(lines)}) -> {result}: ...\n".replace("detloss.losses.bce.", "")
+
+
+if __name__ == "__main__":
+    FILE.write_text(stub(), encoding="utf-8")
