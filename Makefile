@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_CLIENTS ?= .venv-clients
+VENV_LOWEST ?= .venv-lowest
 VENV_DOCS ?= .venv-docs
 OUT ?= runs/demo
 BENCH ?=
@@ -14,13 +15,14 @@ SITE ?= site
 # One process per core, one file per process: tests are single-threaded, and share what their file has made.
 PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
-.PHONY: help demo test check stub slow clients bench wheel release docs experiments experiments-quick
+.PHONY: help demo test check stub slow lowest clients bench wheel release docs experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; about six minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
 	@echo "make check    format, lint, types"
 	@echo "make stub     write the signatures of the losses for type checkers, after one has changed"
 	@echo "make slow     the slow tests"
+	@echo "make lowest   the tests of the library on the oldest torch that it supports (5 GB)"
 	@echo "make clients  the tests against torchvision, in an environment of their own (5 GB)"
 	@echo "make bench    time and memory of the losses beside torchvision, there; BENCH=--quick for a first look"
 	@echo "make experiments  what each loss buys, as in experiments/README.md; takes long, may be interrupted"
@@ -41,6 +43,12 @@ stub: $(VENV)/installed-dev
 
 slow: $(VENV)/installed-dev
 	$(PYTEST) -m slow
+
+# The library's own tests on the oldest torch that it supports; what needs the fused pass is left out there.
+lowest: $(VENV_LOWEST)/installed
+	$(VENV_LOWEST)/bin/python -m pytest -rs -n auto --dist loadfile tests/_core tests/losses \
+		tests/test_boxes.py tests/test_formula.py tests/test_linear.py tests/test_linear_gradients.py \
+		tests/test_mining.py tests/test_names.py
 
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
@@ -95,6 +103,11 @@ $(VENV)/installed-dev: pyproject.toml constraints.txt
 	$(call new_environment,$(VENV))
 	$(VENV)/bin/python -m pip install --quiet $(constrained) -e ".[dev]"
 	@touch $@ $(VENV)/installed
+
+$(VENV_LOWEST)/installed: pyproject.toml
+	$(call new_environment,$(VENV_LOWEST))
+	$(VENV_LOWEST)/bin/python -m pip install --quiet "torch==2.6.0" "numpy<2.5" pytest pytest-xdist hypothesis -e .
+	@touch $@
 
 $(VENV_CLIENTS)/installed: pyproject.toml constraints-clients.txt
 	$(call new_environment,$(VENV_CLIENTS))

@@ -83,7 +83,7 @@ def linear_loss(
     if not rows:  # one row, nothing to cut
         return loss(F.linear(input, linear_weight, linear_bias), targets, reduction=reduction, **hyper)
     parts = (input.reshape(rows.numel(), input.shape[-1]), linear_weight, linear_bias)
-    by_row, rest = _split({"targets": targets} | hyper, rows, targets, len(linear_weight))
+    by_row, rest = _split({"targets": targets, **hyper}, rows, targets, len(linear_weight))
     call = _Call(loss, reduction, by_row, rest)
     grad = torch.is_grad_enabled()
     learns = grad and any(tensor.requires_grad for tensor in call.tensors())

@@ -19,7 +19,9 @@ from torch.testing import assert_close
 import detloss
 from detloss import elementwise_loss, linear_loss
 from detloss._core import fused
+from detloss._core.private import CAN_FUSE
 
+pytestmark = pytest.mark.skipif(not CAN_FUSE, reason="this torch has no fused pass")
 LEADING = [
     (),
     (1,),

@@ -90,7 +90,7 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
                 broadcastable(name, value, shape)
         fixed = {"formula": formula, "fmt": fmt}
 
-        def eagerly(columns: Sequence[Tensor]) -> Tensor:
+        def eagerly(columns: Any) -> Tensor:
             each = _each(*columns, weight=weight, **fixed, **hyper)
             return reduce(each, reduction, each.numel(), each)
 

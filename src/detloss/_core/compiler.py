@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detloss._core.dtypes import arithmetic_dtype
 from detloss._core.passes import Form, build
-from detloss._core.private import FUSED_TORCH, can_fuse, is_missing_compiler
+from detloss._core.private import CAN_FUSE, FUSED_TORCH, is_missing_compiler
 
 DEVICES = ("cpu", "cuda")
 """Device types that a pass can be compiled for."""
@@ -51,7 +51,7 @@ def find_pass(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...
         if reason is None:
             siblings = _siblings(form, usual)
             try:
-                if not can_fuse():
+                if not CAN_FUSE:
                     raise _TooOld
                 built = {each: _worker.build(each) for each in siblings}
             except Exception as error:

@@ -15,15 +15,14 @@ FUSED_TORCH = (2, 11)
 """The first release whose `standalone_compile` makes the fused passes of this package."""
 
 
-def can_fuse() -> bool:
-    """Whether this torch is new enough for a fused pass."""
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= FUSED_TORCH
+CAN_FUSE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= FUSED_TORCH
+"""Whether this torch is new enough for a fused pass."""
 
 
 def is_transformed(values: Tensor) -> bool:
     """Whether the values stand for several, under `vmap` or another transform of `torch.func`."""
-    if torch.compiler.is_compiling():  # which traces this function, but not the other
-        return torch._C._functorch.is_batchedtensor(values)
+    if torch.compiler.is_compiling():  # which traces this function, but not the other; before 2.11 neither
+        return not CAN_FUSE or torch._C._functorch.is_batchedtensor(values)
     return torch._C._functorch.is_functorch_wrapped_tensor(values)
 
 

@@ -69,10 +69,10 @@ def reader(
     names = [parameter.name for parameter in positional(signature.parameters.values())[2:]]
 
     def read(first: Tensor, second: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        given = dict(zip(names, args)) | kwargs
-        if len(given) < len(args) + len(kwargs) or given.keys() - defaults.keys():
+        given = {**dict(zip(names, args)), **kwargs}
+        if len(given) < len(args) + len(kwargs) or any(name not in defaults for name in given):
             signature.bind(first, second, *args, **kwargs)  # raises Python's own TypeError
-        return defaults | given
+        return {**defaults, **given}
 
     return read
 

@@ -61,7 +61,7 @@ class BCEWithLogitsLoss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        arguments = kept(self) | {"weight": one_weight(self, weight)}
+        arguments = {**kept(self), "weight": one_weight(self, weight)}
         return binary_cross_entropy_with_logits(inputs, targets, **arguments)
 
     extra_repr = shown

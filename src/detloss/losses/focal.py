@@ -94,6 +94,6 @@ class SigmoidFocalLoss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        return sigmoid_focal_loss(inputs, targets, **kept(self) | {"weight": one_weight(self, weight)})
+        return sigmoid_focal_loss(inputs, targets, **{**kept(self), "weight": one_weight(self, weight)})
 
     extra_repr = shown
