@@ -306,6 +306,24 @@ def test_eager_and_compiled_agree(family, monkeypatch):
     assert not failed, f"{len(failed)} of {tried} cases are wrong, such as {failed[0]}"
 
 
+@pytest.mark.parametrize("shape", [(20_000, 1, 4), (8, 5000, 4)])
+def test_boxes_of_more_dimensions_through_auto_at_its_own_threshold(shape):
+    pairs = torch.rand(2, *shape, generator=torch.Generator().manual_seed(3))
+    pairs = torch.cat((pairs[..., :2], pairs[..., :2] + pairs[..., 2:] + 0.1), -1)
+    upstream_gradient = torch.rand(shape[:-1], generator=GRADIENTS)
+    found = {}
+    for impl in ("eager", "auto"):
+        boxes = pairs[0].clone().requires_grad_()
+        value = detloss.generalized_box_iou_loss(boxes, pairs[1], impl=impl)
+        for retain in (True, False):
+            boxes.grad = None
+            value.backward(upstream_gradient, retain_graph=retain)
+            found.setdefault(retain, []).append(boxes.grad)
+    assert "Fused" in str(value.grad_fn.next_functions or value.grad_fn) + str(value.grad_fn)
+    for eager, auto in found.values():
+        assert_close(auto, eager)
+
+
 if __name__ == "__main__":
     fused.AUTO_ELEMENTS["cpu"] = 0
     torch.set_num_threads(1)
