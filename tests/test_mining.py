@@ -265,7 +265,7 @@ class TestErrors:
             (lambda a, b, p: random_ratio_mask(p.sum(1)), "positives is a tensor of shape (3,)"),
             (lambda a, b, p: random_ratio_mask(p, -2), "ratio is -2"),
             (lambda a, b, p: ohem_mask(a, b[:, :3]), "boxes is a tensor of shape (3, 3, 4)"),
-            (lambda a, b, p: ohem_mask(a, b, nms=1.5), "nms is 1.5; it is an IoU, in [0, 1]"),
+            (lambda a, b, p: ohem_mask(a, b, nms=1.5), "nms is 1.5; it must be in [0, 1]"),
             (lambda a, b, p: ohem_mask(a, b, keep=0), "keep is 0; it must be at least 1"),
             (lambda a, b, p: ohem_mask(a, b, ratio=3), "positives is None; with ratio"),
             (lambda a, b, p: ohem_mask(a, b, p, ratio=-3), "ratio is -3"),
@@ -315,8 +315,8 @@ class TestByName:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            ("", "there is no ''"),
-            ("harder", "there is no 'harder'"),
+            ("", "unknown kind ''"),
+            ("harder", "unknown kind 'harder'"),
             ("hard:x", "could not convert"),
             ("hard:-1", "ratio is -1.0"),
             ("hard:3:3", "hard takes ratio"),

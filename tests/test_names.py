@@ -61,7 +61,10 @@ class TestFindLoss:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("focal,gamma=linear:0", "gamma: 'linear:0' is no schedule (values is (0.0,); linear takes two"),
+            (
+                "focal,gamma=linear:0",
+                "gamma: 'linear:0' is not a schedule (values is (0.0,); linear takes two",
+            ),
             ("focal,gamma=line:0:2", "write linear:0:2, cosine:0:2 or stages:0:1:2"),
             (
                 "focal,gamma=linear:0:-1",
@@ -69,12 +72,12 @@ class TestFindLoss:
             ),
             ("focal,gamma=stages:1:-1:2", "gamma is -1.0; it must be at least 0"),
             ("focal,gama=linear:0:2", "focal has no setting 'gama'; it has alpha, gamma"),
-            ("softmax_focal,alpha=linear:0:1", "alpha has shape (); it holds one per class"),
+            ("softmax_focal,alpha=linear:0:1", "alpha has shape (); it must be (3,), one per class"),
             (
                 "focal,mining=hardest",
-                "mining: 'hardest' is no mining (there is no 'hardest'); write hard:RATIO",
+                "mining: 'hardest' is not a way of mining (unknown kind 'hardest'); write hard:RATIO",
             ),
-            ("focal,mining", "mining: '' is no mining"),
+            ("focal,mining", "mining: '' is not a way of mining"),
         ],
     )
     def test_errors_in_training(self, name: str, message: str):

@@ -62,7 +62,7 @@ class TestValue:
 
     @pytest.mark.parametrize(("step", "steps"), [(-1, 10), (0, 0), (0, -3)])
     def test_step_errors(self, step: int, steps: int):
-        with pytest.raises(ValueError, match=f"step is {step} of {steps}; steps count from 0"):
+        with pytest.raises(ValueError, match=f"step is {step} of {steps}; step counts from 0"):
             Schedule("linear", (0, 1)).value(step, steps)
 
     @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ class TestParse:
 
     @pytest.mark.parametrize("text", ["", "linear", "linear:0", "linear:a:b", "lin:0:1", "stages:", "0:2"])
     def test_errors_say_what_to_write(self, text: str):
-        message = f"{text!r} is no schedule .*; write linear:0:2, cosine:0:2 or stages:0:1:2"
+        message = f"{text!r} is not a schedule .*; write linear:0:2, cosine:0:2 or stages:0:1:2"
         with pytest.raises(ValueError, match=message):
             Schedule.parse(text)
 

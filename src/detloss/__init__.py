@@ -1,7 +1,7 @@
 """The losses of dense object detection: what a training script of your own imports.
 
-Every loss is a function and a Module; the overlaps of boxes are here too. All of it needs torch only. Also in
-this library: `detloss.formula` (losses of your own), `detloss.mining`, `detloss.schedule`, `detloss.names`.
+Every loss is a function and a Module; the overlaps of boxes are here too. All of it needs torch only. Further
+modules: `detloss.formula` (losses of your own), `detloss.mining`, `detloss.schedule`, `detloss.names`.
 
 `detloss.lab` is the laboratory behind the command `detloss`; it needs `pip install "detloss[lab]"`.
 """

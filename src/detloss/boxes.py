@@ -1,4 +1,4 @@
-"""Box formats and overlaps: every similarity written once, used pairwise (N×M) and paired (row by row).
+"""Box formats and overlaps: each similarity in pairs (row by row) and of every combination (N×M).
 
 A box tensor is `(..., 4)`. Formats carry torchvision's names:
 
@@ -7,7 +7,7 @@ A box tensor is `(..., 4)`. Formats carry torchvision's names:
 - `cxcywh`: centre and size `(cx, cy, w, h)` — what many blog snippets call "xywh".
 
 Overlaps of half-precision and integer boxes are computed, and returned, in float32; `box_convert` stays in
-the dtype of the boxes, but for the halves of integers. Negative widths and heights (inverted corners) count
+the dtype of the boxes, except for halves of integers. Negative widths and heights (inverted corners) count
 as zero, so such a box has no area and meets nothing.
 """
 
@@ -24,17 +24,18 @@ from detloss._core.dtypes import check_devices
 def box_convert(boxes: Tensor, in_fmt: str, out_fmt: str) -> Tensor:
     """Convert boxes between the formats `xyxy`, `xywh` and `cxcywh`.
 
-    Equals `torchvision.ops.box_convert` for these three (its rotated formats are not here).
+    Equals `torchvision.ops.box_convert` for these three; its rotated formats are left out.
 
     Args:
         boxes: `(..., 4)`, any dtype.
-        in_fmt, out_fmt: one of `xyxy`, `xywh` (corner and size), `cxcywh` (centre and size).
+        in_fmt: the format of `boxes`: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size).
+        out_fmt: the format of the result, one of the same.
 
     Returns:
         A new tensor `(..., 4)`.
 
     Raises:
-        ValueError: unknown format, or a last dimension other than 4.
+        ValueError: an unknown format, or a last dimension other than 4.
     """
     for name, fmt in (("in_fmt", in_fmt), ("out_fmt", out_fmt)):
         if fmt not in FORMATS:
@@ -68,22 +69,23 @@ def paired_box_iou(
     - `eiou`: DIoU - (w₁-w₂)²/C_w² - (h₁-h₂)²/C_h²  (Efficient IoU; mmdet's `EIoULoss` is Extended IoU)
 
     Convention: `eps` is added to every denominator, as in torchvision's losses, and √eps is the least height
-    in the aspect ratio of CIoU; two boxes without area therefore have IoU 0, also when identical. α is a
+    in the aspect ratio of CIoU. So two boxes without area have IoU 0, also when identical. α is a
     constant for the gradient, as in the paper, torchvision and ultralytics. Gradients reach both arguments.
     Value and gradient are finite for any boxes up to 1e9 in size while eps > 0, with zero sides and inverted
-    corners too. A gradient grows as 1 / size: of boxes smaller than about 1e-4 float16 cannot hold it.
+    corners too. A gradient grows as 1 / size: for boxes smaller than about 1e-4 float16 cannot hold it.
 
     Args:
-        boxes1, boxes2: `(..., 4)` of equal shape; in pixels or relative to the image, the ratio is the same.
+        boxes1: `(..., 4)`, in pixels or relative to the image: the result is the same, up to `eps`.
+        boxes2: of the same shape and in the same units.
         kind: `iou`, `giou`, `diou`, `ciou` or `eiou`.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size).
-        eps: see above; in squared units of the boxes.
+        eps: as above; at least 0, in squared units of the boxes.
 
     Returns:
         `(...)`, float64 for float64 boxes, else float32.
 
     Raises:
-        ValueError: unknown kind or format; shapes that differ or do not end in 4.
+        ValueError: an unknown kind or format, shapes that differ or do not end in 4, an eps below 0.
 
     Sources: GIoU arXiv:1902.09630; DIoU and CIoU arXiv:1911.08287; EIoU arXiv:2101.08158.
     """
@@ -97,7 +99,7 @@ def paired_box_iou(
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
-    """IoU of every box in `boxes1` with every box in `boxes2`.
+    """IoU of every box in `boxes1` with every box in `boxes2`, as for assigning anchors to objects.
 
     Equals `torchvision.ops.box_iou`, except that two boxes without area have IoU 0 instead of NaN.
 
@@ -110,31 +112,65 @@ def box_iou(boxes1: Tensor, boxes2: Tensor, fmt: str = "xyxy") -> Tensor:
         `(..., N, M)`, float64 for float64 boxes, else float32.
 
     Raises:
-        ValueError: unknown format, or shapes that do not end in 4.
+        ValueError: an unknown format, or shapes that do not end in 4.
     """
     return _pairwise(boxes1, boxes2, "iou", fmt=fmt)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """GIoU of `(..., N, 4)` with `(..., M, 4)` corner boxes: `(..., N, M)`, as torchvision's.
+    """GIoU of every box in `boxes1` with every box in `boxes2`; the formula is in `paired_box_iou`.
 
-    Formula and errors as in `paired_box_iou`; 0 where the enclosing box is empty, not NaN.
+    Equals `torchvision.ops.generalized_box_iou`, except that it is 0 instead of NaN where the enclosing box
+    is empty.
+
+    Args:
+        boxes1: `(..., N, 4)` xyxy.
+        boxes2: `(..., M, 4)` xyxy.
+
+    Returns:
+        `(..., N, M)`, float64 for float64 boxes, else float32.
+
+    Raises:
+        ValueError: shapes that do not end in 4.
     """
     return _pairwise(boxes1, boxes2, "giou")
 
 
 def distance_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
-    """DIoU of `(..., N, 4)` with `(..., M, 4)` corner boxes: `(..., N, M)`, as torchvision's.
+    """DIoU of every box in `boxes1` with every box in `boxes2`; the formula is in `paired_box_iou`.
 
-    Formula and errors as in `paired_box_iou`; as there, `eps` is in c² only and not in the IoU.
+    Equals `torchvision.ops.distance_box_iou`.
+
+    Args:
+        boxes1: `(..., N, 4)` xyxy.
+        boxes2: `(..., M, 4)` xyxy.
+        eps: added to c², not to the denominator of the IoU; at least 0, in squared units of the boxes.
+
+    Returns:
+        `(..., N, M)`, float64 for float64 boxes, else float32.
+
+    Raises:
+        ValueError: shapes that do not end in 4, an eps below 0.
     """
     return _pairwise(boxes1, boxes2, "diou", eps)
 
 
 def complete_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
-    """CIoU of `(..., N, 4)` with `(..., M, 4)` corner boxes: `(..., N, M)`, as torchvision's.
+    """CIoU of every box in `boxes1` with every box in `boxes2`; the formula is in `paired_box_iou`.
 
-    Formula and errors as in `paired_box_iou`; as there, `eps` is in c² and α only and not in the IoU.
+    Equals `torchvision.ops.complete_box_iou`.
+
+    Args:
+        boxes1: `(..., N, 4)` xyxy.
+        boxes2: `(..., M, 4)` xyxy.
+        eps: added to c² and in α, not to the denominator of the IoU; at least 0, in squared units of the
+            boxes.
+
+    Returns:
+        `(..., N, M)`, float64 for float64 boxes, else float32.
+
+    Raises:
+        ValueError: shapes that do not end in 4, an eps below 0.
     """
     return _pairwise(boxes1, boxes2, "ciou", eps)
 
@@ -201,7 +237,7 @@ def generalized_iou(first: Box, second: Box, eps: Eps = 1e-7) -> Tensor:
 
 
 def distance_iou(first: Box, second: Box, eps: Eps = 1e-7, area_eps: Eps | None = None) -> Tensor:
-    """IoU - ρ²/c², c the diagonal of the enclosing box; `area_eps` is that of the IoU where it differs."""
+    """IoU - ρ²/c², c the diagonal of the enclosing box; `area_eps` is the eps of the IoU where it differs."""
     overlap = iou(first, second, eps if area_eps is None else area_eps)
     return overlap - distance_term(first, second, enclosing(first, second), eps)
 

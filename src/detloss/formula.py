@@ -1,10 +1,10 @@
-"""What losses are made of: a formula of your own becomes a loss, of pieces that stay exact and finite.
+"""For losses of your own: decorators that turn a formula into a loss, and pieces that stay exact and finite.
 
 `elementwise_loss` makes a loss of logits from a formula, `box_loss` one of boxes. Both give it class indices
 or box formats, weights, reductions, half precision, clear errors, and one fused pass for value and gradient.
 
 The pieces below are those of the papers' equations. Written from `sigmoid` and `log` they lose their digits,
-or become NaN, where a prediction is nearly right or hopelessly wrong; these do not. Each is a plain function
+or become NaN, where a prediction is nearly right or badly wrong; these do not. Each is a plain function
 of tensors, for use inside and outside of a formula.
 
 Logits and targets have one shape. Targets are in [0, 1], or boolean (True is 1), which saves arithmetic.
@@ -41,6 +41,11 @@ def cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = N
 
     Equals `torch.nn.functional.binary_cross_entropy_with_logits` with reduction "none", and is exact to the
     last digit where it is tiny.
+
+    Args:
+        logits: floating.
+        targets: in [0, 1] or boolean, of their shape.
+        pos_weight: a factor on the positive term that broadcasts to the logits, or None.
     """
     if pos_weight is None:
         logit, other = _towards(logits, targets)
@@ -52,7 +57,8 @@ def cross_entropy(logits: Tensor, targets: Tensor, pos_weight: Tensor | None = N
 def one_minus_p_t(logits: Tensor, targets: Tensor) -> Tensor:
     """How wrong a prediction is, in [0, 1]: 1 - p_t with p_t = p t + (1-p)(1-t), p = σ(x).
 
-    For t of 0 and 1 it is |t - p|; for soft labels it is that of torchvision's focal loss, see `label_error`.
+    It is |t - p| for labels 0 and 1. For soft labels it is that of torchvision's focal loss, which is not 0
+    at p = t: `label_error` is.
     """
     logit, other = _towards(logits, targets)
     wrong = torch.sigmoid(-logit)
@@ -62,7 +68,7 @@ def one_minus_p_t(logits: Tensor, targets: Tensor) -> Tensor:
 def label_error(logits: Tensor, targets: Tensor) -> Tensor:
     """How far p = σ(x) is from a soft label, up to its sign: ±(p - t), 0 where the score is the label.
 
-    Take its absolute value under an odd or a fractional power. An even one needs none, and has a second
+    Take its absolute value under an odd or a fractional power. An even power needs none, and has a second
     derivative at 0 without it.
     """
     logit, other = _towards(logits, targets)
@@ -72,7 +78,7 @@ def label_error(logits: Tensor, targets: Tensor) -> Tensor:
 def alpha_t(alpha: float | Tensor | None, targets: Tensor) -> float | Tensor:
     """The weight of each element: alpha for t = 1, 1 - alpha for t = 0, and in between for soft labels.
 
-    1 where alpha is None. A tensor alpha broadcasts against the targets, such as one alpha per class.
+    1 where alpha is None. A tensor alpha broadcasts to the targets, such as one alpha per class.
     """
     if alpha is None:
         return 1.0
@@ -87,9 +93,9 @@ def alpha_t(alpha: float | Tensor | None, targets: Tensor) -> float | Tensor:
 def power(base: Tensor, exponent: float | Tensor) -> Tensor:
     """base**exponent for base in [0, 1] and any exponent ≥ 0, with finite first and second derivatives at 0.
 
-    x**γ has an infinite first or second derivative at 0 for γ < 2 unless γ is 0 or 1, and autograd's is
-    NaN there once the inner derivative is 0. A number far below the resolution of any loss, whose inverse
-    square does not overflow, is then added to the base.
+    x**γ has an infinite first or second derivative at 0 for γ < 2 unless γ is 0 or 1, and autograd's is NaN
+    there if the inner derivative is 0. So a tiny number is added to the base unless the exponent is an
+    integer: far below the resolution of any loss, and large enough that its inverse square does not overflow.
     """
     if isinstance(exponent, Tensor) or exponent % 1:
         base = base + torch.finfo(base.dtype).tiny ** 0.5

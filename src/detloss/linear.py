@@ -1,8 +1,8 @@
 """The last layer and its loss in one: the logits of a head exist only a block of rows at a time.
 
-A head of 1203 classes on 33,600 locations makes 160 MB of logits, and a loss keeps several times that for
-backward. Here a block of rows is multiplied by the weight, goes through the loss, and its gradient goes on to
-the input and the weight at once; then the next block takes its place.
+A head of 1203 classes on 33,600 locations makes 160 MB of logits, and a loss keeps several times that for the
+backward pass. Here a block of rows is multiplied by the weight and goes through the loss, and its gradient
+goes on to the input and the weight at once; then the next block takes its place.
 
 The idea is that of Liger Kernel's fused linear cross entropy, Apple's cut cross-entropy and
 `torch.nn.functional.linear_cross_entropy`, which are for a softmax and its cross entropy. This one takes any
@@ -36,46 +36,49 @@ def linear_loss(
     reduction: str = "sum",
     **hyper: Any,
 ) -> Tensor:
-    """A classification loss of a linear layer that never holds all of the layer's logits.
+    """A linear layer and its classification loss in one, so that all logits never exist together.
 
-    loss(F.linear(input, linear_weight, linear_bias), targets, reduction=reduction, **hyper), equal to it up
-    to rounding, in value and in the gradients of input, weight and bias. The logits of `block_rows` rows
-    exist at a time. A gradient is computed with the value, by the matrix products it takes anyway, and only
-    for what requires one.
+    It saves memory where there are many classes or rows. Value and gradients are those of
 
-    Kept for backward: input, weight, bias and targets themselves, and of each of the first three that
-    requires grad a gradient of its size. Half-precision weights sum their gradient in float32. float16
-    logits reach the loss in float32, and their gradients stay float32 until `grad_output` has multiplied
-    them, so that a gradient scaler saves the small ones, as it does without this function.
+        loss(F.linear(input, linear_weight, linear_bias), targets, reduction=reduction, **hyper)
+
+    up to rounding. The logits of a block of rows exist at a time. A gradient is computed with the value, by
+    the matrix products that it takes anyway, and only for what requires one.
+
+    Kept for the backward pass: input, weight, bias and targets themselves, and of each of the first three
+    that requires grad a gradient of its size. Half-precision weights sum their gradient in float32. float16
+    logits reach the loss in float32, and their gradients stay float32 until the upstream gradient has
+    multiplied them, so that a gradient scaler saves the small ones, as it does without this function.
 
     All logits exist after all for reduction "none", whose result has their size; where an argument of the
-    loss requires grad (a learnt gamma); in a backward with `create_graph=True`; and under the transforms of
-    `torch.func`, forward-mode differentiation and the caller's own `torch.compile`.
+    loss requires grad (a gamma that is learnt); in a backward pass with `create_graph=True`; and under the
+    transforms of `torch.func`, forward-mode differentiation and the caller's own `torch.compile`.
 
     Args:
         loss: a classification loss of this package, or a function `loss(logits, targets, *, reduction,
             **hyper)` of logits `(N, C)` whose "sum" is a sum over rows and whose "mean" divides that by a
-            number proportional to the rows that count, 0 where none does. For another mean, divide a sum.
+            number proportional to the rows that count, and is 0 if none does. For another mean, divide a
+            sum.
         input: features `(..., K)`, floating; all dimensions but the last are rows.
-        linear_weight: `(C, K)`. Of a 1×1 convolution `conv.weight.flatten(1)`; its features `(B, K, H, W)`
-            are then `features.movedim(1, -1)`, the targets `(B, H, W)` or `(B, H, W, C)`.
+        linear_weight: `(C, K)`. For a 1×1 convolution, pass `conv.weight.flatten(1)` and its features
+            `(B, K, H, W)` as `features.movedim(1, -1)`; the targets are `(B, H, W)` or `(B, H, W, C)`.
         targets: class indices `(...)`, or soft labels `(..., C)`, as `loss` takes them for `(N, C)` logits.
-        linear_bias: None or `(C,)`.
+        linear_bias: `(C,)`, or None.
         reduction: "sum", "mean" or "none".
-        **hyper: the other arguments of `loss`. Per row are: with class indices a `weight` of their shape;
-            what of `weight` and `pos_weight` broadcasts to `(..., C)` along rows; and any other tensor whose
-            shape begins with `input.shape[:-1]`, such as `quality`, except `alpha`. The rest goes to every
-            block as it is.
+        **hyper: the other arguments of `loss`. Those that hold one value per row are cut with the rows: with
+            class indices a `weight` of their shape; a `weight` or `pos_weight` that broadcasts to `(..., C)`
+            and varies along rows; and any other tensor whose shape begins with `input.shape[:-1]`, such as
+            `quality`, except `alpha`. The rest goes to every block as it is.
 
     Returns:
-        The loss; for "none" of shape `(..., C)`, or `(...)` of a softmax. Gradients have the dtypes of
+        The loss; for "none" of shape `(..., C)`, or `(...)` for a softmax loss. Gradients have the dtypes of
         their tensors. Under autocast the products have its dtype, as in `F.linear`.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit; a `loss` that does not return one number, or
             that uses a tensor requiring grad that is not among its arguments; all that `loss` raises.
 
-    Source: see the module; arXiv:2410.10989 (Liger), arXiv:2411.09009 (cut cross-entropy).
+    Sources: for cross entropy, Liger Kernel, arXiv:2410.10989, and cut cross-entropy, arXiv:2411.09009.
     """
     check_reduction(reduction)
     _check(input, linear_weight, linear_bias, targets)
@@ -140,7 +143,7 @@ class _Call:
         if value.ndim:
             raise ValueError(
                 f"loss returned shape {tuple(value.shape)} with reduction={self.reduction!r}; it must return "
-                "a number, so that those of several blocks of rows can be added"
+                "a number, so that the values of several blocks can be added"
             )
         share = None if share is None else share.to(value.dtype)
         if value.requires_grad:
@@ -257,7 +260,7 @@ class _LinearLoss(torch.autograd.Function):
 
 
 def _scaled(gradients: Sequence[Tensor | None], factor: Tensor) -> list[Tensor | None]:
-    """The gradients times a number, in place where nobody comes back for them."""
+    """The gradients times a number; in place where nothing else uses them."""
     if is_batched_gradient(factor) or graph_is_kept():
         return [g if g is None else g * factor for g in gradients]
     if factor.device.type == "cpu" and factor.item() == 1:  # on a CPU a look is free
@@ -284,8 +287,8 @@ def _check_leaves(value: Tensor, logits: Tensor) -> None:
         leaf = getattr(node, "variable", logits)
         if leaf is not logits:
             raise ValueError(
-                f"loss uses a tensor of shape {tuple(leaf.shape)} that requires grad and is none of its "
-                "arguments; pass it to linear_loss as a keyword, or detach it"
+                f"loss uses a tensor of shape {tuple(leaf.shape)} that requires grad and is not one of "
+                "its arguments; pass it to linear_loss as a keyword, or detach it"
             )
         nodes += [following for following, _ in node.next_functions]
 
@@ -323,7 +326,9 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) 
         if value.device != input.device:
             raise ValueError(f"{name} is on {value.device}, input on {input.device}; move one of them")
     if not input.ndim or not input.is_floating_point():
-        raise ValueError(f"input is {tuple(input.shape)}, {input.dtype}; it must be (..., K), floating")
+        raise ValueError(
+            f"input has shape {tuple(input.shape)} and {input.dtype}; it must be (..., K), floating"
+        )
     if weight.ndim != 2 or weight.shape[1] != input.shape[-1]:
         raise ValueError(
             f"linear_weight has shape {tuple(weight.shape)}; for input {tuple(input.shape)} it must be "
@@ -338,13 +343,15 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) 
     rows = input.shape[:-1]
     if targets.shape[: len(rows)] != rows:
         raise ValueError(
-            f"targets have shape {tuple(targets.shape)}; for input {tuple(input.shape)} they are class "
-            f"indices {tuple(rows)} or soft labels {(*rows, len(weight))}"
+            f"targets have shape {tuple(targets.shape)}; for input {tuple(input.shape)} they must be "
+            f"class indices {tuple(rows)} or soft labels {(*rows, len(weight))}"
         )
 
 
 class LinearLoss(nn.Module):
-    """`linear_loss` as a Module: a head with its loss, reduction "mean"; see there.
+    """Module of `linear_loss`: a head with its loss; the default reduction is "mean".
+
+    A convolution takes features `(B, K, H, W)`; its targets are `(B, H, W)` or, soft, `(B, H, W, C)`.
 
     Args:
         linear: the head, an `nn.Linear` or a 1×1 `nn.Conv2d`; `module.linear(features)` are its logits, as
@@ -355,8 +362,6 @@ class LinearLoss(nn.Module):
 
     Raises:
         ValueError: a head that is neither; all that `linear_loss` raises.
-
-    A convolution takes features `(B, K, H, W)`; its targets are `(B, H, W)` or, soft, `(B, H, W, C)`.
     """
 
     def __init__(

@@ -1,14 +1,14 @@
-"""Which locations a loss counts, where not all shall: hard negatives, random negatives, OHEM.
+"""Which locations a loss counts, where not all should: hard negatives, random negatives, OHEM.
 
-The remedies for imbalance that focal loss replaced (1708.02002, section 5.1). Each takes what an elementwise
-loss with reduction "none" gives, for a batch, and answers with a weight of 0 or 1 for each location:
+The remedies for imbalance that focal loss replaced (1708.02002, section 5.1). Each takes the losses of a
+batch, of an elementwise loss with reduction "none", and returns a weight of 0 or 1 for each location:
 
     loss = sigmoid_focal_loss(logits, labels)                     # (B, P, C)
     weight = hard_negative_mask(loss, positives)                  # (B, P)
     total = (loss * weight[..., None]).sum() / positives.sum().clamp(min=1)
 
-Images of a batch are mined each on its own. A location's loss is the sum over its classes. The weight is a
-constant: no gradient goes through the choice. The divisor stays the number of positives, as with every loss
+Each image of a batch is mined on its own. A location's loss is the sum over its classes. The weight is a
+constant: no gradient goes through the choice. The divisor stays the number of positives, as in every detector
 here; the papers, which train on minibatches of examples, do not say more.
 """
 
@@ -34,7 +34,7 @@ def hard_negative_mask(
     *,
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """All positives, and for each of them the `ratio` negatives of highest loss (SSD's 1:3).
+    """Hard negative mining: all positives, and for each the `ratio` negatives of highest loss (SSD's 1:3).
 
     An image with n positives keeps max(ratio n, minimum) negatives, or all where it has fewer. Equal losses
     are taken in the order of the locations.
@@ -42,8 +42,8 @@ def hard_negative_mask(
     Args:
         loss: `(B, P)` or `(B, P, C)`, any floating dtype.
         positives: `(B, P)` bool.
-        ratio: negatives for one positive, at least 0; the product is rounded.
-        minimum: least negatives of an image, so that one without objects still teaches something. Not from
+        ratio: negatives per positive, at least 0; the product is rounded.
+        minimum: least negatives of an image, so that something is learned from one without objects. Not from
             the paper: SSD's code keeps no negative there.
         ignored: `(B, P)` bool, locations that are neither; they never count.
 
@@ -70,15 +70,17 @@ def random_ratio_mask(
     ignored: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """All positives, and for each of them `ratio` negatives drawn at random: heuristic sampling.
+    """Random sampling: all positives, and for each `ratio` negatives drawn at random.
 
     As `hard_negative_mask`, with chance in place of the loss. Two-stage detectors do so for a fixed number of
-    examples an image (64 with a quarter positives in Fast R-CNN); here, with every location at hand, no
-    positive is left out and the number follows from theirs.
+    examples per image (64 with a quarter positives in Fast R-CNN); here no positive is left out, and the
+    number of negatives follows from theirs.
 
     Args:
         positives: `(B, P)` bool.
-        ratio, minimum, ignored: as in `hard_negative_mask`.
+        ratio: negatives per positive, at least 0; the product is rounded.
+        minimum: least negatives of an image.
+        ignored: `(B, P)` bool, locations that are neither; they never count.
         generator: of the draw, on its own device; one on the CPU draws the same for every device.
 
     Returns:
@@ -110,16 +112,17 @@ def ohem_mask(
     ratio: float | None = None,
     minimum: int = 3,
 ) -> Tensor:
-    """The `keep` locations of highest loss, after non-maximum suppression with the loss as score (OHEM).
+    """OHEM: the `keep` locations of highest loss, after non-maximum suppression with the loss as score.
 
     Of locations whose boxes overlap by more than `nms`, only the one of highest loss may count: their losses
-    say the same. Positives and negatives are alike in this, and an easy positive is left out. With `ratio`
-    (the focal loss paper's "OHEM 1:3") the suppressed list is divided: the hardest positives, at most
+    say the same. Positives and negatives are treated alike, and an easy positive is left out. With `ratio`
+    (the focal loss paper's "OHEM 1:3") the survivors are divided: the hardest positives, at most
     keep / (1 + ratio) of them, and for each of those the `ratio` hardest negatives.
 
-    The greedy suppression takes a turn for each survivor, all images at once, and ends where enough have
-    survived. With `ratio` that is where the last positive is decided, which may be far down the list: its
-    cost then follows from the number of locations, not from `keep`. It waits for the GPU every 16 turns.
+    The greedy suppression takes a step per survivor, for all images at once, and ends when enough have
+    survived. With `ratio` that is when the last positive is decided, which may be far down the list: its
+    cost then follows from the number of locations, not from `keep`. It waits for the GPU every 16
+    steps.
 
     Args:
         loss: `(B, P)` or `(B, P, C)`, any floating dtype.
@@ -130,7 +133,7 @@ def ohem_mask(
         keep: most locations of an image, at least 1 (with `ratio`, 1 + ratio). Table 1d calls it the
             batch size, and does not say whether it is that of an image; here it is. Its best are nms .5 and
             keep 128, the defaults.
-        ratio: negatives for one positive; None takes the hardest of either kind.
+        ratio: negatives per positive; None takes the hardest of either kind.
         minimum: with `ratio`, least negatives of an image; not from the paper.
 
     Returns:
@@ -146,7 +149,7 @@ def ohem_mask(
     if not isinstance(boxes, Tensor) or boxes.shape != (*each.shape, 4):
         raise ValueError(f"boxes is {_shown(boxes)}; for this loss it must have shape {(*each.shape, 4)}")
     if not 0 <= nms <= 1:
-        raise ValueError(f"nms is {nms}; it is an IoU, in [0, 1], such as 0.5")
+        raise ValueError(f"nms is {nms}; it must be in [0, 1], such as 0.5")
     if keep < 1:
         raise ValueError(f"keep is {keep}; it must be at least 1, such as 128")
     if ratio is None:
@@ -179,12 +182,13 @@ def ohem_mask(
 
 @dataclass(frozen=True)
 class Mining:
-    """A choice of locations as the command line names it: `hard:3`, `random:3`, `ohem:0.5:128`, `ohem3`.
+    """A choice of locations, as the command line names it: `hard:3`, `random:3`, `ohem:0.5:128`, `ohem3`.
 
     Attributes:
         kind: `hard_negative_mask`, `random_ratio_mask`, `ohem_mask`, or that with ratio 3.
         ratio: of hard and random.
-        nms, keep: of ohem and ohem3.
+        nms: of ohem and ohem3.
+        keep: of ohem and ohem3.
     """
 
     kind: Kind
@@ -194,7 +198,7 @@ class Mining:
 
     @classmethod
     def parse(cls, text: str) -> "Mining":
-        """The choice that the text means; numbers left out are the defaults.
+        """Read a choice from a text; numbers left out are the defaults.
 
         Raises:
             ValueError: any other text.
@@ -202,7 +206,7 @@ class Mining:
         kind, *numbers = (part.strip() for part in text.split(":"))
         try:
             if kind not in get_args(Kind):
-                raise ValueError(f"there is no {kind!r}")
+                raise ValueError(f"unknown kind {kind!r}")
             names = ("nms", "keep") if kind.startswith("ohem") else ("ratio",)
             if len(numbers) > len(names):
                 raise ValueError(f"{kind} takes {' and '.join(names)}")
@@ -212,14 +216,14 @@ class Mining:
             mining.mask(nothing, torch.zeros(1, 1, 4), nothing.bool(), nothing.bool())
         except ValueError as error:
             raise ValueError(
-                f"{text!r} is no mining ({error}); write hard:RATIO, random:RATIO, ohem:NMS:KEEP or "
-                "ohem3:NMS:KEEP, as in hard:3 or ohem:0.5:128"
+                f"{text!r} is not a way of mining ({error}); write hard:RATIO, random:RATIO, "
+                "ohem:NMS:KEEP or ohem3:NMS:KEEP, as in hard:3 or ohem:0.5:128"
             ) from None
         return mining
 
     @property
     def by_boxes(self) -> bool:
-        """Whether it looks at the boxes."""
+        """Whether it needs the boxes."""
         return self.kind.startswith("ohem")
 
     def mask(
@@ -230,7 +234,7 @@ class Mining:
         ignored: Tensor,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The weight `(B, P)`, 0 or 1, of each location; arguments as of the functions above."""
+        """The weight `(B, P)`, 0 or 1, of each location; arguments as those of the functions."""
         if self.kind == "random":
             return random_ratio_mask(positives, self.ratio, ignored=ignored, generator=generator)
         if self.kind == "hard":
@@ -242,7 +246,7 @@ class Mining:
 
 
 FIRST = 2048
-"""Locations that the suppression begins with, the hardest; four times as many where they do not do."""
+"""How many of the hardest locations the suppression begins with; four times as many if they are too few."""
 
 
 def _survivors(
@@ -254,7 +258,7 @@ def _survivors(
 ) -> Tensor:
     """`(B, P)` bool: what greedy suppression leaves of the counted locations, hardest first.
 
-    One survivor of every image a turn. It ends early where `enough(survivors, undecided)`, both `(B, P)`,
+    One survivor per image in each step. It ends early where `enough(survivors, undecided)`, both `(B, P)`,
     says so.
     """
     if nms == 1:
@@ -280,13 +284,13 @@ def _suppress(
     nms: float,
     enough: Callable[[Tensor, Tensor], Tensor],
 ) -> bool:
-    """Marks the survivors among the locations `top` `(B, K)`; whether they were enough."""
+    """Mark the survivors among the locations `top` `(B, K)`, and say whether enough have survived."""
     score, undecided = score.gather(1, top), counted.gather(1, top)
     columns = [column.gather(1, top) for column in widened(boxes).unbind(-1)]
     tiny = torch.finfo(columns[0].dtype).tiny
-    for turn in range(top.shape[1] + 16):
+    for step in range(top.shape[1] + 16):
         # Asked now and then only: the answer has to come from the GPU.
-        if turn % 16 == 0:
+        if step % 16 == 0:
             if enough(survivors, counted.scatter(1, top, undecided)):
                 return True
             if not undecided.any():
@@ -303,7 +307,7 @@ def _suppress(
 
 
 def _highest(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """`(B, P)` bool: of those `among`, the `count` `(B, 1)` highest, ties by location; never waits."""
+    """`(B, P)` bool: of those `among`, the `count` `(B, 1)` highest, of equals the first; does not wait."""
     order = score.masked_fill(~among, -math.inf).argsort(dim=1, descending=True, stable=True)
     first = torch.arange(score.shape[1], device=score.device) < count
     return torch.zeros_like(among).scatter_(1, order, first) & among

@@ -25,12 +25,12 @@ class Schedule:
 
     Attributes:
         shape: linear, cosine or stages.
-        values: two; of stages any number from one.
+        values: two, or for stages one or more.
 
     Raises:
         ValueError: an unknown shape, or values that are not finite or not as many as it takes.
 
-    Example:
+    Examples:
         >>> gamma = Schedule("stages", (0.0, 1.0, 2.0))
         >>> [gamma.value(step, 6) for step in range(6)]
         [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
@@ -51,7 +51,7 @@ class Schedule:
 
     @classmethod
     def parse(cls, text: str) -> "Schedule":
-        """The schedule that the command line writes as `linear:0:2`, `cosine:0:2` or `stages:0:1:2`.
+        """Read a schedule as the command line writes it, `linear:0:2`, `cosine:0:2` or `stages:0:1:2`.
 
         Raises:
             ValueError: any other text.
@@ -61,20 +61,20 @@ class Schedule:
             return cls(shape.strip(), tuple(map(float, values)))  # type: ignore[arg-type]
         except ValueError as error:
             raise ValueError(
-                f"{text!r} is no schedule ({error}); write linear:0:2, cosine:0:2 or stages:0:1:2"
+                f"{text!r} is not a schedule ({error}); write linear:0:2, cosine:0:2 or stages:0:1:2"
             ) from None
 
     def value(self, step: int, steps: int) -> float:
         """The number at `step`, from 0, of `steps`: the first value at step 0, the last at the last step.
 
-        After the last step it stays what it was there, so a longer run is no error; one single step has the
-        first value.
+        After the last step it stays what it was there, so a longer run is not an error; a run of one step has
+        the first value.
 
         Raises:
             ValueError: a step below 0 or steps below 1.
         """
         if step < 0 or steps < 1:
-            raise ValueError(f"step is {step} of {steps}; steps count from 0, and there is at least one")
+            raise ValueError(f"step is {step} of {steps}; step counts from 0, and steps must be at least 1")
         if self.shape == "stages":
             return self.values[min(step * len(self.values) // steps, len(self.values) - 1)]
         first, last = self.values
@@ -85,7 +85,7 @@ class Schedule:
 
 
 def set_scheduled(module: nn.Module, step: int, steps: int, **schedules: Schedule) -> None:
-    """Sets hyperparameters of a loss Module to what their schedules say; call it before the loss of a step.
+    """Set hyperparameters of a loss Module to what their schedules say, before the loss of each step.
 
     The Module is built with a tensor for each of them, `SigmoidFocalLoss(gamma=torch.tensor(0.0))`: that is
     filled in place, so neither the fused pass nor a `torch.compile` around the Module compiles again, and it
@@ -94,9 +94,9 @@ def set_scheduled(module: nn.Module, step: int, steps: int, **schedules: Schedul
 
     Args:
         module: the loss.
-        step: from 0.
-        steps: of the whole training.
-        **schedules: by the name of the hyperparameter.
+        step: the step of the training, from 0.
+        steps: the number of steps of the whole training.
+        **schedules: a schedule for each hyperparameter, by its name.
 
     Raises:
         ValueError: the Module has no such hyperparameter, or has it as a number or as a tensor of integers.

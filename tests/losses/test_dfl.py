@@ -132,7 +132,7 @@ def test_compile_and_vmap():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": torch.zeros(5)}, r"targets have shape \(5,\); inputs \(6, 8\) ask for \(6,\)"),
+        ({"targets": torch.zeros(5)}, r"targets have shape \(5,\); for inputs \(6, 8\) they must be \(6,\)"),
         ({"targets": torch.zeros(6, 1)}, r"targets have shape \(6, 1\)"),
         ({"targets": torch.zeros(6, requires_grad=True)}, r"targets requires grad"),
         ({"inputs": torch.zeros(6, 1)}, r"the last dimension holds n\+1 ≥ 2 bins"),
@@ -154,5 +154,5 @@ def test_errors_of_the_integral():
     for inputs in (torch.tensor(1.0), torch.zeros(6, 1), torch.zeros(6, 0)):
         with pytest.raises(ValueError, match=r"the last dimension holds n\+1 ≥ 2 bins"):
             distribution_integral(inputs)
-    with pytest.raises(ValueError, match=r"inputs are torch\.int64; logits must"):
+    with pytest.raises(ValueError, match=r"inputs are torch\.int64; they must"):
         distribution_integral(torch.zeros(6, 8, dtype=torch.long))

@@ -171,5 +171,5 @@ def test_from_bce_keeps_ignore_index_and_refuses_a_second_alpha():
     loss = SigmoidFocalLoss.from_bce(BCEWithLogitsLoss(ignore_index=255))
     x, t = torch.randn(4, 3), torch.tensor([0, 255, 3, 1])
     assert_close(loss(x, t), sigmoid_focal_loss(x, t, reduction="mean", ignore_index=255))
-    with pytest.raises(ValueError, match=r"bce has an alpha; pass it as alpha to from_bce"):
+    with pytest.raises(ValueError, match=r"bce has an alpha; build it without"):
         SigmoidFocalLoss.from_bce(BCEWithLogitsLoss(alpha=0.75))

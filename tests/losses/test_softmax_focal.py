@@ -207,12 +207,15 @@ def test_compile_and_vmap():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"targets": torch.tensor([0, 3, 1])}, r"targets\[1\] is 3; allowed are classes 0\.\.2 and -100"),
-        ({"targets": torch.tensor([0, 1])}, r"targets have shape \(2,\).*class indices have shape \(3,\)"),
-        ({"targets": torch.zeros(3)}, r"class probabilities have shape \(3, 3\)"),
-        ({"targets": torch.full((3, 3), 2.0)}, r"must lie in \[0, 1\]"),
+        ({"targets": torch.tensor([0, 3, 1])}, r"targets\[1\] is 3; it may be classes 0\.\.2 or -100"),
+        (
+            {"targets": torch.tensor([0, 1])},
+            r"targets have shape \(2,\).*class indices must have shape \(3,\)",
+        ),
+        ({"targets": torch.zeros(3)}, r"class probabilities must have shape \(3, 3\)"),
+        ({"targets": torch.full((3, 3), 2.0)}, r"it must be in \[0, 1\]"),
         ({"targets": torch.zeros(3, 3, requires_grad=True)}, r"targets requires grad"),
-        ({"alpha": torch.ones(4)}, r"alpha has shape \(4,\); it holds one per class, \(3,\)"),
+        ({"alpha": torch.ones(4)}, r"alpha has shape \(4,\); it must be \(3,\), one per class"),
         ({"alpha": 0.25}, r"alpha is 0\.25; it must be a tensor"),
         ({"gamma": -1}, r"gamma is -1"),
         ({"gamma": torch.tensor(-1.0)}, r"gamma is -1"),

@@ -13,9 +13,17 @@ FORMATS = ("xyxy", "xywh", "cxcywh")
 
 
 class Box(NamedTuple):
-    """Boxes by their sides, a tensor each, all of one shape: a formula reads better so, and runs faster.
+    """Boxes by their sides, as a formula of `box_loss` gets them: a tensor each, all of one shape.
 
     Width and height are 0 where corners are inverted: such a box has no area and meets nothing.
+
+    Attributes:
+        left: x of the left side.
+        top: y of the upper side.
+        right: x of the right side.
+        bottom: y of the lower side.
+        width: right - left, at least 0.
+        height: bottom - top, at least 0.
     """
 
     left: Tensor
@@ -52,25 +60,26 @@ def check_pair(boxes1: Tensor, boxes2: Tensor, fmt: str) -> None:
     check_boxes("boxes2", boxes2, fmt)
     if boxes1.shape != boxes2.shape:
         raise ValueError(
-            f"boxes1 {tuple(boxes1.shape)} and boxes2 {tuple(boxes2.shape)} differ in shape; paired "
-            "boxes go row by row, for every combination use box_iou"
+            f"boxes1 has shape {tuple(boxes1.shape)}, boxes2 {tuple(boxes2.shape)}; they must be equal: "
+            "boxes are compared row by row (for every combination use box_iou)"
         )
 
 
 def check_eps(eps: float | Tensor) -> None:
     """ValueError unless eps is a number of at least 0; a tensor of no dimensions counts as one."""
     if isinstance(eps, Tensor) and eps.ndim:
-        raise ValueError(f"eps has shape {tuple(eps.shape)}; it may be a number or a 0-dim tensor")
+        raise ValueError(f"eps has shape {tuple(eps.shape)}; it must be a number or a 0-dim tensor")
     if not isinstance(eps, (Tensor, numbers.Real)):
-        raise ValueError(f"eps is {eps!r}; it may be a number or a 0-dim tensor")
+        raise ValueError(f"eps is {eps!r}; it must be a number or a 0-dim tensor")
     if not isinstance(eps, Tensor) and not 0 <= eps < math.inf:
         raise ValueError(f"eps is {eps}; it must be at least 0 and finite")
 
 
 def check_boxes(name: str, boxes: Tensor, fmt: str = "xyxy") -> None:
+    """ValueError unless the boxes are a tensor (..., 4) and the format is known."""
     if not isinstance(boxes, Tensor):
         raise ValueError(f"{name} is a {type(boxes).__name__}; it must be a tensor")
     if boxes.shape[-1:] != (4,):
-        raise ValueError(f"{name} has shape {tuple(boxes.shape)}; a box tensor is (..., 4)")
+        raise ValueError(f"{name} has shape {tuple(boxes.shape)}; it must be (..., 4)")
     if fmt not in FORMATS:
         raise ValueError(f"fmt is {fmt!r}; it may be one of {', '.join(FORMATS)}")

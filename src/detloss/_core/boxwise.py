@@ -132,7 +132,7 @@ def _each(
     if loss.shape != columns[0].shape:
         raise ValueError(
             f"{formula.__name__} returned shape {tuple(loss.shape)} for boxes {(*columns[0].shape, 4)}; a "
-            "formula returns one value for each pair"
+            "formula returns one value per pair"
         )
     return loss if weight is None else loss * weight.to(loss.dtype)
 
@@ -162,8 +162,8 @@ def _in_one_pass(
             fixed[name] = value
         elif impl == "compile":
             raise ValueError(
-                f"{name} is {value!r}; a compiled pass takes numbers, tensors, strings, booleans and None: "
-                'pass impl="eager"'
+                f'{name} is {value!r}; for impl="compile" it must be a number, tensor, string, boolean or '
+                'None: pass impl="eager"'
             )
         else:
             return None

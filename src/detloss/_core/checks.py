@@ -1,7 +1,7 @@
 """What the losses refuse, with messages that name the argument, what it was and what it may be.
 
-Values are looked at on the CPU only: elsewhere that would cost a synchronisation. Under `torch.compile` and
-on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no value is looked at.
+Values are checked on the CPU only: elsewhere that would cost a synchronisation. Under `torch.compile` and
+on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no value is checked.
 """
 
 import math
@@ -22,7 +22,8 @@ def compute_dtype(inputs: Tensor) -> torch.dtype:
     check_tensor("inputs", inputs)
     if not inputs.is_floating_point():
         raise ValueError(
-            f"inputs are {inputs.dtype}; logits must be floating: pass the raw outputs, not classes"
+            f"inputs are {inputs.dtype}; they must be floating: pass the raw outputs of the network, "
+            "not class indices"
         )
     return arithmetic_dtype(inputs.dtype)
 
@@ -36,9 +37,9 @@ def check_reduction(reduction: str) -> None:
 def check_exponent(name: str, value: float | Tensor) -> None:
     """ValueError unless an exponent (gamma, beta) is at least 0, a number or a tensor of no dimensions."""
     if isinstance(value, Tensor) and value.ndim:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}; it may be a number or a 0-dim tensor")
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be a number or a 0-dim tensor")
     if not isinstance(value, (Tensor, numbers.Real)):
-        raise ValueError(f"{name} is {value!r}; it may be a number or a 0-dim tensor")
+        raise ValueError(f"{name} is {value!r}; it must be a number or a 0-dim tensor")
     check_limits(name, value, 0, math.inf)
 
 
@@ -61,7 +62,7 @@ def check_limits(name: str, value: Any, least: float, largest: float, note: str 
 def check_alpha(alpha: float | Tensor | None, limits: tuple[float, float] = (0.0, 1.0)) -> None:
     """ValueError unless alpha is off (None or a negative number) or within its limits."""
     if alpha is not None and (isinstance(alpha, Tensor) or not alpha < 0):
-        check_limits("alpha", alpha, *limits, " (off: None or a negative number, no tensor)")
+        check_limits("alpha", alpha, *limits, " (None or a negative number switches it off; a tensor cannot)")
 
 
 def align_alpha(alpha: float | Tensor | None, inputs: Tensor, limits: tuple[float, float]) -> Tensor | None:
@@ -70,8 +71,8 @@ def align_alpha(alpha: float | Tensor | None, inputs: Tensor, limits: tuple[floa
     if isinstance(alpha, Tensor):
         if alpha.shape not in ((), inputs.shape[-1:]):
             raise ValueError(
-                f"alpha has shape {tuple(alpha.shape)}; it may be a number or, one per class, "
-                f"{tuple(inputs.shape[-1:])}"
+                f"alpha has shape {tuple(alpha.shape)}; it must be a number, or "
+                f"{tuple(inputs.shape[-1:])}, one per class"
             )
         return alpha.to(compute_dtype(inputs))
     if alpha is None or alpha < 0:
@@ -87,12 +88,12 @@ def check_tensor(name: str, values: object) -> None:
 
 
 def check_labels(name: str, values: Tensor) -> None:
-    """ValueError unless targets are a tensor, of numbers, that asks for no gradient: it would get none."""
+    """ValueError unless targets are a tensor of numbers that does not require grad."""
     check_tensor(name, values)
     if values.dtype == torch.bool:
-        raise ValueError(f"{name} is bool; pass {name}.float() where it is numbers, or class indices")
+        raise ValueError(f"{name} is bool; pass {name}.float() for labels 0 and 1, or class indices")
     if values.requires_grad:
-        raise ValueError(f"{name} requires grad, but targets are constants of a loss: pass {name}.detach()")
+        raise ValueError(f"{name} requires grad, but labels are constants of a loss; pass {name}.detach()")
 
 
 def check_range(name: str, values: Tensor) -> None:
@@ -101,15 +102,15 @@ def check_range(name: str, values: Tensor) -> None:
         low, high = values.detach().aminmax()
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ValueError(
-                f"{name} must lie in [0, 1], found values from {low.item():g} to {high.item():g}; "
-                "classes go in as integers, elements to leave out get weight 0"
+                f"{name} holds values from {low.item():g} to {high.item():g}; it must be in [0, 1]: pass "
+                "classes as integers, and give elements to leave out the weight 0"
             )
 
 
 def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str) -> Tensor | None:
     """The mask of the rows that count; ValueError unless an index is in 0..allowed-1 or `ignore_index`.
 
-    None where Python sees that all count: that saves the caller its passes over the loss.
+    None where it can be seen that all count: that saves the caller its passes over the loss.
     """
     looked_at = _readable(targets)
     if looked_at:
@@ -122,14 +123,12 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
         if wrong.any():
             place = tuple(wrong.nonzero()[0].tolist())
             raise ValueError(
-                f"targets{list(place)} is {targets[place].item()}; allowed are {meaning} "
-                f"and {ignore_index} (ignored)"
+                f"targets{list(place)} is {targets[place].item()}; it may be {meaning} or {ignore_index} "
+                "(ignored)"
             )
         return counted
     if wrong.device.type in ("cpu", "cuda") and not is_transformed(wrong):
-        assert_on_device(
-            ~wrong.any(), f"targets hold an index that is not one of {meaning} and {ignore_index}"
-        )
+        assert_on_device(~wrong.any(), f"targets hold an index other than {meaning} and {ignore_index}")
     return counted
 
 
@@ -140,23 +139,23 @@ def check_targets(
     if targets.is_floating_point():
         if targets.shape != inputs.shape:
             raise ValueError(
-                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; floating targets "
-                f"have the inputs' shape (class indices are integers of shape {tuple(inputs.shape[:-1])})"
+                f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; soft labels need "
+                f"the shape of the inputs (class indices are integers of shape {tuple(inputs.shape[:-1])})"
             )
         if quality is not None:
-            raise ValueError("quality goes with integer targets; floating targets are soft labels already")
+            raise ValueError("quality is for class indices; floating targets are soft labels already")
         return None
     if not inputs.ndim or targets.shape != inputs.shape[:-1]:
         raise ValueError(
             f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices "
-            f"have shape {tuple(inputs.shape[:-1])} (for a 0/1 target per logit pass targets.float())"
+            f"need shape {tuple(inputs.shape[:-1])} (for a label 0 or 1 per logit pass targets.float())"
         )
     if quality is not None:
         check_labels("quality", quality)
         if quality.shape != targets.shape:
             raise ValueError(
-                f"quality has shape {tuple(quality.shape)}; it holds one value per row, "
-                f"{tuple(targets.shape)}"
+                f"quality has shape {tuple(quality.shape)}; it must be {tuple(targets.shape)}, "
+                "one value per row"
             )
         check_range("quality", quality)
     classes = inputs.shape[-1]
@@ -180,5 +179,5 @@ def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _readable(values: Tensor) -> bool:
-    """Whether Python may look at the values: free on the CPU, a synchronisation or an error elsewhere."""
+    """Whether the values can be checked without cost: only on the CPU, and not under a transform."""
     return values.device.type == "cpu" and not torch.compiler.is_compiling() and not is_transformed(values)

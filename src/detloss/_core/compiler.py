@@ -38,7 +38,7 @@ def find_pass(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...
         impl: "auto" or "compile".
 
     Returns:
-        The pass; None where impl is "auto" and it cannot be compiled, which is said once for each loss.
+        The pass; None where impl is "auto" and it cannot be compiled, of which a warning tells once per loss.
 
     Raises:
         RuntimeError: impl is "compile" and it cannot be compiled.
@@ -59,7 +59,10 @@ def find_pass(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...
                 said = any(isinstance(known, Form) and _written(known) is _written(form) for known in broken)
                 broken.update(dict.fromkeys(DEVICES if everywhere else siblings, reason))
                 if impl == "auto" and not said:
-                    warnings.warn(f'{reason}; the loss runs eagerly. impl="eager" says nothing', stacklevel=5)
+                    warnings.warn(
+                        f'{reason}; the loss runs eagerly; pass impl="eager" to silence this warning',
+                        stacklevel=5,
+                    )
             else:
                 passes.setdefault(form.name, {}).update(built)
                 return built[form]
@@ -91,7 +94,7 @@ def _why(error: Exception, form: Form) -> tuple[str, bool]:
 
 
 def _written(form: Form) -> Callable[..., Tensor]:
-    """The formula as somebody wrote it."""
+    """The formula without the decorators around it."""
     return dict(form.fixed).get("formula", form.formula)  # type: ignore[return-value]
 
 
@@ -141,7 +144,7 @@ class _Worker:
                 done.set_exception(error)
 
     def _stop(self) -> None:
-        """End what is being compiled: a daemon that still runs torch's code while Python ends aborts it."""
+        """Stop a compilation: a daemon thread that is in torch's code as Python ends would abort it."""
         if self.thread is not None and self.thread.is_alive() and not self.idle.is_set():
             thread, error = ctypes.c_ulong(self.thread.ident or 0), ctypes.py_object(SystemExit)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error)
@@ -152,7 +155,7 @@ _worker = _Worker()
 
 
 def _after_fork() -> None:
-    """A lock and a thread of the parent's may never come back; and what it compiled, its child cannot."""
+    """After a fork: forget the parent's lock and thread, which do not exist in the child."""
     global _lock, _worker
     _lock, _worker = threading.Lock(), _Worker()
     if passes:

@@ -1,4 +1,4 @@
-"""In which dtype losses and overlaps are computed, and that all tensors of a call are in one place."""
+"""In which dtype losses and overlaps are computed, and that all tensors of a call are on one device."""
 
 import torch
 from torch import Tensor

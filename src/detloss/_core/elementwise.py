@@ -247,7 +247,7 @@ def _each(
     if loss.shape != inputs.shape:
         raise ValueError(
             f"{formula.__name__} returned shape {tuple(loss.shape)} for logits {tuple(inputs.shape)}; a "
-            "formula returns one value an element"
+            "formula returns one value per element"
         )
     if weight is not None:
         loss = loss * weight.to(loss.dtype)
@@ -285,8 +285,8 @@ def _in_one_pass(
             fixed[name] = value
         elif impl == "compile":
             raise ValueError(
-                f"{name} is {value!r}; a compiled pass takes numbers, tensors, strings, booleans and None: "
-                'pass impl="eager"'
+                f'{name} is {value!r}; for impl="compile" it must be a number, tensor, string, boolean or '
+                'None: pass impl="eager"'
             )
         else:
             return None

@@ -32,8 +32,8 @@ IMPLS = ("auto", "eager", "compile")
 AUTO_ELEMENTS = {"cpu": 2**15, "cuda": 2**15}
 """From how many elements on "auto" compiles, by device type; never on others.
 
-The fused pass is faster at any size (docs/speed.md), so smaller calls take it too once it is there; but what
-it saves them does not pay for the seconds of compiling.
+The fused pass is faster at any size (docs/speed.md), so smaller calls use it once it exists; for them alone
+it would not be worth the seconds of compiling.
 """
 
 
@@ -54,7 +54,7 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
     """Whether the loss of this name may take the fused pass; ValueError where that would be wrong.
 
     Inside the caller's `torch.compile`, `torch.func` transforms, forward-mode derivatives, dispatch modes and
-    for tensor subclasses the formula itself is run: there it is traced, or has to be seen.
+    for tensor subclasses the formula itself is run: there it is traced, or must not be hidden.
     `constants` are the arguments that get no gradient from the fused pass.
     """
     check_impl(impl)
@@ -65,7 +65,9 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
     first = inputs[0]
     if first.device.type not in AUTO_ELEMENTS:
         if impl == "compile":
-            raise ValueError(f'impl="compile" is for CPU and CUDA tensors, not {first.device}; pass "auto"')
+            raise ValueError(
+                f'impl is "compile", which is for CPU and CUDA tensors, not {first.device}; pass "auto"'
+            )
         return False
     if first.dtype not in _DTYPES or not first.numel() or is_intercepted(inputs):
         return False
@@ -78,7 +80,7 @@ def fusable(impl: str, name: str, inputs: tuple[Tensor, ...], constants: Mapping
         if isinstance(values, Tensor) and values.requires_grad and torch.is_grad_enabled():
             if impl == "compile":
                 raise ValueError(
-                    f'{name} requires grad and the fused pass gives it none: pass impl="eager", or '
+                    f'{name} requires grad, and the fused pass gives it none; pass impl="eager", or '
                     f"{name}.detach()"
                 )
             return False
@@ -113,8 +115,8 @@ class Call:
         count: what a mean divides by.
         reduced: the dimension of the inputs that the loss does not have, if there is one.
         exponents: hyperparameters whose defaults, `usual`, have a loop of their own.
-        unit, check: a constant that must lie in [0, 1], looked at on the way on a CPU; where it does not,
-            `check` is called to say so.
+        unit: a constant that must lie in [0, 1], which the pass itself checks on a CPU.
+        check: called where it does not; it raises.
         impl: "auto" or "compile".
     """
 
@@ -142,10 +144,10 @@ def fused(call: Call) -> Tensor | None:
     """The loss of a call in one pass, with the gradients of its inputs.
 
     Returns:
-        The loss; None where impl is "auto" and there is no way to compile, which is said once.
+        The loss; None where impl is "auto" and nothing can be compiled here; a warning says so once.
 
     Raises:
-        RuntimeError: impl is "compile" and there is no way to compile.
+        RuntimeError: impl is "compile" and nothing can be compiled here.
     """
     first, constants, exponents, usual = call.arguments[0], call.constants, call.exponents, call.usual
     on_cpu = first.device.type == "cpu"
@@ -272,8 +274,8 @@ def _second(ctx: Any, output_gradient: Tensor) -> list[Tensor | None]:
     """The gradients as functions of the arguments, for derivatives of derivatives."""
     if any(tensor._version != version for tensor, version in ctx.versions):
         raise RuntimeError(
-            "an argument of the loss was changed in place since: its second derivative cannot be taken; "
-            "pass a clone to the loss"
+            "an argument of the loss was changed in place after the call, so its second derivative cannot be "
+            "computed; pass a clone to the loss"
         )
     loss = ctx.again()
     output_gradient = output_gradient.reshape(loss.shape)

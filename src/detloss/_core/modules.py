@@ -1,6 +1,6 @@
 """What the Modules share: keeping a loss's hyperparameters, and showing them in `repr`.
 
-A Module is the thin face of its function: `__init__` keeps hyperparameters, `forward` passes them on.
+A Module calls its function: `__init__` keeps hyperparameters, `forward` passes them on.
 Tensors are kept as buffers, so `.to(device)` and `state_dict` take them along; a Parameter stays one. A
 weight that is None is a buffer too, so that one assigned later follows.
 """
@@ -47,5 +47,7 @@ def shown(module: nn.Module) -> str:
 def one_weight(module: nn.Module, weight: Tensor | None) -> Tensor | None:
     """The weight of this call or the one kept by the Module; ValueError where there are both."""
     if weight is not None and module.weight is not None:
-        raise ValueError("weight is given to forward and to the Module's __init__; give it in one place")
+        raise ValueError(
+            "weight is given to forward and to the Module's __init__; it must be given in one place"
+        )
     return module.weight if weight is None else weight  # type: ignore[return-value]

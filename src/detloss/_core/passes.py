@@ -83,7 +83,7 @@ def build(form: Form) -> Callable[..., Any]:
 
 
 def _check_sizes(graph: torch.fx.GraphModule) -> None:
-    """ValueError where a formula has read a size: the pass would keep the one it was traced with."""
+    """ValueError if the formula uses a size: the pass would keep the size it was traced with."""
     first = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
     sizes = first.fake_mode.shape_env
     if sizes.guards or sizes.replacements:
@@ -97,7 +97,7 @@ OPTIONS = {
 
 
 def _keep(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """The gradient as kept: fp16 has no room for what loss scaling would still lift."""
+    """The gradient as kept: float16 would lose small values before the loss scale has multiplied them."""
     return gradient if dtype == torch.float16 else gradient.to(dtype)
 
 

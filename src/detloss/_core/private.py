@@ -1,4 +1,4 @@
-"""Every use of what torch keeps to itself, in one place: what moves with a release of torch moves here.
+"""Every use of private parts of torch, in one place: only this file changes with a release of torch.
 
 All of it is there in torch 2.6; the fused pass alone needs torch `FUSED_TORCH`.
 """
@@ -20,20 +20,20 @@ CAN_FUSE = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= FUSE
 
 
 def is_transformed(values: Tensor) -> bool:
-    """Whether the values stand for several, under `vmap` or another transform of `torch.func`."""
+    """Whether the tensor is a batch of several, under `vmap` or another transform of `torch.func`."""
     if torch.compiler.is_compiling():  # which traces this function, but not the other; before 2.11 neither
         return not CAN_FUSE or torch._C._functorch.is_batchedtensor(values)
     return torch._C._functorch.is_functorch_wrapped_tensor(values)
 
 
 def is_batched_gradient(gradient: Tensor) -> bool:
-    """Whether an upstream gradient stands for several: `torch.func`, or `is_grads_batched`."""
+    """Whether an upstream gradient is a batch of several: `torch.func`, or `is_grads_batched`."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(gradient)
     return wrapped or torch._C._functorch.is_legacy_batchedtensor(gradient)
 
 
 def is_watched() -> bool:
-    """Whether a transform of `torch.func` or forward-mode derivatives look into the operations."""
+    """Whether operations are traced, by a transform of `torch.func` or forward-mode differentiation."""
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 

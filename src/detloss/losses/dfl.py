@@ -57,8 +57,8 @@ def distribution_focal_loss(
     dtype = _check_bins(inputs)
     if targets.shape != inputs.shape[:-1]:
         raise ValueError(
-            f"targets have shape {tuple(targets.shape)}; inputs {tuple(inputs.shape)} ask for "
-            f"{tuple(inputs.shape[:-1])}, one distance per distribution"
+            f"targets have shape {tuple(targets.shape)}; for inputs {tuple(inputs.shape)} they "
+            f"must be {tuple(inputs.shape[:-1])}, one distance per distribution"
         )
     check_devices(inputs=inputs, targets=targets, weight=weight)
     if weight is not None:

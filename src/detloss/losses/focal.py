@@ -82,7 +82,7 @@ class SigmoidFocalLoss(nn.Module):
         this loss's own: ValueError where the given one has an alpha too.
         """
         if getattr(bce, "alpha", None) is not None:
-            raise ValueError("bce has an alpha; pass it as alpha to from_bce, and build bce without")
+            raise ValueError("bce has an alpha; build it without, and pass alpha to from_bce")
         return cls(
             alpha,
             gamma,

@@ -74,13 +74,13 @@ def softmax_focal_loss(
     dim = min(1, inputs.ndim - 1)
     if not inputs.ndim or not inputs.shape[dim]:
         raise ValueError(
-            f"inputs have shape {tuple(inputs.shape)}; logits are (N, C, ...) or (C,), with C ≥ 1"
+            f"inputs have shape {tuple(inputs.shape)}; they must be (N, C, ...) or (C,), with C ≥ 1"
         )
     classes = inputs.shape[dim]
     if alpha is not None:
         check_tensor("alpha", alpha)
         if alpha.shape != (classes,):
-            raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it holds one per class, ({classes},)")
+            raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it must be ({classes},), one per class")
         alpha = alpha.to(dtype)
     check_devices(inputs=inputs, targets=targets, alpha=alpha, gamma=gamma)
     outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
@@ -197,7 +197,7 @@ def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) 
     if targets.shape != shape:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)} and dtype {targets.dtype}; for inputs "
-            f"{tuple(inputs.shape)} {what} have shape {tuple(shape)}"
+            f"{tuple(inputs.shape)} {what} must have shape {tuple(shape)}"
         )
 
 
