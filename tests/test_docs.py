@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import detloss
+from detloss import formula
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -81,6 +82,9 @@ def test_every_public_name_is_on_a_reference_page():
     public = {f"detloss.{name}" for name in detloss.__all__ if not name.startswith("__")}
     assert public - shown == set()
     assert {f"detloss.{module}" for module in ("mining", "schedule", "names")} <= shown
+    formulas = (ROOT / "docs/reference/formula.md").read_text(encoding="utf-8")
+    pieces = set(re.findall(r"^ +- (\w+)$", formulas, re.MULTILINE))
+    assert set(formula.__all__) - {"elementwise_loss", "box_loss"} == pieces
 
 
 def test_every_page_is_in_the_navigation_of_the_site():

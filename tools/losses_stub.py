@@ -1,7 +1,8 @@
-"""Writes src/detloss/losses/__init__.pyi: the signatures of the losses, for type checkers and editors.
+"""Writes src/detloss/losses/__init__.pyi: the losses for type checkers, editors and the site of docs/.
 
-A loss is made from its formula by a decorator, which no type checker can follow; its true signature is known
-when the package is imported. `make stub` writes it down, and a test says when the file is out of date.
+A loss is made from its formula by a decorator, which a tool that only reads the code cannot follow. Its
+signature and its docstring are known when the package is imported: `make stub` writes them down, and a test
+says when the file is out of date.
 """
 
 import inspect
@@ -11,7 +12,7 @@ from pathlib import Path
 from detloss import losses
 
 FILE = Path(losses.__file__).with_suffix(".pyi")
-HEAD = '''"""Signatures of the losses, written by tools/losses_stub.py: do not edit."""
+HEAD = '''"""Signatures and docstrings of the losses, written by tools/losses_stub.py: do not edit."""
 
 from torch import Tensor, nn
 '''
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 def stub() -> str:
     """The text of the file."""
     public = {name: getattr(losses, name) for name in losses.__all__}
-    functions = [signature(name, value) for name, value in public.items() if inspect.isfunction(value)]
+    functions = [function(name, value) for name, value in public.items() if inspect.isfunction(value)]
     modules = [module(name, value) for name, value in public.items() if inspect.isclass(value)]
     names = ", ".join(f'"{name}"' for name in public)
     return "\n".join([HEAD, *functions, *modules, f"__all__ = [{names}]\n"])
@@ -29,10 +30,23 @@ def stub() -> str:
 def module(name: str, of: type) -> str:
     """One Module: how it is made, and how it is called."""
     made = signature("__init__", of.__init__, "None")
-    called = signature("__call__", of.forward) + signature("forward", of.forward)
+    called = signature("__call__", of.forward) + function("forward", of.forward)
     others = [key for key, value in vars(of).items() if isinstance(value, classmethod)]
-    others = ["@classmethod\n" + signature(key, vars(of)[key].__func__, name) for key in others]
-    return f"class {name}(nn.Module):\n" + textwrap.indent("".join([made, called, *others]), "    ")
+    others = ["@classmethod\n" + function(key, vars(of)[key].__func__, name) for key in others]
+    body = f"{docstring(of)}\n" + "".join([made, called, *others])
+    return f"class {name}(nn.Module):\n" + textwrap.indent(body, "    ")
+
+
+def function(name: str, of: object, result: str = "Tensor") -> str:
+    """One function: its signature and its docstring."""
+    text = textwrap.indent(docstring(of), "    ")
+    return signature(name, of, result).replace(" ...\n", f"\n{text}")
+
+
+def docstring(of: object) -> str:
+    """The docstring of a function or a class, as it is written."""
+    text = inspect.getdoc(of) or ""
+    return f'"""{text}"""\n' if "\n" not in text else f'"""{text}\n"""\n'
 
 
 def signature(name: str, function: object, result: str = "Tensor") -> str:

@@ -16,49 +16,51 @@ from detloss._core.fused import Call, Operand, fusable, fused, scalar
 from detloss._core.reductions import reduce
 from detloss._core.signatures import become, hyperparameters, keyword_only, positional, reader
 
-ARGUMENTS = """
+SHARED = """
     Args:
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
-        boxes2: target boxes, same shape. Gradients reach both.
-        reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a gradient).
-        eps: added to every denominator, as in torchvision; see `paired_box_iou`.
-        weight: factor on the loss, broadcastable to `(...)`.
-        fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size: the "xywh" of many blog snippets).
-        impl: "auto", "eager" or "compile", see `detloss.formula`.
+        boxes2: the target boxes at the same places, same shape. Gradients reach both.
+        reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
+        eps: added to every denominator, as in torchvision; in squared units of the boxes.
+        weight: a factor on the loss, broadcastable to `(...)`.
+        fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
 
     Returns:
-        `(...)` for "none", else a number; float64 for float64 boxes, else float32, as in torchvision.
+        For "none" the loss of each pair, `(...)`, else a number; float64 for float64 boxes, else float32.
 
     Raises:
-        ValueError: unknown reduction or format, shapes that do not fit, an eps that is not a number.
+        ValueError: an unknown reduction or format, shapes or devices that differ, a number out of range.
 """
-
-_WITHOUT_EPS = "\n".join(line for line in ARGUMENTS.split("\n") if " eps:" not in line).replace(
-    ", an eps that is not a number", ""
-)
 
 
 def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = True) -> Callable[..., Any]:
-    """Turn a formula of two boxes into a loss: `formula(first, second, hyper=default, ...)`.
+    """Turn a formula of two boxes into a loss with box formats, weights, reductions and a fused pass.
+
+    A formula is a function `formula(first, second, hyper=default, ...)` that returns one value per pair.
 
     The loss has the signature `(boxes1, boxes2, reduction="none", <hyperparameters>, *, <keyword-only
-    hyperparameters>, weight=None, fmt="xyxy", impl="auto")` and goes wherever a box loss of this package
-    does.
-    The formula sees either box as a `Box`, its tensors `left, top, right, bottom, width, height` in float32
-    (float64), whatever the format and dtype of the call; numbers as they are, and tensors that broadcast to
-    `(...)`. It returns one value for each pair. It uses torch functions and no branch on a tensor's value, so
-    that it can be traced. What formulas are made of is in `detloss.formula`: `intersection`, `enclosing`,
-    `iou`, `distance_term`.
+    hyperparameters>, weight=None, fmt="xyxy", impl="auto")`, and can be used wherever a box loss of this
+    package can. The formula gets each box as a `Box`, its tensors `left, top, right, bottom, width, height`
+    in float32 (float64), whatever the format and dtype of the call; numbers as they are, and tensors that
+    broadcast to `(...)`. It uses torch functions and does not branch on a tensor's value, so that it can be
+    traced. What formulas are made of is in `detloss.formula`: `intersection`, `enclosing`, `iou`,
+    `distance_term`.
 
     Args:
-        formula: see above; its docstring becomes the loss's, with the shared arguments appended.
+        formula: as above. Its docstring becomes that of the loss: its `Args`, the hyperparameters, are joined
+            with the arguments that all box losses have.
         finite: try the formula once on boxes without width, without height, identical, apart, inverted and
             huge, and refuse it where a value or a gradient is NaN or infinite: such boxes occur in training.
+
+    Returns:
+        The loss; without `formula`, a decorator.
 
     Raises:
         ValueError: a formula without that signature, or one that is not finite.
 
-    Example:
+    Examples:
         >>> @box_loss
         ... def corner_distance(first, second, scale=1.0):
         ...     return sum((a - b).abs() for a, b in zip(first[:4], second[:4])) / scale
@@ -102,7 +104,7 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
                 return value
         return eagerly([*widened(boxes1).unbind(-1), *widened(boxes2).unbind(-1)])
 
-    become(loss, formula, signature, ARGUMENTS if "eps" in asked else _WITHOUT_EPS)
+    become(loss, formula, signature, SHARED)
     if finite:
         _check_finite(loss, formula.__name__)
     return loss

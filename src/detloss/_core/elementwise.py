@@ -13,14 +13,14 @@ A loss is its formula: a plain function of logits and targets that are aligned a
   class.
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
-- `impl`: how it is run, see `detloss._core.fused`.
+- `impl`: how it is run; `detloss._core.fused` says it.
 - result: its dtype is in `detloss._core.reductions`. A gradient has the dtype of its input.
 
 Values (class indices in range, soft targets in [0, 1], tensors of alpha and gamma) are checked on the CPU,
 with the offending value in the message. On a GPU and under `torch.compile` indices are asserted, on a GPU
-asynchronously, and other values are not looked at: that would cost a synchronisation. Under `vmap` none is
-looked at; `torch.compile` of `vmap` of `grad` cannot be told from no `vmap` and fails on class indices: pass
-dense targets there.
+asynchronously, and other values are not checked, since that would synchronise. Under `vmap` none is checked;
+`torch.compile` of `vmap` of `grad` looks the same as no `vmap` and fails on class indices: pass soft labels
+there.
 """
 
 import inspect
@@ -50,27 +50,27 @@ from detloss._core.fused import Call, Operand, fusable, fused, scalar
 from detloss._core.reductions import reduce, result_dtype
 from detloss._core.signatures import become, hyperparameters, keyword_only, positional, reader
 
-ARGUMENTS = """
+SHARED = """
     Args:
-        inputs: logits `(..., C)`, any floating dtype.
-        targets: floating, shape of `inputs`, in [0, 1]; or class indices `inputs.shape[:-1]`, 0..C-1, C for
-            background, `ignore_index` for rows that do not count.
+        inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
+        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
+            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
         reduction: "none", "sum" or "mean" (over the elements that count).
-        weight: factor on the loss, broadcastable to `inputs`, or one per row with class indices.
-        quality: with class indices, the soft label of each row's class, `inputs.shape[:-1]`; else it is 1.
-        ignore_index: the index of rows to leave out.
-        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
+        quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
+            [0, 1]; without it the label is 1.
+        weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
+        ignore_index: the class index of rows that do not count.
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
 
     Returns:
-        The loss, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in float32.
+        For "none" the loss of each element, in the dtype of `inputs`; else a number, in float32 also for
+        half-precision inputs. Under autocast always float32.
 
     Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets or quality requiring grad.
+        ValueError: shapes or devices that differ, an index or a value out of range, labels that require
+            grad.
 """
-
-_WITHOUT_QUALITY = "\n".join(line for line in ARGUMENTS.split("\n") if "quality:" not in line).replace(
-    " or quality", ""
-)
 
 
 def elementwise_loss(
@@ -81,31 +81,38 @@ def elementwise_loss(
     quality: bool = False,
     bool_targets: bool = False,
 ) -> Callable[..., Any]:
-    """Turn a formula into a loss: `formula(logits, targets, hyper=default, ...)`, elementwise.
+    """Turn a formula of logits into a loss with class indices, weights, reductions and a fused pass.
+
+    A formula is a function `formula(logits, targets, hyper=default, ...)` that returns one value per element.
 
     The loss has the signature `(inputs, targets, <hyperparameters>, reduction="none", *, <keyword-only
-    hyperparameters>, weight=None, ignore_index=-100, impl="auto")`, and goes wherever a loss of this package
-    does (`linear_loss`, the command line). The formula sees logits and targets of one shape in float32
+    hyperparameters>, weight=None, ignore_index=-100, impl="auto")`, and can be used wherever a loss of this
+    package can (`linear_loss`, the command line). The formula gets logits and targets of one shape in float32
     (float64), and hyperparameters as numbers or tensors that broadcast against the logits; None, strings and
-    booleans as they are. It uses torch functions and no branch on a tensor's value, so that it can be traced.
+    booleans as they are. It uses torch functions and does not branch on a tensor's value, so that it can be
+    traced.
 
-    A formula with a parameter `positive` gets a boolean mask there: the elements of the rows' classes, or
-    dense targets above 0. One with a parameter `alpha` gets None for off, a number, or one per class.
+    A parameter `positive` of the formula gets a boolean mask: the elements of the rows' classes, or soft
+    labels above 0. A parameter `alpha` gets None for off, a number, or one per class.
 
     Args:
-        formula: see above; its docstring becomes the loss's, with the shared arguments appended.
+        formula: as above. Its docstring becomes that of the loss: its `Args`, the hyperparameters, are joined
+            with the arguments that all these losses have.
         exponents: names of hyperparameters that are at least 0, numbers or 0-dim tensors, and whose defaults
-            get a compiled loop of their own: a constant power is several times faster than any.
+            get a compiled loop of their own: a constant power is several times faster than a variable one.
         limits: the least and the largest value of hyperparameters; alpha's, where it is not off, are 0 and 1
             unless said otherwise.
-        quality: the loss has the argument `quality`, the soft label of a row's class.
-        bool_targets: the formula takes boolean targets too (True is 1), and gets them from class indices:
-            labels that are never soft save arithmetic.
+        quality: give the loss an argument `quality`, the soft label of each row's class.
+        bool_targets: pass class indices to the formula as boolean targets (True is 1), which save arithmetic;
+            the formula must take both.
+
+    Returns:
+        The loss; without `formula`, a decorator.
 
     Raises:
-        ValueError: a formula without that signature, or a name that is none of its hyperparameters.
+        ValueError: a formula without that signature, or a name that is not one of its hyperparameters.
 
-    Example:
+    Examples:
         >>> @elementwise_loss
         ... def tempered_bce(logits, targets, tau=1.0):
         ...     return torch.nn.functional.softplus(logits / tau) - targets * logits / tau
@@ -182,7 +189,7 @@ def elementwise_loss(
             check_range("targets", targets)
         return eagerly()
 
-    become(loss, formula, signature, ARGUMENTS if quality else _WITHOUT_QUALITY)
+    become(loss, formula, signature, SHARED)
     return loss
 
 
@@ -221,7 +228,7 @@ def _each(
     ignore_index: int | Tensor | None,
     **hyper: object,
 ) -> Tensor:
-    """The loss of each element: the formula, given targets in either form, weighed and without ignored rows.
+    """The loss of each element: the formula, given targets in either form, weighted, without ignored rows.
 
     `hard`: class indices become booleans. `ignore_index` is None where no row is left out.
     """

@@ -1,6 +1,8 @@
 """The signature of a loss, made from that of its formula: what `elementwise_loss` and `box_loss` share."""
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable, Iterable
 from inspect import Parameter, Signature
 from typing import Any
@@ -78,10 +80,49 @@ def reader(
 
 
 def become(
-    loss: Callable[..., Any], formula: Callable[..., Tensor], signature: Signature, arguments: str
+    loss: Callable[..., Any], formula: Callable[..., Tensor], signature: Signature, shared: str
 ) -> None:
-    """Give the loss the name, the signature and the documentation of its formula."""
+    """Give the loss the name, the signature and the documentation of its formula.
+
+    Args:
+        loss: the function that is changed.
+        formula: a user's function.
+        signature: of the loss.
+        shared: a docstring of the arguments, the result and the errors that all such losses have.
+    """
     # torch.compile counts recompilations per code object: one for each loss
     loss.__code__ = loss.__code__.replace(co_name=formula.__name__)
     loss.__signature__ = signature  # type: ignore[attr-defined]
-    loss.__doc__ = f"{inspect.cleandoc(formula.__doc__ or '')}\n\n{inspect.cleandoc(arguments)}".lstrip()
+    loss.__doc__ = documentation(formula.__doc__ or "", shared, signature)
+
+
+# Where the text of a docstring ends: what follows stands behind the sections of the loss.
+_END = re.compile(r"^(Args|Returns|Raises|Examples?|Notes?|References?|Sources?):", re.MULTILINE)
+_SECTION = re.compile(r"^(Args|Returns|Raises):\n((?:[ \t]+.*\n|\n)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^(\w+)\b.*\n(?:[ \t]+.*\n|\n)*", re.MULTILINE)
+
+
+def documentation(own: str, shared: str, signature: Signature) -> str:
+    """The docstring of a loss: that of its formula, with the shared sections where it has none.
+
+    `Args` are the formula's hyperparameters and the shared arguments, in the order of the signature.
+    """
+    own, shared = f"{inspect.cleandoc(own)}\n", f"{inspect.cleandoc(shared)}\n"
+    end = _END.search(own)
+    text, rest = (own, "") if end is None else (own[: end.start()], own[end.start() :])
+    sections = {**_sections(shared), **_sections(rest)}
+    entries = {**_entries(shared), **_entries(rest)}
+    sections["Args"] = "".join(entries[name] for name in signature.parameters if name in entries)
+    parts = [text, *(f"{name}:\n{textwrap.indent(body, '    ')}" for name, body in sections.items())]
+    return "\n\n".join(part.strip() for part in (*parts, _SECTION.sub("", rest)) if part.strip())
+
+
+def _sections(text: str) -> dict[str, str]:
+    """The sections that every loss has, by their names."""
+    return {name: textwrap.dedent(body).strip() for name, body in _SECTION.findall(text)}
+
+
+def _entries(text: str) -> dict[str, str]:
+    """The arguments that the section `Args` describes, by their names."""
+    arguments = _sections(text).get("Args", "") + "\n"
+    return {entry[1]: entry[0].rstrip() + "\n" for entry in _ENTRY.finditer(arguments)}

@@ -1,4 +1,4 @@
-"""The losses: a pure function each, and a Module that is its thin face."""
+"""The losses: a function and a Module for each."""
 
 from detloss.losses.asymmetric import AsymmetricLoss, asymmetric_loss
 from detloss.losses.bce import BCEWithLogitsLoss, binary_cross_entropy_with_logits

@@ -17,24 +17,25 @@ def asymmetric_loss(
     gamma_pos: float | Tensor = 1.0,
     clip: float | Tensor = 0.05,
 ) -> Tensor:
-    """Asymmetric loss on logits, one sigmoid per class.
+    """Asymmetric loss, for images with many labels: negatives are focused harder, easy ones cost nothing.
 
     ASL = -t (1-p)^γ₊ log p - (1-t) p_m^γ₋ log(1-p_m),  p = σ(x),  p_m = max(p - m, 0).
+    One sigmoid per class.
 
     Negatives with p ≤ m cost nothing and have no gradient. m = 0 and γ₊ = γ₋ = γ is focal loss without alpha
     on labels 0 and 1, and with γ = 0 BCE on any. The loss of a negative ends at -(1-m)^γ₋ log m, so for m > 0
-    a hopelessly wrong one has no gradient either: m also leaves out what looks mislabelled.
+    a badly wrong negative has no gradient either: it may be a missing label.
 
     Convention: names, order and defaults of the authors' code. The weights (1-p)^γ₊ and p_m^γ₋ carry
-    gradient, as there and in timm by default; both can detach them (`disable_torch_grad_focal_loss`), this
-    cannot. Soft labels mix the two terms as in the paper's first equation; the authors' code and timm give
-    both terms one weight, (1-p_t)^(γ₊ t + γ₋ (1-t)). No logarithm is clamped, where theirs end at -log 1e-8:
-    value and gradient are right at any logit. There is no alpha.
+    gradient, as there and in timm by default; those can detach them (`disable_torch_grad_focal_loss`), this
+    one cannot. Soft labels mix the two terms as in the paper's first equation; the authors' code and timm
+    give both terms one weight, (1-p_t)^(γ₊ t + γ₋ (1-t)). No logarithm is clamped, where theirs end at
+    -log 1e-8: value and gradient are right at any logit. There is no alpha.
 
-    Hyperparameters:
-        gamma_neg: γ₋ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        gamma_pos: γ₊ ≥ 0, likewise.
-        clip: the margin m, 0 ≤ m < 1, a number or a tensor that broadcasts to `inputs`; 0 is off.
+    Args:
+        gamma_neg: γ₋ ≥ 0, a number or a 0-dim tensor.
+        gamma_pos: γ₊ ≥ 0, a number or a 0-dim tensor.
+        clip: the margin m, 0 ≤ m < 1, a number or a tensor that broadcasts to `inputs`; 0 switches it off.
 
     Source: Ridnik et al., Asymmetric Loss for Multi-Label Classification, arXiv:2009.14119.
     """
@@ -48,7 +49,7 @@ def asymmetric_loss(
 
 
 class AsymmetricLoss(nn.Module):
-    """`asymmetric_loss` as a Module, reduction "mean"; see there."""
+    """Module of `asymmetric_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,

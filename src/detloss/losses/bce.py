@@ -1,4 +1,4 @@
-"""Binary cross entropy on logits: the loss every other one here is a weighting of."""
+"""Binary cross entropy on logits; the other classification losses are weighted forms of it."""
 
 from torch import Tensor, nn
 
@@ -15,23 +15,25 @@ def binary_cross_entropy_with_logits(
     alpha: float | Tensor | None = None,
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """Binary cross entropy of logits, with class indices, per-class alpha and ignored rows.
+    """Binary cross entropy on logits, the baseline: cross entropy of each class on its own.
 
-    BCE = -(w t log p + (1-t) log(1-p)),  p = σ(x),  w = pos_weight; alpha: (alpha t + (1-alpha)(1-t)) BCE.
+    BCE = -(w t log p + (1-t) log(1-p)),  p = σ(x),  w = pos_weight;  with alpha: alpha_t BCE,
+    alpha_t = alpha t + (1-alpha)(1-t).
 
     Equals `torch.nn.functional.binary_cross_entropy_with_logits` in value and gradient where that has the
-    argument; the order of arguments is this package's, and the default reduction "none".
+    argument. The order of arguments is this package's, and the default reduction is "none".
 
-    Hyperparameters:
-        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
-        pos_weight: factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
+    Args:
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
+            below 0 switches it off.
+        pos_weight: a factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
     """
     loss = cross_entropy(logits, targets, pos_weight)
     return loss if alpha is None else alpha_t(alpha, targets) * loss
 
 
 class BCEWithLogitsLoss(nn.Module):
-    """`binary_cross_entropy_with_logits` as a Module, reduction "mean"; see there."""
+    """Module of `binary_cross_entropy_with_logits`, with its arguments; the default reduction is "mean"."""
 
     weight: Tensor | None
     pos_weight: Tensor | None

@@ -27,12 +27,13 @@ def distribution_focal_loss(
     weight: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """Cross entropy to the two bins next to a distance, linearly shared between them.
+    """Distribution focal loss: cross entropy of a predicted box side to the two bins next to its distance.
 
     DFL = -((i+1-y) log p_i + (y-i) log p_{i+1}),  i = floor y,  p = softmax of the n+1 logits of one side.
-    Smallest where p has those two shares; `distribution_integral` then gives y back.
+    Each side of a box is predicted as a distribution over n+1 bins. The loss is smallest where p has those
+    two shares; `distribution_integral` then gives y back.
 
-    Convention: targets are clamped to [0, n] without touching the argument, and both ends are exact (mmdet
+    Convention: targets are clamped to [0, n] in a copy, and both ends are exact (mmdet
     does not clamp; ultralytics clamps in place to n - .01). A box is four such sides, left, top, right,
     bottom, in units of the bins, usually the stride.
 
@@ -40,15 +41,16 @@ def distribution_focal_loss(
         inputs: logits `(..., n+1)`, any floating dtype, at least two bins.
         targets: distances in bins `(...)`.
         reduction: "none", "sum" or "mean" (over the targets).
-        weight: factor on the loss, broadcastable to `targets`.
-        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
+        weight: a factor on the loss, broadcastable to `targets`.
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
 
     Returns:
         The loss `(...)`, in the dtype of `inputs` for "none"; sums and means of half-precision inputs in
         float32.
 
     Raises:
-        ValueError: shapes that do not fit, targets that require grad.
+        ValueError: shapes or devices that do not fit, fewer than two bins, targets that require grad.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 6.
     """
@@ -96,10 +98,17 @@ def distribution_focal_loss(
 
 
 def distribution_integral(inputs: Tensor) -> Tensor:
-    """The mean of a distribution over bins: Σ_j j softmax(inputs)_j, `(..., n+1)` → `(...)`, in bins.
+    """The box side that a distribution over bins stands for: its mean, Σ_j j softmax(inputs)_j.
 
-    The result is float32 (float64 for float64 inputs), also for half-precision logits: it becomes a box, and
-    bf16 would place its side only to a sixteenth of a bin. ValueError for fewer than two bins.
+    Args:
+        inputs: logits `(..., n+1)`, any floating dtype, at least two bins.
+
+    Returns:
+        Distances in bins, `(...)`, float32 (float64 for float64 inputs) also for half-precision logits: bf16
+        would place the side only to a sixteenth of a bin.
+
+    Raises:
+        ValueError: fewer than two bins.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 4.
     """
@@ -120,7 +129,7 @@ def _bins(logits: Tensor) -> Tensor:
 
 
 class DistributionFocalLoss(nn.Module):
-    """`distribution_focal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `distribution_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(self, reduction: str = "mean", *, impl: str = "auto") -> None:
         super().__init__()

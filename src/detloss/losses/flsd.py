@@ -17,10 +17,11 @@ def sample_dependent_focal_loss(
     gamma_high: float | Tensor = 3.0,
     threshold: float | Tensor = 0.2,
 ) -> Tensor:
-    """Focal loss on logits whose γ depends on p_t: by default FLSD-53, γ 5 below p_t = .2 and 3 above.
+    """Focal loss for calibration: γ is larger where the answer is badly wrong (FLSD-53 by default).
 
     FLSD = alpha_t (1-p_t)^γ BCE(x, t),  γ = gamma_low where p_t < threshold, gamma_high elsewhere; p_t and
-    alpha_t as in `sigmoid_focal_loss`, soft labels too. With equal gammas it is focal loss.
+    alpha_t as in `sigmoid_focal_loss`, soft labels too. By default γ is 5 below p_t = .2 and 3 from there on.
+    With equal gammas it is focal loss.
 
     γ is a constant of the gradient, and the value jumps where p_t crosses the threshold: with the defaults
     from .527 up to .824 (times alpha_t) as the answer gets better, as it does in the paper.
@@ -29,10 +30,11 @@ def sample_dependent_focal_loss(
     sigmoid per class and the alpha of `sigmoid_focal_loss`, so that the two differ in γ alone. The paper
     chose it for calibration of image classifiers, not for detection.
 
-    Hyperparameters:
-        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
-        gamma_low: γ ≥ 0 where p_t < threshold, a number, or a 0-dim tensor (changes without recompiling).
-        gamma_high: γ ≥ 0 elsewhere, the same.
+    Args:
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
+            below 0 switches it off.
+        gamma_low: γ ≥ 0 where p_t < threshold, a number or a 0-dim tensor.
+        gamma_high: γ ≥ 0 elsewhere, a number or a 0-dim tensor.
         threshold: in [0, 1], a number or a tensor that broadcasts to `inputs`.
 
     Source: Mukhoti et al., Calibrating Deep Neural Networks using Focal Loss, arXiv:2002.09437, section 4.
@@ -43,7 +45,7 @@ def sample_dependent_focal_loss(
 
 
 class SampleDependentFocalLoss(nn.Module):
-    """`sample_dependent_focal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `sample_dependent_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,

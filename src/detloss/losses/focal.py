@@ -1,4 +1,4 @@
-"""Focal loss: cross entropy that turns away from what is already right."""
+"""Focal loss: cross entropy with little weight on what is already right."""
 
 from torch import Tensor, nn
 
@@ -17,23 +17,25 @@ def sigmoid_focal_loss(
     *,
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """Focal loss on logits, one sigmoid per class.
+    """Focal loss: cross entropy with little weight on what is already right, for a rare foreground.
 
     FL = alpha_t (1-p_t)^γ BCE(x, t),  p = σ(x),  p_t = p t + (1-p)(1-t),  alpha_t = alpha t + (1-alpha)(1-t).
+    One sigmoid per class.
 
     Equals `torchvision.ops.sigmoid_focal_loss`, arguments in the same order. γ = 0 is exactly
     (alpha-weighted) BCE. Value, gradient and second derivative are finite for every γ ≥ 0 at every logit up
     to ±1e30, saturated ones too.
 
     Convention: alpha weighs the positives, 1-alpha the negatives (torchvision, mmdet, fvcore). On soft
-    targets this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and
-    γ = 2 at p = .122. Use `quality_focal_loss` where a score shall learn a soft label such as an IoU.
-    "sum" and "mean" do not divide by positives: a detector does that itself.
+    labels this p_t (torchvision, fvcore, optax, ultralytics) has its minimum *not* at p = t: for t = .3 and
+    γ = 2 it is at p = .122. Use `quality_focal_loss` where a score has to learn a soft label such as an IoU.
+    No reduction divides by the number of positives: a detector does that itself.
 
-    Hyperparameters:
-        alpha: weight of positives, 1 - alpha of negatives: number or tensor `(C,)`; off: None, number < 0.
-        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        pos_weight: factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
+    Args:
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
+            below 0 switches it off.
+        gamma: γ ≥ 0, a number or a 0-dim tensor.
+        pos_weight: a factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
 
     Source: Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5.
     """
@@ -42,7 +44,7 @@ def sigmoid_focal_loss(
 
 
 class SigmoidFocalLoss(nn.Module):
-    """`sigmoid_focal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `sigmoid_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,
@@ -76,10 +78,15 @@ class SigmoidFocalLoss(nn.Module):
         alpha: float | Tensor | None = 0.25,
         gamma: float | Tensor = 2.0,
     ) -> "SigmoidFocalLoss":
-        """The focal form of a `BCEWithLogitsLoss`, torch's or this package's.
+        """Make a focal loss of a `BCEWithLogitsLoss`, torch's or this package's.
 
-        Keeps its weight, pos_weight, reduction and ignore_index; the given Module is not changed. Alpha is
-        this loss's own: ValueError where the given one has an alpha too.
+        Args:
+            bce: the Module whose weight, pos_weight, reduction and ignore_index are taken; it is not changed.
+            alpha: as in `sigmoid_focal_loss`.
+            gamma: as in `sigmoid_focal_loss`.
+
+        Raises:
+            ValueError: `bce` has an alpha too.
         """
         if getattr(bce, "alpha", None) is not None:
             raise ValueError("bce has an alpha; build it without, and pass alpha to from_bce")

@@ -16,21 +16,22 @@ def matchability_aware_loss(
     *,
     positive: Tensor,
 ) -> Tensor:
-    """Matchability-aware loss (MAL) on logits: varifocal loss without its low weight on poor matches.
+    """Matchability-aware loss (MAL): varifocal loss without its low weight on poor matches.
 
     positives: MAL = -q^γ log p - (1-q^γ) log(1-p);   negatives: MAL = -p^γ log(1-p);   p = σ(x).
+    One sigmoid per class.
 
-    A positive of quality q learns p = q^γ and weighs 1 whatever q is, where varifocal loss weighs it by q. On
-    quality 1 positives have plain BCE; γ = 0 is BCE on the classes, whatever their quality.
+    A positive of quality q learns p = q^γ and weighs 1 whatever q is, where varifocal loss weighs it by q. A
+    positive of quality 1 has plain BCE; γ = 0 is BCE on the classes, whatever their quality.
 
     Convention: the weight p^γ of the negatives carries no gradient, as in the authors' code (DEIM) and in
-    transformers; so the gradient is not that of the value, unlike in `varifocal_loss`. With class indices a
-    row's class is a positive also where its quality is 0: it weighs 1 and learns p = 0 (DEIM). In the dense
-    form a target of 0 is a negative. DEIM divides the sum by the number of boxes; its optional factor on the
-    negatives, off by default, is not here.
+    transformers; so the gradient is not the derivative of the value, unlike in `varifocal_loss`. With class
+    indices a row's class is a positive also where its quality is 0: it weighs 1 and learns p = 0 (DEIM). In
+    the dense form a target of 0 is a negative. DEIM divides the sum by the number of boxes; its optional
+    factor on the negatives, off by default, is not here.
 
-    Hyperparameters:
-        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+    Args:
+        gamma: γ ≥ 0, a number or a 0-dim tensor.
 
     Source: Huang et al., DEIM: DETR with Improved Matching for Fast Convergence, arXiv:2412.04234, MAL.
     """
@@ -41,7 +42,7 @@ def matchability_aware_loss(
 
 
 class MatchabilityAwareLoss(nn.Module):
-    """`matchability_aware_loss` as a Module, reduction "mean"; see there."""
+    """Module of `matchability_aware_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,

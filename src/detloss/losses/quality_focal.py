@@ -15,9 +15,10 @@ def quality_focal_loss(
     *,
     alpha: float | Tensor | None = None,
 ) -> Tensor:
-    """Quality focal loss on logits: the score learns a soft label, usually the IoU of the predicted box.
+    """Quality focal loss: the score learns a soft label, usually the IoU of the predicted box.
 
     QFL = |y-p|^β BCE(x, y),  p = σ(x),  smallest at p = y;  with alpha: (alpha y + (1-alpha)(1-y)) QFL.
+    One sigmoid per class.
 
     β = 0 is exactly BCE; on labels 0 and 1 it is focal loss with γ = β. The gradient is finite everywhere,
     and zero at p = y for β > 0 (where for β < 1 the true one is unbounded on either side).
@@ -25,9 +26,10 @@ def quality_focal_loss(
     Convention: elementwise, as the paper; mmdet sums over the classes before it averages. The paper has no
     alpha.
 
-    Hyperparameters:
-        beta: β ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
-        alpha: weight by label, alpha y + (1-alpha)(1-y): a number or tensor `(C,)`; off: None, number < 0.
+    Args:
+        beta: β ≥ 0, a number or a 0-dim tensor.
+        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or a tensor `(C,)`; None or a number below
+            0 switches it off.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 5.
     """
@@ -40,7 +42,7 @@ def quality_focal_loss(
 
 
 class QualityFocalLoss(nn.Module):
-    """`quality_focal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `quality_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ def softmax_focal_loss(
     label_smoothing: float = 0.0,
     impl: str = "auto",
 ) -> Tensor:
-    """Focal loss on a softmax, with the conventions of `torch.nn.functional.cross_entropy`.
+    """Focal loss for one class out of several: `torch.nn.functional.cross_entropy` with a γ.
 
     Class index t:      FL = -alpha_t (1-p_t)^γ log p_t.
     Probabilities t_c:  FL = -Σ_c alpha_c t_c (1-p_c)^γ log p_c.
@@ -42,26 +42,28 @@ def softmax_focal_loss(
     Value and gradient are finite at every logit up to ±1e30 for every γ ≥ 0.
 
     Convention: alpha multiplies the loss of its class, and "mean" divides by the number of targets that
-    count, not by the sum of their alphas as `cross_entropy` does with `weight`. No class is background here:
-    where one is, give it its own alpha (MONAI and kornia give class 0 the weight 1-alpha).
+    count, not by the sum of their alphas as `cross_entropy` does with `weight`. No class is treated as
+    background; if one is, give it an alpha of its own (MONAI and kornia give class 0 the weight 1-alpha).
 
     Args:
         inputs: logits `(N, C, ...)` or `(C,)`, any floating dtype.
         targets: class indices `(N, ...)` or `()`, 0..C-1 or `ignore_index`; or probabilities, shape of
             `inputs`.
-        alpha: None, or a tensor `(C,)`.
-        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+        alpha: the weight of each class, a tensor `(C,)`, or None.
+        gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the targets that count).
         ignore_index: the index of targets to leave out.
         label_smoothing: in [0, 1], the share of every target spread evenly over the classes.
-        impl: "auto", "eager" or "compile", see `detloss._core.fused`.
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
 
     Returns:
         The loss `(N, ...)` or `()`, in the dtype of `inputs` for "none"; sums and means of half-precision
         inputs in float32.
 
     Raises:
-        ValueError: shapes that do not fit, an index or value out of range, targets that require grad.
+        ValueError: shapes or devices that do not fit, an index or a value out of range, targets that require
+            grad.
 
     Source: the class-index form is eq. 5 of Lin et al., arXiv:1708.02002, with p_t from a softmax.
     """
@@ -202,7 +204,7 @@ def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) 
 
 
 class SoftmaxFocalLoss(nn.Module):
-    """`softmax_focal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `softmax_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Varifocal loss: positives weighed by their quality, only negatives are turned down."""
+"""Varifocal loss: positives are weighted by their quality, and only negatives lose weight."""
 
 import math
 
@@ -19,18 +19,19 @@ def varifocal_loss(
     *,
     positive: Tensor,
 ) -> Tensor:
-    """Varifocal loss on logits: the score learns an IoU, and easy negatives weigh hardly anything.
+    """Varifocal loss: the score learns an IoU; good boxes weigh most, easy negatives hardly anything.
 
     y > 0: VFL = -y (y log p + (1-y) log(1-p));   y = 0: VFL = -alpha p^γ log(1-p);   p = σ(x).
 
     Convention: alpha scales the *negatives* (it is not the alpha of focal loss). The weight p^γ carries
     gradient, as in mmdet, PaddleDetection and ultralytics; D-FINE and DEIM detach it. With class indices a
-    row's class is a positive also where its quality is 0 and then weighs nothing (PP-YOLOE, YOLOv6,
-    ultralytics); in the dense form, as in mmdet, a target of 0 is a negative. Peers divide the sum by Σ y.
+    row's class is a positive also where its quality is 0, and then weighs nothing (PP-YOLOE, YOLOv6,
+    ultralytics); in the dense form, as in mmdet, a target of 0 is a negative. Others divide the sum by Σ y.
 
-    Hyperparameters:
-        alpha: factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or a number < 0 is off (1).
-        gamma: γ ≥ 0, a number, or a 0-dim tensor (which can change without recompiling).
+    Args:
+        alpha: a factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or a number below 0 switches
+            it off (1).
+        gamma: γ ≥ 0, a number or a 0-dim tensor.
 
     Source: Zhang et al., VarifocalNet, arXiv:2008.13367, eq. 2.
     """
@@ -41,7 +42,7 @@ def varifocal_loss(
 
 
 class VarifocalLoss(nn.Module):
-    """`varifocal_loss` as a Module, reduction "mean"; see there."""
+    """Module of `varifocal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,
