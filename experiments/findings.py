@@ -14,6 +14,7 @@ from typing import Any
 
 from figures import Difference, paired_differences
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.figures import save
 from detloss.lab.runs import read_csv, write_text
 from detloss.lab.statistics import (
@@ -25,7 +26,6 @@ from detloss.lab.statistics import (
     points,
     verdict,
 )
-from detloss.lab.training.config import CompareConfig
 
 RULE = (
     "A difference is taken seed by seed: within a setting one seed means equal initial weights and "

@@ -45,11 +45,13 @@ from detloss.lab.compare.comparison import (
     compare,
     prepare,
 )
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json, write_text
 from detloss.lab.statistics import short_names
-from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data, settled
 from detloss.lab.training.train import pick_device
 
@@ -98,8 +100,8 @@ def embedded(
     1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining). One box
     weight for all is what papers have; several are for what depends on the balance of classes and boxes.
     """
-    shared = Recipe(**{"evaluations": 1, "steps": 1400, **recipe})
-    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, recipe=shared)
+    shared: Any = {"evaluations": 1, "steps": 1400, **recipe}
+    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, **shared)
 
 
 def bccd(
@@ -180,13 +182,12 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
     """The comparisons as the options want them, and those whose data is not here."""
     comparisons, absent = {}, []
     for setting, config in experiment.comparisons.items():
-        recipe = replace(config.recipe, device=options.device)
-        if recipe.data == REAL:
+        if config.data == REAL:
             if options.quick or not options.data.is_dir():
                 absent.append(setting)
                 continue
-            recipe = replace(recipe, data=str(options.data.resolve()))
-        config = replace(config, recipe=recipe, seeds=options.seeds or config.seeds)
+            config = replace(config, data=str(options.data.resolve()))
+        config = replace(config, device=options.device, seeds=options.seeds or config.seeds)
         comparisons[setting] = quick(config) if options.quick else config
     if options.quick:
         return dict(list(comparisons.items())[:2]), []
@@ -195,23 +196,18 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
 
 def quick(config: CompareConfig) -> CompareConfig:
     """The same in seconds: two losses, two seeds, three steps on small scenes, no sweep."""
-    recipe = config.recipe
-    recipe = replace(
-        recipe,
-        scenes=replace(recipe.scenes, size=48, object_size=(8.0, 20.0), train=24, val=8),
-        detector=replace(recipe.detector, width=4, channels=8),
+    return replace(
+        config,
+        scenes=replace(config.scenes, size=48, object_size=(8.0, 20.0), train=24, val=8),
+        detector=replace(config.detector, width=4, channels=8),
         size=48,
         steps=3,
         batch=2,
-    )
-    return replace(
-        config,
         losses=config.losses[:2],
         box_losses=config.box_losses[:2],
         seeds=2,
         lr=config.lrs[0],
         box_weight=config.box_weights[0],
-        recipe=recipe,
     )
 
 
@@ -225,8 +221,8 @@ def prepared(
     for setting, config in comparisons.items():
         folder = runs / experiment.name / setting.replace(" ", "_")
         try:
-            training, validation = open_data(config.recipe)
-            config = replace(config, recipe=settled(config.recipe, training))
+            training, validation = open_data(config)
+            config = settled(config, training)
             data = prepare(config, folder, training, validation)
         except ValueError as error:
             if folder.is_dir() and "give another --out" in str(error):
@@ -243,7 +239,7 @@ def prepared(
 def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
     """Runs the comparisons one after another, with progress over all of them."""
     # A step costs about as much as its image has pixels.
-    costs = {setting: (state.config.recipe.size / 96) ** 2 for setting, state in states.items()}
+    costs = {setting: (state.config.size / 96) ** 2 for setting, state in states.items()}
     total = sum(costs[setting] * state.steps_planned for setting, state in states.items())
     before, began = 0.0, None
     with progress_bar() as bar:
@@ -304,7 +300,7 @@ def recorded(folder: Path) -> Iterator[Callable[[], None]]:
         }
 
     before = finished()
-    hardware = versions(str(pick_device(read_json(folder / "config.json")["recipe"]["device"])))
+    hardware = versions(str(pick_device(read_json(folder / "config.json")["device"])))
     device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
     made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
 
@@ -332,7 +328,7 @@ def commit() -> str:
 
 def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
     """A row for each run of a setting, those that diverged among them."""
-    config, recipe = state.config, state.config.recipe
+    config = state.config
     names = short_names(config.pairs)
     by_run = {(row["classification_loss"], row["box_loss"], int(row["seed"])): row for row in state.results}
     shared = {
@@ -346,7 +342,7 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
         made = job.folder / "made.json"
         more = read_json(made) if made.exists() else {"commit": "unknown", "hardware": "unknown"}
         empty = {"classification_loss": job.pair[0], "box_loss": job.pair[1], "seed": run.seed}
-        empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": recipe.steps}
+        empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": config.steps}
         measured = row or empty
         why = "" if row else read_json(job.folder / "diverged.json")
         loss = loss_name(names[job.pair])
@@ -355,16 +351,16 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
 
 def words(config: CompareConfig) -> str:
     """A comparison's data and detector in a line."""
-    recipe, detector = config.recipe, config.recipe.detector
-    data = "embedded scenes" if recipe.data == "embedded" else "BCCD"
+    detector = config.detector
+    data = "embedded scenes" if config.data == "embedded" else "BCCD"
     kind = detector.kind + (f" with {detector.bins} bins" if detector.bins else "")
     prior = "" if detector.kind == "yolov2" else f", prior {detector.prior:g}"
     rates, weights = (
         ", ".join(f"{one:g}" for one in dict.fromkeys(values)) for values in zip(*config.candidates)
     )
     return (
-        f"{data}, {recipe.size} px, {kind}{prior}, {recipe.steps} steps of {recipe.batch} images by "
-        f"{recipe.optimizer}, learning rates tried: {rates}, box weights: {weights}"
+        f"{data}, {config.size} px, {kind}{prior}, {config.steps} steps of {config.batch} images by "
+        f"{config.optimizer}, learning rates tried: {rates}, box weights: {weights}"
     )
 
 

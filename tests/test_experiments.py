@@ -339,7 +339,7 @@ def test_real_data_that_is_not_here_is_left_out_and_keeps_its_rows(tmp_path):
     assert list(chosen) == ["embedded"]
     assert absent == ["bccd"]
     chosen, absent = harness.chosen(experiment, harness.Options(data=tmp_path, seeds=7))
-    assert chosen["bccd"].recipe.data == str(tmp_path)
+    assert chosen["bccd"].data == str(tmp_path)
     assert {config.seeds for config in chosen.values()} == {7}
     assert not absent
 
@@ -351,7 +351,7 @@ def test_every_experiment_runs(tmp_path, name):
 
 
 def test_a_process_that_is_killed_has_told_how_its_runs_were_made(tmp_path):
-    write_json(tmp_path / "config.json", {"recipe": {"device": "cpu"}})
+    write_json(tmp_path / "config.json", {"device": "cpu"})
     earlier, now = (tmp_path / "runs" / "bce" / name for name in ("seed0", "seed1"))
     write_json(earlier / "metrics.json", {})
     with harness.recorded(tmp_path) as record:

@@ -213,7 +213,7 @@ class TestTraining:
         ],
     )
     def test_it_trains(self, data, loss: str):
-        training = Training(TrainConfig(loss=loss, recipe=RECIPE), data[0])
+        training = Training(TrainConfig(loss=loss, **RECIPE.shared()), data[0])
         before = training.detector.state_dict()["class_head.weight"].clone()
         rows = [training.step() for _ in range(3)]
         assert all(math.isfinite(value) for row in rows for value in row.values())
@@ -223,7 +223,7 @@ class TestTraining:
         recipe = replace(RECIPE, steps=2)
 
         def losses(name: str) -> list[float]:
-            training = Training(TrainConfig(loss=name, lr=1e-12, recipe=recipe), data[0])
+            training = Training(TrainConfig(loss=name, lr=1e-12, **recipe.shared()), data[0])
             return [training.step()["classification_loss"] for _ in range(2)]
 
         scheduled = losses("focal,gamma=linear:0.5:2")
@@ -236,7 +236,7 @@ class TestTraining:
         if loss == "mine":
             (tmp_path / "mine.py").write_text(OWN)
             loss = f"{tmp_path / 'mine.py'}:mine,gamma=stages:0:1:2,mining=random:3"
-        config = TrainConfig(loss=loss, recipe=RECIPE)
+        config = TrainConfig(loss=loss, **RECIPE.shared())
 
         class Stop(Exception):
             pass

@@ -163,11 +163,11 @@ def test_no_such_split(here, voc):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"lr": 0.1, "recipe": {"step": 4}}', "recipe has no 'step'; did you mean 'steps'"),
+        ('{"lr": 0.1, "step": 4}', " has no 'step'; did you mean 'steps'"),
         ('{"lr": "fast"}', "lr is 'fast'; it must be float"),
-        ('{"recipe": {"size": 32.5}}', "size is 32.5; it must be int"),
-        ('{"recipe": {"optimizer": "adam"}}', "optimizer is 'adam'; it may be adamw, sgd"),
-        ('{"lr": 0.1', "no JSON"),
+        ('{"size": 32.5}', "size is 32.5; it must be int"),
+        ('{"optimizer": "adam"}', "optimizer is 'adam'; it may be adamw, sgd"),
+        ('{"lr": 0.1', "not JSON"),
         ('{"losses": ["bce"]}', "no 'losses'"),
     ],
 )
@@ -242,7 +242,7 @@ def test_train_leaves(trained):
         *("last.pt", "last.safetensors", "curves.png", "curves.svg"),
     }
     config = read_json(trained / "config.json")
-    assert (config["loss"], config["recipe"]["steps"]) == ("focal,gamma=1.5", 3)
+    assert (config["loss"], config["steps"]) == ("focal,gamma=1.5", 3)
     assert [row["step"] for row in read_csv(trained / "log.csv")] == ["1", "2", "3"]
     assert read_json(trained / "metrics.json")["images"] == 4
 
@@ -272,8 +272,8 @@ def test_arguments_change_what_config_says(here, trained):
         detloss("train", "--config", trained, "--lr", "0.002", "--steps", "1", "--out", "other").status == 0
     )
     old, new = read_json(trained / "config.json"), read_json(Path("other/config.json"))
-    assert (new["lr"], new["recipe"]["steps"]) == (0.002, 1)
-    old["lr"], old["recipe"]["steps"] = 0.002, 1
+    assert (new["lr"], new["steps"]) == (0.002, 1)
+    old["lr"], old["steps"] = 0.002, 1
     assert new == old
 
 

@@ -108,7 +108,7 @@ def test_sweep_data_configuration_and_versions(page, text):
     count = sum(int((sample.labels == 0).sum()) for sample in truths())
     assert data[f"{NAMES[0]} (class 0)"] == [str(count)] * 2
     assert "182 negative locations for one positive; 549 negative logits for one positive logit" in text
-    assert ["recipe.optimizer", "adamw"] in cells(page, "Configuration")
+    assert ["optimizer", "adamw"] in cells(page, "Configuration")
     assert ["box_weights", "2.0 6.0"] in cells(page, "Configuration")
     assert ["torch", "0.0"] in cells(page, "Versions and machine")
 

@@ -121,7 +121,7 @@ def test_the_configuration_of_a_run_goes_back_in(inspected, here):
 def test_own_data_and_its_classes_in_another_order(trained, voc):
     done = detloss("inspect", "voc", "--checkpoint", trained, "--out", "a", "--examples", 0)
     assert done.status == 0, done.err
-    assert read_json(Path("a/config.json"))["recipe"]["data"] == "voc"
+    assert read_json(Path("a/config.json"))["data"] == "voc"
     # Without the first class the labels of the others differ from the checkpoint's.
     for file in (voc / "Annotations").glob("*.xml"):
         text = file.read_text().replace("<name>disc</name>", "<name>square</name>")

@@ -361,7 +361,7 @@ def test_every_change_that_is_counted_is_one_of_the_command_line(kind, bins):
     start = ["--detector.kind", kind, "--detector.strides", *map(str, strides), "--size", "64"]
     start += ["--detector.bins", str(bins)]
     for change, wanted, size in changes(config, 64):
-        recipe = parse([*start, *shlex.split(change)]).settings.recipe
+        recipe = parse([*start, *shlex.split(change)]).settings
         assert recipe.size == size
         assert (recipe.detector.kind, recipe.detector.bins) == (wanted.kind, wanted.bins)
         assert recipe.detector.strides == wanted.strides

@@ -18,9 +18,10 @@ from detloss.lab.data.batches import Letterboxed, training_batch
 from detloss.lab.detector import Detector, DetectorConfig
 from detloss.lab.detector.postprocess import Limits
 from detloss.lab.evaluate import Evaluation, from_coco_results
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json
 from detloss.lab.training import train as module
-from detloss.lab.training.config import Recipe, TrainConfig, load_config
+from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.train import (
     EVALUATION_COLUMNS,
     LOG_COLUMNS,
@@ -49,11 +50,11 @@ RECIPE = Recipe(
     batch=4, optimizer="adamw", weight_decay=0.02, warmup=0.2, schedule="cosine", clip=10.0, ema=0.9,
     distribution_weight=0.5, amp="off", evaluations=3, device="cpu",
 )  # fmt: skip
-CONFIG = TrainConfig(loss="focal", box_loss="giou", lr=0.01, box_weight=2.0, seed=0, recipe=RECIPE)
+CONFIG = TrainConfig("focal", "giou", lr=0.01, box_weight=2.0, seed=0, **RECIPE.shared())
 
 
 def config(loss: str = "focal", seed: int = 0, lr: float = 0.01, **recipe: Any) -> TrainConfig:
-    return replace(CONFIG, loss=loss, seed=seed, lr=lr, recipe=replace(RECIPE, **recipe))
+    return replace(CONFIG, loss=loss, seed=seed, lr=lr, **recipe)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ class TestLearning:
         state = Training(config(steps=60, augment=still, lr=0.02), Letterboxed(four, 64))
         losses = [state.step()["loss"] for _ in range(60)]
         assert np.mean(losses[-5:]) < 0.35 * np.mean(losses[:5])
-        evaluation, _ = evaluate_on(state.average.model, Letterboxed(four, 64), state.recipe, state.device)
+        evaluation, _ = evaluate_on(state.average.model, Letterboxed(four, 64), state.config, state.device)
         assert evaluation.ap50 > 0.5
 
     @pytest.mark.parametrize(
@@ -109,7 +110,7 @@ class TestLearning:
         assert [row["step"] for row in rows] == ["1", "2"]
         for row in rows:
             assert all(math.isfinite(float(value)) for value in row.values())
-        assert (float(rows[0]["distribution_loss"]) > 0) == (chosen.recipe.detector.bins > 0)
+        assert (float(rows[0]["distribution_loss"]) > 0) == (chosen.detector.bins > 0)
         before = Training(chosen, data[0]).detector.state_dict()
         after = torch.load(tmp_path / "last.pt", weights_only=True)["detector"]
         assert not torch.equal(before["class_head.weight"], after["class_head.weight"])

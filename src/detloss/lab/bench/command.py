@@ -11,8 +11,8 @@ from detloss.lab.bench import BenchConfig, bench, line, notes, tables
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import Interrupted, console, progress_bar, say
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_json
-from detloss.lab.training.config import to_dict
 from detloss.lab.training.train import pick_device
 
 
@@ -22,7 +22,7 @@ class Arguments:
 
     settings: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: focal loss, dense targets, three sizes."""
 

@@ -3,20 +3,22 @@
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from detloss.lab.training.config import Recipe, load_config
+from detloss.lab.records import load_config
 
 T = TypeVar("T")
 Out = Annotated[
     Path | None, tyro.conf.arg(help="Folder for the results; otherwise the next number under runs/.")
 ]
 FromFile = Annotated[
-    Path | None, tyro.conf.arg(help="A run folder or its config.json; other arguments change what it says.")
+    Path | None,
+    tyro.conf.arg(
+        name="config", help="A run folder or its config.json; other arguments change what it says."
+    ),
 ]
 
 
@@ -81,9 +83,3 @@ def refuse_another(out: Path | None, config: Any) -> None:
         before = None
     if before != config:
         raise ValueError(f"--out {out} holds something else, which is kept; give another folder")
-
-
-def quick_recipe(recipe: Recipe) -> Recipe:
-    """Few images and few steps, for a first look."""
-    few = replace(recipe.scenes, train=min(recipe.scenes.train, 256), val=min(recipe.scenes.val, 48))
-    return replace(recipe, steps=min(recipe.steps, 40), batch=min(recipe.batch, 8), evaluations=2, scenes=few)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,11 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read
+from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.data import open_splits
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import new_folder, read_columns, write_json
@@ -34,7 +35,6 @@ from detloss.lab.statistics import (
     standings,
     still_learning,
 )
-from detloss.lab.training.config import CompareConfig
 from detloss.lab.training.splits import settled
 from detloss.names import check_classes
 
@@ -45,7 +45,7 @@ class Arguments:
 
     settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: two seeds, few steps, no verdict worth trusting."""
 
@@ -54,9 +54,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """`detloss compare`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
     config = given(CompareConfig, arguments)
     if "--quick" in arguments:
-        recipe = quick_recipe(config.recipe)
-        config = replace(config, recipe=recipe, seeds=min(config.seeds, 2), lrs=config.lrs[:2], rungs=(0.5,))
-        config = replace(config, box_weights=config.box_weights[:1])
+        config = config.quick()
     return read("compare", Arguments, arguments, Arguments(config))
 
 
@@ -94,12 +92,12 @@ def run(arguments: Arguments) -> Path:
 def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Dataset]:
     """The comparison as its data settles it, and the splits; errors come before anything is written."""
     found = check(config)
-    training, validation = open_splits(config.recipe)
+    training, validation = open_splits(config)
     for loss in found:
-        check_classes(loss, config.recipe.detector.kind, len(training.names))
+        check_classes(loss, config.detector.kind, len(training.names))
     if len(config.candidates) > 1:
         hold_out(training, config.held_out)
-    return replace(config, recipe=settled(config.recipe, training)), training, validation
+    return settled(config, training), training, validation
 
 
 def train_shown(config: CompareConfig, out: Path) -> Comparison:
@@ -166,7 +164,7 @@ def _activity(state: Comparison, pair: Pair) -> str:
         return ""
     job, step = running[0]
     what = f"seed {job.config.seed}" if job.rung is None else "sweep"
-    return f"{what}: {step}/{job.config.recipe.steps}"
+    return f"{what}: {step}/{job.config.steps}"
 
 
 def _against(standing: Standing) -> str:

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.engines import Event, JobFailed, run_jobs
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_json, versions, write_csv, write_json
-from detloss.lab.training.config import CompareConfig, TrainConfig, load_config, to_dict
+from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import describe_data, open_data
 from detloss.lab.training.train import NonFiniteLoss, pick_device, train
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
@@ -91,10 +93,10 @@ def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
 
 def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
     """Trains one job in this process; sends ("step", n) and ("ap", value) on the way."""
-    training, validation = open_data(job.config.recipe)
+    training, validation = open_data(job.config)
     if job.rung is not None:
         training, validation = hold_out(training, job.held_out)
-    size = job.config.recipe.size
+    size = job.config.size
 
     def on_step(row: dict[str, float]) -> None:
         if row["step"] % 5 == 0:
@@ -166,7 +168,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         config = self.config
-        candidates, steps = len(config.candidates), config.recipe.steps
+        candidates, steps = len(config.candidates), config.steps
         sweep = 0
         if candidates > 1:
             for part in config.rungs:
@@ -176,15 +178,15 @@ class Comparison:
 
     def rung_steps(self, part: float) -> int:
         """Steps of a rung's candidates."""
-        return max(1, round(part * self.config.recipe.steps))
+        return max(1, round(part * self.config.steps))
 
     def jobs_of(self, pair: Pair, rung: int, candidates: Sequence[tuple[float, float]]) -> list[Job]:
         """The sweep's runs of one pair."""
         config = self.config
-        recipe = replace(config.recipe, steps=self.rung_steps(config.rungs[rung]), evaluations=1)
+        steps = self.rung_steps(config.rungs[rung])
         jobs = []
         for lr, weight in candidates:
-            run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)
+            run = config.run(pair, (lr, weight), SWEEP_SEED, steps=steps, evaluations=1)
             folder = self.out / "sweep" / folder_name(pair) / f"rung-{rung}" / f"lr-{lr:g}-box-{weight:g}"
             jobs.append(Job(run, folder, rung, config.held_out))
         return jobs
@@ -194,8 +196,7 @@ class Comparison:
         jobs = []
         for seed in range(self.config.seeds):
             for pair in self.config.pairs:
-                lr, weight = self.chosen[pair]
-                run = TrainConfig(pair[0], pair[1], lr, weight, seed, self.config.recipe)
+                run = self.config.run(pair, self.chosen[pair], seed)
                 folder = self.out / "runs" / folder_name(pair) / f"seed-{seed}"
                 jobs.append(Job(run, folder, None, self.config.held_out))
         return jobs
@@ -212,7 +213,7 @@ def check(config: CompareConfig) -> list[Loss]:
     Returns:
         The classification losses.
     """
-    pick_device(config.recipe.device)
+    pick_device(config.device)
     classification, boxes = (dict.fromkeys(names) for names in zip(*config.pairs))
     for name in boxes:
         find_loss(name, BOX_LOSSES, training=True)
@@ -222,7 +223,7 @@ def check(config: CompareConfig) -> list[Loss]:
 def workers_and_threads(config: CompareConfig) -> tuple[int, int]:
     """Runs at a time and PyTorch threads of each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = pick_device(config.recipe.device).type == "cuda"
+    on_gpu = pick_device(config.device).type == "cuda"
     workers = config.workers or (1 if on_gpu else min(cores, 8))
     return workers, max(1, cores // workers)
 
@@ -238,14 +239,14 @@ def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dat
         before = _config_of(out)
         if replace(before, seeds=config.seeds, workers=config.workers) != config:
             raise ValueError(f"{out} holds a comparison with another configuration; give another --out")
-    data = describe_data(config.recipe, training, validation)
+    data = describe_data(config, training, validation)
     if (out / "data.json").exists() and read_json(out / "data.json") != data:
         raise ValueError(f"the data is not what {out} was begun with; give another --out")
     write_json(out / "config.json", to_dict(config))
     write_json(out / "data.json", data)
     if not (out / "versions.json").exists():
         workers, threads = workers_and_threads(config)
-        device = str(pick_device(config.recipe.device))
+        device = str(pick_device(config.device))
         write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
     return data
 
@@ -307,7 +308,7 @@ def _add_candidate(state: Comparison, job: Job, outcome: Outcome) -> None:
         "classification_loss": job.pair[0],
         "box_loss": job.pair[1],
         "rung": job.rung,
-        "steps": job.config.recipe.steps,
+        "steps": job.config.steps,
         "lr": job.config.lr,
         "box_weight": job.config.box_weight,
         "ap": "" if math.isnan(outcome.ap) else outcome.ap,
@@ -337,7 +338,7 @@ def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
         "ece_recall": calibration["recall"],
         "lr": job.config.lr,
         "box_weight": job.config.box_weight,
-        "steps": job.config.recipe.steps,
+        "steps": job.config.steps,
     }
     state.latest = {name: "" if value is None else value for name, value in row.items()}
     state.results.append(state.latest)
@@ -354,7 +355,7 @@ def _run(state: Comparison, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome 
         if outcome is None:
             todo.append(job)
         else:
-            state.steps_done += job.config.recipe.steps
+            state.steps_done += job.config.steps
             yield job, outcome
     workers, threads = workers_and_threads(state.config)
     # Closed at once when a run fails or the caller stops, so that no other run goes on unseen.
@@ -370,7 +371,7 @@ def _take(state: Comparison, job: Job, event: Event) -> Outcome | None:
         raise JobFailed(f"{'+'.join(job.pair)}, {job.folder}: {event.value}")
     if event.kind == "done":
         state.active.pop(job.folder, None)
-        state.steps_done += job.config.recipe.steps - before
+        state.steps_done += job.config.steps - before
         return event.value
     if event.kind == "started":
         state.active[job.folder] = (job, 0)

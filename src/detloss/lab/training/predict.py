@@ -51,8 +51,8 @@ def detect_images(
     """Detections in images of any size, in their own pixels, within the paper's limits."""
     nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     annotations = [Annotation(*nothing, str(i)) for i in range(len(images))]
-    data = Letterboxed(Dataset((), annotations, images), config.recipe.size)
-    return predict(detector, data, replace(config.recipe, limits=Limits()), device)
+    data = Letterboxed(Dataset((), annotations, images), config.size)
+    return predict(detector, data, replace(config, limits=Limits()), device)
 
 
 def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from detloss.lab.data import Dataset, load, scenes, summary
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import fit_anchors
 from detloss.lab.inspect import count_locations
 from detloss.lab.training.config import Recipe
+
+R = TypeVar("R", bound=Recipe)
 
 
 def open_split(
@@ -29,7 +31,7 @@ def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None)
     return training, open_split(recipe, recipe.val_split, training.names, progress)
 
 
-def settled(recipe: Recipe, training: Dataset) -> Recipe:
+def settled(recipe: R, training: Dataset) -> R:
     """The recipe with what it leaves to the data: the anchors of YOLOv2, by k-means of the training boxes."""
     return replace(recipe, detector=fit_anchors(recipe.detector, training, recipe.size))
 

@@ -21,8 +21,9 @@ from detloss.lab.detector import Detector
 from detloss.lab.detector.criterion import Terms, detection_loss
 from detloss.lab.detector.postprocess import detect
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, to_coco_results
+from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json
-from detloss.lab.training.config import Recipe, TrainConfig, load_config, to_dict
+from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
@@ -152,18 +153,17 @@ class Training:
 
     def __init__(self, config: TrainConfig, data: Letterboxed) -> None:
         self.config, self.data = config, data
-        self.recipe = config.recipe
-        self.device = pick_device(self.recipe.device)
+        self.device = pick_device(config.device)
         self.classification = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
         self.box = find_loss(config.box_loss, BOX_LOSSES, training=True)
         torch.manual_seed(config.seed)
         names = data.dataset.names
-        detector = Detector(self.recipe.detector, len(names), softmax=self.classification.softmax)
+        detector = Detector(config.detector, len(names), softmax=self.classification.softmax)
         self.detector = detector.to(self.device)
         self.grid = self.detector.grid(data.size, data.size, self.device)
-        self.optimizer = make_optimizer(self.detector, self.recipe, config.lr)
-        self.average = Average(self.detector, self.recipe.ema)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.recipe.amp == "fp16")
+        self.optimizer = make_optimizer(self.detector, config, config.lr)
+        self.average = Average(self.detector, config.ema)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.step_count = 0
         self.seconds = 0.0
 
@@ -174,16 +174,16 @@ class Training:
             NonFiniteLoss: naming the step and the batch's image ids.
         """
         began = time.perf_counter()
-        recipe, config, step = self.recipe, self.config, self.step_count
-        batch = training_batch(self.data, step, recipe.batch, config.seed, recipe.augment)
-        rate = learning_rate(step, recipe, config.lr)
+        config, step = self.config, self.step_count
+        batch = training_batch(self.data, step, config.batch, config.seed, config.augment)
+        rate = learning_rate(step, config, config.lr)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         terms = self._forward(batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms.total).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), recipe.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), config.clip or math.inf)
         row = self._row(step + 1, rate, terms, norm)
         overflow_is_usual = self.scaler.is_enabled()
         if not (math.isfinite(row["loss"]) and (overflow_is_usual or math.isfinite(row["gradient_norm"]))):
@@ -204,7 +204,7 @@ class Training:
 
     def _forward(self, batch: Batch) -> Terms:
         images = images_to_tensor(batch.images, self.device)
-        with autocast(self.recipe, self.device):
+        with autocast(self.config, self.device):
             output = self.detector(images)
         boxes = torch.from_numpy(batch.boxes).to(self.device)
         labels = torch.from_numpy(batch.labels).to(self.device)
@@ -217,11 +217,11 @@ class Training:
             self.classification,
             self.box,
             self.config.box_weight,
-            self.recipe.distribution_weight,
+            self.config.distribution_weight,
             self.step_count,
-            self.recipe.steps,
+            self.config.steps,
             self.config.seed,
-            self.recipe.weigh_boxes,
+            self.config.weigh_boxes,
         )
 
     @staticmethod
@@ -308,9 +308,8 @@ def train(
         state.restore(out)
         log = [row for row in read_csv(out / "log.csv") if int(row["step"]) <= state.step_count]
         evaluations = [r for r in read_csv(out / "evaluations.csv") if int(r["step"]) <= state.step_count]
-    recipe = config.recipe
-    marks = {round(recipe.steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
-    while state.step_count < recipe.steps:
+    marks = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+    while state.step_count < config.steps:
         try:
             row: dict[str, Any] = state.step()
         except NonFiniteLoss as error:
@@ -319,11 +318,11 @@ def train(
             raise
         log.append(row)
         on_step(row)
-        if state.step_count in marks and state.step_count < recipe.steps:
-            evaluation, _ = evaluate_on(state.average.model, validation, recipe, state.device)
+        if state.step_count in marks and state.step_count < config.steps:
+            evaluation, _ = evaluate_on(state.average.model, validation, config, state.device)
             _record(out, state, log, evaluations, evaluation)
             on_evaluation(state.step_count, evaluation)
-    evaluation, detections = evaluate_on(state.average.model, validation, recipe, state.device)
+    evaluation, detections = evaluate_on(state.average.model, validation, config, state.device)
     ids = [validation.dataset.annotation(i).id for i in range(len(validation))]
     write_json(out / "detections.json", to_coco_results(detections, ids))
     _record(out, state, log, evaluations, evaluation)
@@ -393,7 +392,7 @@ def load_detector(folder: Path, device: torch.device) -> tuple[Detector, TrainCo
         about = json.loads(metadata["detloss"])
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     # Not from the loss, whose file may be gone by now where it is a user's own.
-    bare = replace(config.recipe.detector, weights="")  # a file that may be gone, too
+    bare = replace(config.detector, weights="")  # a file that may be gone, too
     detector = Detector(bare, len(about["names"]), about["softmax"])
     detector.load_state_dict(weights)
     return detector.to(device).eval(), config, tuple(about["names"])
