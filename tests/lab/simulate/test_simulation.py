@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detloss import losses
-from detloss.boxes import KINDS
+from detloss.boxes import SIMILARITIES as KINDS
 from detloss.lab.engines import JobFailed
 from detloss.lab.simulate import (
     CASES,
