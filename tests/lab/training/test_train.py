@@ -497,15 +497,16 @@ class TestPrecision:
     def test_the_loss_is_float32(self, data, monkeypatch, amp: str, dtype: torch.dtype):
         seen = []
 
-        def spy(detector, grid, output, *rest):
+        def spy(output, *rest):
             seen.extend(x.dtype for x in output if x is not None)
-            terms = real(detector, grid, output, *rest)
+            terms = real(output, *rest)
             seen.append(terms.total.dtype)
             return terms
 
-        real = module.detection_loss
-        monkeypatch.setattr(module, "detection_loss", spy)
-        row = Training(config(amp=amp), data[0]).step()
+        state = Training(config(amp=amp), data[0])
+        real = state.criterion
+        monkeypatch.setattr(state, "criterion", spy)
+        row = state.step()
         assert seen == [dtype, dtype, torch.float32]
         assert math.isfinite(row["loss"])
 

@@ -20,6 +20,7 @@ from detloss.lab.cli.terminal import console, counting, interruptible, progress_
 from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset
+from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import new_folder, read_columns, write_json
 from detloss.lab.statistics import (
@@ -36,7 +37,6 @@ from detloss.lab.statistics import (
     still_learning,
 )
 from detloss.lab.training.splits import settled
-from detloss.names import check_classes
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from detloss.calling import Loss
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset
 from detloss.lab.data.batches import Letterboxed
@@ -26,7 +27,7 @@ from detloss.lab.runs import read_json, versions, write_csv, write_json
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import describe_data, open_data
 from detloss.lab.training.train import NonFiniteLoss, pick_device, train
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 RESULT_COLUMNS = (
     *("classification_loss", "box_loss", "seed", "ap", "ap50", "ap75", "ece", "seconds", "peak_memory_mb"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detloss.calling import Loss
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
 from detloss.lab.inspect.examples import Example, example
@@ -17,7 +18,7 @@ from detloss.lab.inspect.logits import labelled_logits
 from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.lab.inspect.quadrants import Claim, Quadrant, QuadrantSums, check_claims
 from detloss.lab.training.config import Recipe
-from detloss.names import CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.names import CLASSIFICATION_LOSSES, find_loss
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total)."""

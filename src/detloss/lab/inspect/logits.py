@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detloss.boxes import paired_box_iou
 from detloss.lab.data.batches import Letterboxed, collate
 from detloss.lab.detector import Detector
 from detloss.lab.detector.assign import IGNORED
+from detloss.lab.detector.criterion import Positives
 from detloss.lab.training.train import images_to_tensor
 
 _AT_ONCE = 2**22
@@ -93,13 +93,7 @@ def labelled_logits(
         assignment = detector.assign(grid, boxes, torch.from_numpy(samples.labels).to(device))
         with torch.no_grad():
             output = detector(images_to_tensor(samples.images, device))
-            positives = assignment.positives
-            where = positives.nonzero(as_tuple=True)[1]
-            predicted = detector.decode(
-                output.regression[positives], grid.anchors[where], grid.strides[where]
-            )
-            quality = torch.ones(positives.shape, device=device)
-            quality[positives] = paired_box_iou(predicted, assignment.boxes[positives]).clamp(0, 1)
+            quality = Positives(detector, grid, output, assignment).quality
         counted = assignment.labels != IGNORED
         logits, labels, quality = output.logits[counted].float(), assignment.labels[counted], quality[counted]
         rows = counted.nonzero(as_tuple=True)[1]

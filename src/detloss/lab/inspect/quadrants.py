@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detloss.calling import Loss, classify
 from detloss.lab.inspect.logits import Labelled
-from detloss.names import Loss, classify
 
 QUADRANTS = (
     ("negative", "easy"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from detloss.lab.data.batches import Batch, Letterboxed, collate, training_batch
 from detloss.lab.detector import Detector
-from detloss.lab.detector.criterion import Terms, detection_loss
+from detloss.lab.detector.criterion import Criterion, Terms
 from detloss.lab.detector.postprocess import detect
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, to_coco_results
 from detloss.lab.records import load_config, to_dict
@@ -154,13 +154,23 @@ class Training:
     def __init__(self, config: TrainConfig, data: Letterboxed) -> None:
         self.config, self.data = config, data
         self.device = pick_device(config.device)
-        self.classification = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
-        self.box = find_loss(config.box_loss, BOX_LOSSES, training=True)
+        loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
+        box_loss = find_loss(config.box_loss, BOX_LOSSES, training=True)
         torch.manual_seed(config.seed)
         names = data.dataset.names
-        detector = Detector(config.detector, len(names), softmax=self.classification.softmax)
-        self.detector = detector.to(self.device)
+        self.detector = Detector(config.detector, len(names), softmax=loss.softmax).to(self.device)
         self.grid = self.detector.grid(data.size, data.size, self.device)
+        self.criterion = Criterion(
+            self.detector,
+            self.grid,
+            loss,
+            box_loss,
+            config.box_weight,
+            config.distribution_weight,
+            config.weigh_boxes,
+            config.steps,
+            config.seed,
+        )
         self.optimizer = make_optimizer(self.detector, config, config.lr)
         self.average = Average(self.detector, config.ema)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
@@ -209,20 +219,7 @@ class Training:
         boxes = torch.from_numpy(batch.boxes).to(self.device)
         labels = torch.from_numpy(batch.labels).to(self.device)
         assignment = self.detector.assign(self.grid, boxes, labels)
-        return detection_loss(
-            self.detector,
-            self.grid,
-            output,
-            assignment,
-            self.classification,
-            self.box,
-            self.config.box_weight,
-            self.config.distribution_weight,
-            self.step_count,
-            self.config.steps,
-            self.config.seed,
-            self.config.weigh_boxes,
-        )
+        return self.criterion(output, assignment, self.step_count)
 
     @staticmethod
     def _row(step: int, rate: float, terms: Terms, norm: Tensor) -> dict[str, float]:
@@ -246,7 +243,7 @@ class Training:
         _replace(folder / "last.pt", lambda part: torch.save(state, part))
         weights = {name: value.contiguous() for name, value in self.average.model.state_dict().items()}
         # One entry: several would be written in any order, and equal runs would leave different files.
-        about = json.dumps({"names": self.data.dataset.names, "softmax": self.classification.softmax})
+        about = json.dumps({"names": self.data.dataset.names, "softmax": self.detector.softmax})
         metadata = {"detloss": about}
         _replace(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=metadata))
 

@@ -11,13 +11,14 @@ from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.data import open_splits
 from detloss.lab.cli.terminal import interruptible, progress_bar, say
 from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector.criterion import check_classes
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.runs import new_folder, read_columns
 from detloss.lab.statistics import points
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import settled
 from detloss.lab.training.train import pick_device, train
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 
 @dataclass(frozen=True)
