@@ -47,13 +47,13 @@ from detloss.lab.compare.comparison import (
 )
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.detector import DetectorConfig
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json, write_text
 from detloss.lab.statistics import short_names
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data, settled
-from detloss.lab.training.train import pick_device
 
 __all__ = [
     "RETINANET",

@@ -20,7 +20,8 @@ from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.runs import read_csv
 from detloss.lab.training.config import Recipe, TrainConfig
-from detloss.lab.training.train import Training, train
+from detloss.lab.training.state import Training
+from detloss.lab.training.train import train
 from detloss.losses import QualityFocalLoss, SigmoidFocalLoss, sample_dependent_focal_loss, sigmoid_focal_loss
 from detloss.names import CLASSIFICATION_LOSSES, find_loss
 from detloss.schedule import Schedule, set_scheduled

@@ -27,7 +27,7 @@ from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json, write_json
 from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.splits import open_data
-from detloss.lab.training.train import Training
+from detloss.lab.training.state import Training
 from helpers.commands import TINY, Done, detloss, refused
 
 HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"

@@ -9,7 +9,8 @@ from detloss.lab.detector import Detector, DetectorConfig
 from detloss.lab.records import to_dict
 from detloss.lab.runs import write_json
 from detloss.lab.training.config import TrainConfig
-from detloss.lab.training.train import Training, load_detector
+from detloss.lab.training.state import Training
+from detloss.lab.training.trained import load_detector
 
 pytestmark = pytest.mark.clients
 PAPER = {

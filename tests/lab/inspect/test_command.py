@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detloss.lab.devices import pick_device
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.training.train import load_detector, pick_device
+from detloss.lab.training.trained import load_detector
 from helpers.commands import SCENES, TINY, detloss, refused
 
 TABLES = (

@@ -83,7 +83,7 @@ def test_every_location_is_counted_once_and_every_positive_has_its_object(kind):
 def test_counting_does_not_depend_on_how_many_at_a_time(monkeypatch):
     data = Letterboxed(scenes(SceneConfig(train=5), "train"), 96)
     together = count_locations(DetectorConfig(), data)
-    monkeypatch.setattr("detloss.lab.inspect.locations._AT_ONCE", 1)
+    monkeypatch.setattr("detloss.lab.detector.locations._AT_ONCE", 1)
     one_by_one = count_locations(DetectorConfig(), data)
     assert one_by_one.levels == together.levels
     np.testing.assert_array_equal(one_by_one.object_positives, together.object_positives)

@@ -10,10 +10,10 @@ import tyro
 from detloss.lab.bench import BenchConfig, bench, line, notes, tables
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import Interrupted, console, progress_bar, say
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_json
-from detloss.lab.training.train import pick_device
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from rich.live import Live
 from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read
-from detloss.lab.cli.data import open_splits
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
 from detloss.lab.compare.config import CompareConfig
@@ -36,6 +35,7 @@ from detloss.lab.statistics import (
     standings,
     still_learning,
 )
+from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
 
 

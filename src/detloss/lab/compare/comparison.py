@@ -18,15 +18,18 @@ import numpy as np
 
 from detloss.calling import Loss
 from detloss.lab.compare.config import CompareConfig
-from detloss.lab.data import Dataset
+from detloss.lab.data import Dataset, summary
 from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector.locations import count_locations
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import Event, JobFailed, run_jobs
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_json, versions, write_csv, write_json
 from detloss.lab.training.config import TrainConfig
-from detloss.lab.training.splits import describe_data, open_data
-from detloss.lab.training.train import NonFiniteLoss, pick_device, train
+from detloss.lab.training.splits import open_data
+from detloss.lab.training.state import NonFiniteLoss
+from detloss.lab.training.train import train
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 RESULT_COLUMNS = (
@@ -227,6 +230,24 @@ def workers_and_threads(config: CompareConfig) -> tuple[int, int]:
     on_gpu = pick_device(config.device).type == "cuda"
     workers = config.workers or (1 if on_gpu else min(cores, 8))
     return workers, max(1, cores // workers)
+
+
+def describe_data(config: CompareConfig, training: Dataset, validation: Dataset) -> dict[str, Any]:
+    """What the report says of the data, negatives per positive among it."""
+    counts = count_locations(config.detector, Letterboxed(training, config.size))
+    return {
+        "source": config.data,
+        "names": list(training.names),
+        "class_map": training.class_map,
+        "train": summary(training),
+        "val": summary(validation),
+        "notes": [*training.notes, *validation.notes],
+        "measured_images": counts.images,
+        "locations": counts.locations,
+        "negatives_per_positive": counts.negatives_per_positive,
+        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
+        "objects_without_positive": counts.objects_without_positive / max(1, counts.objects),
+    }
 
 
 def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dataset) -> dict[str, Any]:

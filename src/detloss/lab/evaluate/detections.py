@@ -1,30 +1,16 @@
-"""What a detector found, what was there, and COCO's results list."""
+"""What was there, beside what a detector found; COCO's results list."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector found in one image.
-
-    Attributes:
-        boxes: (N, 4) float32, xyxy in pixels.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64, 0..C-1.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
+from detloss.lab.data.sample import Detections
 
 
 class Truth(Protocol):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detloss.lab.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
+from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.detections import Truth, check, to_coco_results, xywh
 from detloss.lab.evaluate.reliability import Calibration, calibrate, match, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
 from detloss.lab.records import from_dict, to_dict

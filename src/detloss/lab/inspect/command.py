@@ -12,11 +12,11 @@ import tyro
 from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.lab.cli.data import open_splits
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.lab.data import Dataset
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
+from detloss.lab.devices import pick_device
 from detloss.lab.inspect import (
     QUADRANTS,
     Alternative,
@@ -36,8 +36,10 @@ from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import new_folder, read_json, versions, write_csv, write_json
 from detloss.lab.statistics import points
 from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import open_split, settled
-from detloss.lab.training.train import load_detector, pick_device, train
+from detloss.lab.training.train import train
+from detloss.lab.training.trained import load_detector
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from detloss.calling import Loss
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
+from detloss.lab.detector.locations import LocationCounts, count_locations
 from detloss.lab.inspect.examples import Example, example
 from detloss.lab.inspect.figure4 import LossBins, LossCurve
-from detloss.lab.inspect.locations import LocationCounts, count_locations
 from detloss.lab.inspect.logits import labelled_logits
 from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.lab.inspect.quadrants import Claim, Quadrant, QuadrantSums, check_claims

@@ -11,7 +11,7 @@ from detloss.lab.data.batches import Letterboxed, collate
 from detloss.lab.detector import Detector
 from detloss.lab.detector.assign import IGNORED
 from detloss.lab.detector.criterion import Positives
-from detloss.lab.training.train import images_to_tensor
+from detloss.lab.detector.inference import images_to_tensor
 
 _AT_ONCE = 2**22
 """Logits of a piece."""

@@ -8,16 +8,17 @@ from typing import Annotated
 import tyro
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read
-from detloss.lab.cli.data import open_splits
 from detloss.lab.cli.terminal import interruptible, progress_bar, say
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector.criterion import check_classes
+from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.runs import new_folder, read_columns
 from detloss.lab.statistics import points
 from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
-from detloss.lab.training.train import pick_device, train
+from detloss.lab.training.train import train
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 
@@ -42,8 +43,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss train`; its folder is returned."""
-    from detloss.lab.compare.figures import training_curves
     from detloss.lab.figures import save
+    from detloss.lab.training.figures import training_curves
 
     config = arguments.settings
     loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
