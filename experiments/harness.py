@@ -36,21 +36,15 @@ from findings import (
 
 from detloss.lab.cli.terminal import progress_bar, say
 from detloss.lab.compare.command import describe
-from detloss.lab.compare.comparison import (
-    RESULT_COLUMNS,
-    SWEEP_COLUMNS,
-    Comparison,
-    Job,
-    check,
-    compare,
-    prepare,
-)
+from detloss.lab.compare.comparison import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, compare
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import Job
+from detloss.lab.compare.prepare import check, prepare
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import load_config
-from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.lab.runs import WrongFolder, read_csv, read_json, versions, write_csv, write_json, write_text
 from detloss.lab.statistics import short_names
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data, settled
@@ -224,13 +218,10 @@ def prepared(
             training, validation = open_data(config)
             config = settled(config, training)
             data = prepare(config, folder, training, validation)
-        except ValueError as error:
-            if folder.is_dir() and "give another --out" in str(error):
-                reason = str(error).partition(";")[0]
-                raise ValueError(
-                    f"{reason}; remove that folder, or use the options and version it was made with"
-                ) from None
-            raise
+        except WrongFolder as error:
+            raise ValueError(
+                f"{error}; remove that folder, or use the options and version it was made with"
+            ) from None
         say(f"{setting}: {data['negatives_per_positive']:.0f} negatives per positive location")
         states[setting] = Comparison(config, folder)
     return states
@@ -252,25 +243,22 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
                     [job for pair in config.pairs for job in state.jobs_of(pair, 0, config.candidates)], runs
                 )
             with recorded(state.out) as record:
-                for now in compare(state.config, state.out):
-                    if now.chosen and not adopted:
-                        adopt(now.final_jobs(), runs)
+                for _ in compare(state):
+                    if state.chosen and not adopted:
+                        adopt(state.final_jobs(), runs)
                         adopted = True
-                    done = before + costs[setting] * now.steps_done
-                    if now.active and began is None:
+                    done = before + costs[setting] * state.steps_done
+                    if state.active and began is None:
                         began = (time.monotonic(), done)
                     bar.update(task, completed=round(done), note=setting)
-                    if now.latest is not told and began is not None and done > began[1]:
-                        told = now.latest
+                    if state.latest is not told and began is not None and done > began[1]:
+                        told = state.latest
                         record()
                         left = (time.monotonic() - began[0]) * (total - done) / (done - began[1])
                         if bar.disable:
                             share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
-                            say(f"{share}; {setting}: {describe(now.latest)}")
+                            say(f"{share}; {setting}: {describe(state.latest)}")
             before += costs[setting] * state.steps_planned
-            states[setting].results[:] = now.results
-            states[setting].sweep[:] = now.sweep
-            states[setting].chosen.update(now.chosen)
 
 
 def adopt(jobs: Sequence[Job], runs: Path) -> None:

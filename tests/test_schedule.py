@@ -14,7 +14,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from detloss.lab.compare.comparison import folder_name
+from detloss.lab.compare.jobs import folder_name
 from detloss.lab.data import SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig

@@ -15,17 +15,21 @@ import numpy as np
 import torch
 
 
+class WrongFolder(ValueError):
+    """A folder that results cannot go into; the command line asks for another."""
+
+
 def new_folder(command: str, out: Path | None) -> Path:
     """`out` itself, or the next free `runs/<command>-<number>`; made if it is not there.
 
     Raises:
-        ValueError: the path cannot be a folder.
+        WrongFolder: the path cannot be a folder.
     """
     root = Path("runs") if out is None else out
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{root} cannot be a folder ({error.strerror}); give another --out") from None
+        raise WrongFolder(f"{root} cannot be a folder ({error.strerror})") from None
     number = 1
     while out is None:
         try:

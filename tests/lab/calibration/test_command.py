@@ -11,8 +11,8 @@ import pytest
 
 from detloss.lab.calibration.command import CalibrationConfig, verdict
 from detloss.lab.calibration.measure import loss_rows, measure
-from detloss.lab.compare.comparison import folder_name
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import folder_name
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_csv, read_json
 from detloss.lab.training.config import Recipe, TrainConfig

@@ -230,7 +230,7 @@ class TestFolder:
         assert detector.class_head.out_channels == 4
 
     def test_no_run_folder(self, tmp_path: Path):
-        with pytest.raises(ValueError, match=r"is not a run folder of `detloss train`: it has no config\.json"):
+        with pytest.raises(ValueError, match=r"not a run folder of `detloss train`: it has no config\.json"):
             load_detector(tmp_path, torch.device("cpu"))
 
     def test_another_configuration_is_refused_and_nothing_touched(self, finished, data):

@@ -25,8 +25,9 @@ from detloss.lab.calibration.measure import (
 from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.lab.cli.terminal import console, counting, interruptible, say
 from detloss.lab.compare.command import open_comparison, train_shown
-from detloss.lab.compare.comparison import prepare
+from detloss.lab.compare.comparison import Comparison
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.prepare import prepare
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
@@ -148,7 +149,7 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     out = new_folder("calibration", out)
     prepare(training, out / "comparison", *splits)
     with interruptible(out):
-        train_shown(training, out / "comparison")
+        train_shown(Comparison(training, out / "comparison"))
     return out
 
 

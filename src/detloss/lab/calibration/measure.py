@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detloss.lab.compare.comparison import folder_name
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import folder_name
 from detloss.lab.data import Dataset, find_format
 from detloss.lab.data.coco import own_results
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results

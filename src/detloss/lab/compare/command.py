@@ -16,8 +16,10 @@ from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.lab.compare.comparison import Comparison, compare
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import Pair, hold_out
+from detloss.lab.compare.prepare import check, prepare
 from detloss.lab.data import Dataset
 from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
@@ -73,8 +75,9 @@ def run(arguments: Arguments) -> Path:
         f"{data['negatives_per_positive_logits']:.0f} per positive logit "
         f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
+    state = Comparison(config, out)
     with interruptible(out):
-        state = train_shown(config, out)
+        train_shown(state)
     console.print(comparison_table(state))
     with counting("drawing the report") as progress:
         write_report(out, progress)
@@ -100,21 +103,19 @@ def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Data
     return settled(config, training), training, validation
 
 
-def train_shown(config: CompareConfig, out: Path) -> Comparison:
+def train_shown(state: Comparison) -> None:
     """Runs what is not finished yet with the live table; `diverged.json` says which runs have no result.
 
     Raises:
         JobFailed: no run has a result.
     """
-    state = Comparison(config, out)
     with CompareDisplay(state) as display:
-        for state in compare(config, out):
-            display.show(state)
+        for _ in compare(state):
+            display.show()
     if state.diverged:
-        write_json(out / "diverged.json", state.diverged)
+        write_json(state.out / "diverged.json", state.diverged)
         if not state.results:
             raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
-    return state
 
 
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
@@ -181,6 +182,7 @@ class CompareDisplay:
     """The live table and bar of a comparison; on a plain stream, a line for each finished run instead."""
 
     def __init__(self, state: Comparison) -> None:
+        self.state = state
         self.bar = progress_bar()
         self.task = self.bar.add_task("training steps", total=state.steps_planned, note="")
         self.live = Live(console=console, transient=True, refresh_per_second=4)
@@ -196,8 +198,9 @@ class CompareDisplay:
         if console.is_terminal:
             self.live.stop()
 
-    def show(self, state: Comparison) -> None:
+    def show(self) -> None:
         """Brings the display up to date."""
+        state = self.state
         if console.is_terminal:
             if time.monotonic() - self.shown > 0.25:
                 self.bar.update(self.task, completed=state.steps_done)

@@ -12,7 +12,7 @@ import torch
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.evaluate import Evaluation, to_coco_results
 from detloss.lab.records import load_config, to_dict
-from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json
+from detloss.lab.runs import WrongFolder, read_csv, read_json, versions, write_csv, write_json
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.state import LOG_COLUMNS, NonFiniteLoss, Training
 from detloss.lab.training.trained import evaluate_on
@@ -50,7 +50,8 @@ def train(
     resume).
 
     Raises:
-        ValueError: `out` holds a run with another configuration, or a loss that does not exist.
+        ValueError: a loss that does not exist.
+        WrongFolder: `out` holds a run with another configuration.
         NonFiniteLoss: the loss or its gradient was NaN or infinite.
     """
     state = Training(config, training)
@@ -97,7 +98,7 @@ def _claim(out: Path, config: TrainConfig, device: torch.device) -> None:
         write_json(out / "versions.json", versions(str(device)))
         write_json(out / "config.json", to_dict(config))
     elif load_config(TrainConfig, out) != config:
-        raise ValueError(f"{out} holds a run with another configuration; give another --out or remove it")
+        raise WrongFolder(f"{out} holds a run with another configuration")
 
 
 def _record(
