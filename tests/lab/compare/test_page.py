@@ -13,8 +13,9 @@ from PIL import Image
 
 from detloss.lab.compare.page import write_report
 from detloss.lab.compare.results import read_results, save_samples
+from detloss.lab.compare.sentences import answer, caution
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.statistics import answer, caution, mean_interval, points
+from detloss.lab.statistics import mean_interval, points
 from helpers.fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
 
 

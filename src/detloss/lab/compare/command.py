@@ -20,6 +20,7 @@ from detloss.lab.compare.comparison import Comparison, compare
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import Pair, hold_out
 from detloss.lab.compare.prepare import check, prepare
+from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.data import Dataset
 from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
@@ -29,13 +30,11 @@ from detloss.lab.statistics import (
     NO_SEED,
     NO_VERDICT,
     Standing,
-    answer,
     by_loss,
     mean_interval,
     points,
     short_names,
     standings,
-    still_learning,
 )
 from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled

@@ -13,10 +13,10 @@ from PIL import Image
 from detloss.lab.compare.captions import draw
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.results import Results, read_results
+from detloss.lab.compare.sentences import answer, caution, still_learning
 from detloss.lab.compare.tables import tables
 from detloss.lab.figures import save
 from detloss.lab.runs import write_text
-from detloss.lab.statistics import answer, caution, still_learning
 
 
 def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
