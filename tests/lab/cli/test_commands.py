@@ -100,9 +100,9 @@ def test_in_any_encoding(here, encoding):
         ("train --data empty", "empty: .*COCO.*VOC.*YOLO"),
         ("compare --data empty", "empty: .*COCO.*VOC.*YOLO"),
         ("evaluate empty", "empty is not a run folder.*no config.json"),
-        ("predict", "PATH"),
+        ("predict", "run is missing"),
         ("predict empty empty", "empty is not a run folder.*no config.json"),
-        ("scenes --format xml", r"'xml'.*'coco', 'voc', 'yolo'"),
+        ("scenes --format xml", r"'xml'.*coco, voc, yolo"),
         ("scenes --scenes.classes 99", "classes: is 99"),
     ],
 )
