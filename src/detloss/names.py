@@ -121,7 +121,7 @@ def _import(text: str, known: Mapping[str, Callable[..., Tensor]]) -> Callable[.
         near = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         if text in BOX_LOSSES:
-            hint = f"it is a box loss: name it behind another, as in bce+{text}, or as --box-losses. "
+            hint = f"it is a box loss: name it behind another, as in bce+{text}, or as the box loss. "
         raise ValueError(
             f"unknown loss {text!r}; {hint}it may be {', '.join(known)}, or your own module:function"
         )

@@ -175,7 +175,7 @@ def test_anchors(here):
     ("line", "message"),
     [
         ("inspect nowhere", "nowhere: no such path"),
-        ("inspect --checkpoint nowhere", "checkpoint is nowhere, which is no folder"),
+        ("inspect --checkpoint nowhere", "checkpoint is nowhere, which is not a folder"),
         ("inspect --losses softmax_focal", "softmax_focal.*name bce"),
         ("inspect --losses bce focl", "'focl'; did you mean 'focal'"),
         ("inspect --easy 1", "easy is 1.0"),

@@ -293,7 +293,7 @@ def test_where_every_object_is_lost():
     assert "--detector.prior" not in found
     assert found["strides and anchors"].value == "--size 64"
     assert found["strides and anchors"].why.endswith(
-        "negatives a positive."
+        "negatives per positive."
     )  # of 0 positives there is no ratio
 
 

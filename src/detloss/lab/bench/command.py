@@ -74,7 +74,7 @@ def run(arguments: Arguments) -> Path:
     one = rows[0]
     say(f"{one['cpu']}, {one['threads']} threads, {one['simd']}; on {one['device']}, torch {one['torch']}")
     save(bench_times(rows), out / "times")
-    failed = sum(row["note"].startswith("failed") for row in rows)
+    failed = sum(bool(row["failed"]) for row in rows)
     if failed:
         raise JobFailed(f"{failed} of {len(rows)} measurements failed; {out / 'results.csv'} says why")
     return out

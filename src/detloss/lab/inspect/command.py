@@ -44,7 +44,7 @@ from detloss.lab.training.trained import load_detector
 
 @dataclass(frozen=True)
 class Arguments:
-    """What imbalance is in your data, who makes the loss, and what to try."""
+    """What imbalance is in your data, where the loss comes from, and what to try."""
 
     data: tyro.conf.Positional[str | None] = None
     """A COCO, VOC or YOLO folder, or "embedded", as --data; without it, the checkpoint's own data."""
@@ -75,7 +75,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 def _check_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(
-            f"checkpoint is {folder}, which is no folder; it may be a run folder of `detloss train`"
+            f"checkpoint is {folder}, which is not a folder; it may be a run folder of `detloss train`"
         )
     inside = sorted(folder.glob("runs/*/seed-*"))
     if inside and not (folder / "last.safetensors").is_file():
@@ -189,7 +189,7 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
     strides = ", ".join(str(level.stride) for level in counts.levels)
     ratio = (
         f"for each that must find an object {counts.negatives_per_positive:.0f} must find nothing; "
-        f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit"
+        f"{counts.negatives_per_positive_logits:.0f} negatives per positive by logit"
         if counts.positives
         else f"none must find an object, {counts.negatives} must find nothing"
     )
@@ -198,7 +198,7 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
 
 
 def tell_model(config: InspectConfig, tables: ModelTables, what: str, unit: str) -> None:
-    """Who makes the loss, in one table, and Figure 4 in another."""
+    """Where the loss comes from, in one table, and Figure 4 in another."""
     say(f"model: {what}")
     if tables.doubt:
         say(f"note: {tables.doubt}; the shares below are its own, not a converged model's")

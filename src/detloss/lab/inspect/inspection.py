@@ -112,7 +112,7 @@ def elementwise_losses(names: Sequence[str]) -> list[Loss]:
     """The losses of these names.
 
     Raises:
-        ValueError: no such loss, or one that is no sum over sigmoid logits.
+        ValueError: no such loss, or one that is not a sum over sigmoid logits.
     """
     losses = [find_loss(name, CLASSIFICATION_LOSSES) for name in names]
     for loss in losses:

@@ -105,7 +105,7 @@ def labelled_logits(
         if not logits.isfinite().all():
             raise ValueError(
                 f"the detector's logits are not finite on images {', '.join(samples.ids)}: its training "
-                "diverged; train it again, with a lower --lr"
+                "diverged; train it again, with a lower lr"
             )
         size = max(1, _AT_ONCE // logits.shape[1])
         for piece in zip(*(whole.split(size) for whole in (logits, labels, quality, rows))):

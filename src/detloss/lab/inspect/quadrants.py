@@ -1,4 +1,4 @@
-"""Easy and hard, positive and negative: how many logits are which, and who makes loss and gradient."""
+"""Easy and hard, positive and negative: how many logits are which, and where loss and gradient come from."""
 
 import math
 from collections.abc import Sequence

@@ -286,7 +286,7 @@ def _coverage(
         what,
         best.change,
         f"{why}With {best.change}, on the same images: {_unfit(best)}; {best.locations} locations an image "
-        f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives a positive{before}.",
+        f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives per positive{before}.",
         evidence,
     )
 

@@ -61,7 +61,7 @@ class SimulationConfig:
     cases: int = CASES
     """Rounded to whole anchor centres of 343 cases; errors are scaled to all 1715000."""
     seed: int = 0
-    """Of the anchor centres."""
+    """Seed of the anchor centres."""
     published: bool = False
     """Beside each loss also what the paper's script computes for it (iou giou diou ciou)."""
     repaired: bool = False

@@ -37,7 +37,7 @@ class Recipe:
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """adamw with betas .9 .95, or sgd with Nesterov momentum .9."""
     weight_decay: float = 0.02
-    """Of convolution weights; biases and normalisation have none."""
+    """Weight decay of convolution weights; biases and normalisation have none."""
     warmup: float = 0.1
     """Part of the steps over which the rate rises linearly."""
     schedule: Literal["cosine", "steps"] = "cosine"
@@ -47,7 +47,7 @@ class Recipe:
     ema: float = 0.98
     """Decay of the moving average of the weights, which is what is evaluated; 0 evaluates the weights."""
     distribution_weight: float = 0.5
-    """Of the distribution focal loss (with detector bins)."""
+    """Weight of the distribution focal loss (with detector bins)."""
     weigh_boxes: Literal["alike", "score", "iou"] = "alike"
     """What a positive counts for in the box and distribution losses: alike; by its predicted score, as in
     GFL; by the IoU of its predicted box, as in VFNet."""
