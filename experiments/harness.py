@@ -113,7 +113,7 @@ class Options:
     """Tiny budgets on embedded data, results in a temporary folder: shows that it runs, nothing else."""
     seeds: int | None = None
     """Runs of each loss, instead of the experiment's own number; more of them continue earlier ones."""
-    data: Path = ROOT.parent / "shared" / "data" / "bccd"
+    data: Path | None = None
     """Folder of BCCD (github.com/Shenggan/BCCD_Dataset); without it that part is left out."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU when there is one."""
@@ -156,7 +156,7 @@ def run(
     )
     comparisons, absent = chosen(experiment, options)
     for setting in absent:
-        say(f"{setting} is left out: there is no folder {options.data} (--data)")
+        say(f"{setting} is left out: it needs --data FOLDER, the images of BCCD")
     with contextlib.chdir(ROOT):  # own losses are named relative to it
         states = prepared(experiment, comparisons, runs)
         train_all(experiment.name, states, runs)
@@ -177,9 +177,11 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
     comparisons, absent = {}, []
     for setting, config in experiment.comparisons.items():
         if config.data == REAL:
-            if options.quick or not options.data.is_dir():
+            if options.quick or options.data is None:
                 absent.append(setting)
                 continue
+            if not options.data.is_dir():
+                raise ValueError(f"data is {options.data}, which is not a folder")
             config = replace(config, data=str(options.data.resolve()))
         config = replace(config, device=options.device, seeds=options.seeds or config.seeds)
         comparisons[setting] = quick(config) if options.quick else config

@@ -335,9 +335,11 @@ def test_runs_of_another_configuration_are_refused(ran):
 
 def test_real_data_that_is_not_here_is_left_out_and_keeps_its_rows(tmp_path):
     experiment = EXPERIMENTS[NAMES.index("e_softmax_yolov2")]
-    chosen, absent = harness.chosen(experiment, harness.Options(data=tmp_path / "nowhere"))
+    chosen, absent = harness.chosen(experiment, harness.Options())
     assert list(chosen) == ["embedded"]
     assert absent == ["bccd"]
+    with pytest.raises(ValueError, match="nowhere, which is not a folder"):
+        harness.chosen(experiment, harness.Options(data=tmp_path / "nowhere"))
     chosen, absent = harness.chosen(experiment, harness.Options(data=tmp_path, seeds=7))
     assert chosen["bccd"].data == str(tmp_path)
     assert {config.seeds for config in chosen.values()} == {7}
