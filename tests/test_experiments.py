@@ -16,7 +16,6 @@ from detloss.lab.statistics import (
     NO_SEED,
     NO_VERDICT,
     WORSE,
-    bootstrap_interval,
     mean_interval,
     short_names,
 )
@@ -26,7 +25,7 @@ sys.path.insert(0, str(FOLDER))
 
 import findings  # noqa: E402
 import harness  # noqa: E402
-from findings import Contrast, Experiment, Results, change, difference  # noqa: E402
+from findings import Contrast, Experiment, Results, bootstrap_interval, change, difference  # noqa: E402
 from l1 import l1  # noqa: E402
 
 EXPERIMENTS = harness.experiments()

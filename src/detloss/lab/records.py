@@ -80,6 +80,13 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
 
 
+def check_choices(record: Any) -> None:
+    """ValueError where a field has a value that its `Literal` does not allow."""
+    for name, kind in typing.get_type_hints(type(record)).items():
+        if typing.get_origin(kind) is Literal:
+            _value(kind, getattr(record, name), name)
+
+
 def load_config(kind: type[T], path: Path) -> T:
     """Reads a configuration from its file, or from the `config.json` of a run folder.
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from detloss.lab.data import Augment, SceneConfig
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.detector.postprocess import Limits
+from detloss.lab.records import check_choices
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,7 @@ class Recipe:
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("optimizer", ("adamw", "sgd")),
-            ("schedule", ("cosine", "steps")),
-            ("weigh_boxes", ("alike", "score", "iou")),
-            ("amp", ("auto", "off", "bf16", "fp16")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it may be {', '.join(known)}")
+        check_choices(self)
         least = {"size": 16, "steps": 1, "batch": 1, "evaluations": 1}
         for name, low in least.items():
             if getattr(self, name) < low:
