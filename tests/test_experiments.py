@@ -25,7 +25,8 @@ sys.path.insert(0, str(FOLDER))
 
 import findings  # noqa: E402
 import harness  # noqa: E402
-from findings import Contrast, Experiment, Results, bootstrap_interval, change, difference  # noqa: E402
+from bootstrap import bootstrap_interval  # noqa: E402
+from findings import Contrast, Experiment, Results, change, difference  # noqa: E402
 from l1 import l1  # noqa: E402
 
 EXPERIMENTS = harness.experiments()
