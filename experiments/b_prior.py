@@ -13,8 +13,8 @@ without either, lower AP or divergence of CE without the prior, and less of that
 
 from harness import RETINANET, Experiment, change, difference, embedded, main
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.detector import DetectorConfig
-from detloss.lab.training.config import CompareConfig
 
 NO_PRIOR = DetectorConfig(kind="retinanet", anchor_scales=(1.0,), prior=0.5)
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from figures import Against, against
 from harness import Experiment, Results, bccd, difference, embedded, main
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.detector import DetectorConfig
-from detloss.lab.training.config import CompareConfig
 
 LOSSES = {"CE": "bce", "FL": "focal", "QFL": "quality_focal", "VFL": "varifocal"}
 BOXES = {

@@ -36,22 +36,18 @@ from findings import (
 
 from detloss.lab.cli.terminal import progress_bar, say
 from detloss.lab.compare.command import describe
-from detloss.lab.compare.comparison import (
-    RESULT_COLUMNS,
-    SWEEP_COLUMNS,
-    Comparison,
-    Job,
-    check,
-    compare,
-    prepare,
-)
+from detloss.lab.compare.comparison import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, compare
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import Job
+from detloss.lab.compare.prepare import check, prepare
 from detloss.lab.detector import DetectorConfig
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
-from detloss.lab.runs import read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.lab.records import load_config
+from detloss.lab.runs import WrongFolder, read_csv, read_json, versions, write_csv, write_json, write_text
 from detloss.lab.statistics import short_names
-from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data, settled
-from detloss.lab.training.train import pick_device
 
 __all__ = [
     "RETINANET",
@@ -98,8 +94,8 @@ def embedded(
     1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining). One box
     weight for all is what papers have; several are for what depends on the balance of classes and boxes.
     """
-    shared = Recipe(**{"evaluations": 1, "steps": 1400, **recipe})
-    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, recipe=shared)
+    shared: Any = {"evaluations": 1, "steps": 1400, **recipe}
+    return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, **shared)
 
 
 def bccd(
@@ -117,7 +113,7 @@ class Options:
     """Tiny budgets on embedded data, results in a temporary folder: shows that it runs, nothing else."""
     seeds: int | None = None
     """Runs of each loss, instead of the experiment's own number; more of them continue earlier ones."""
-    data: Path = ROOT.parent / "shared" / "data" / "bccd"
+    data: Path | None = None
     """Folder of BCCD (github.com/Shenggan/BCCD_Dataset); without it that part is left out."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU when there is one."""
@@ -160,7 +156,7 @@ def run(
     )
     comparisons, absent = chosen(experiment, options)
     for setting in absent:
-        say(f"{setting} is left out: there is no folder {options.data} (--data)")
+        say(f"{setting} is left out: it needs --data FOLDER, the images of BCCD")
     with contextlib.chdir(ROOT):  # own losses are named relative to it
         states = prepared(experiment, comparisons, runs)
         train_all(experiment.name, states, runs)
@@ -180,13 +176,14 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
     """The comparisons as the options want them, and those whose data is not here."""
     comparisons, absent = {}, []
     for setting, config in experiment.comparisons.items():
-        recipe = replace(config.recipe, device=options.device)
-        if recipe.data == REAL:
-            if options.quick or not options.data.is_dir():
+        if config.data == REAL:
+            if options.quick or options.data is None:
                 absent.append(setting)
                 continue
-            recipe = replace(recipe, data=str(options.data.resolve()))
-        config = replace(config, recipe=recipe, seeds=options.seeds or config.seeds)
+            if not options.data.is_dir():
+                raise ValueError(f"data is {options.data}, which is not a folder")
+            config = replace(config, data=str(options.data.resolve()))
+        config = replace(config, device=options.device, seeds=options.seeds or config.seeds)
         comparisons[setting] = quick(config) if options.quick else config
     if options.quick:
         return dict(list(comparisons.items())[:2]), []
@@ -195,23 +192,18 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
 
 def quick(config: CompareConfig) -> CompareConfig:
     """The same in seconds: two losses, two seeds, three steps on small scenes, no sweep."""
-    recipe = config.recipe
-    recipe = replace(
-        recipe,
-        scenes=replace(recipe.scenes, size=48, object_size=(8.0, 20.0), train=24, val=8),
-        detector=replace(recipe.detector, width=4, channels=8),
+    return replace(
+        config,
+        scenes=replace(config.scenes, size=48, object_size=(8.0, 20.0), train=24, val=8),
+        detector=replace(config.detector, width=4, channels=8),
         size=48,
         steps=3,
         batch=2,
-    )
-    return replace(
-        config,
         losses=config.losses[:2],
         box_losses=config.box_losses[:2],
         seeds=2,
         lr=config.lrs[0],
         box_weight=config.box_weights[0],
-        recipe=recipe,
     )
 
 
@@ -225,16 +217,13 @@ def prepared(
     for setting, config in comparisons.items():
         folder = runs / experiment.name / setting.replace(" ", "_")
         try:
-            training, validation = open_data(config.recipe)
-            config = replace(config, recipe=settled(config.recipe, training))
+            training, validation = open_data(config)
+            config = settled(config, training)
             data = prepare(config, folder, training, validation)
-        except ValueError as error:
-            if folder.is_dir() and "give another --out" in str(error):
-                reason = str(error).partition(";")[0]
-                raise ValueError(
-                    f"{reason}; remove that folder, or use the options and version it was made with"
-                ) from None
-            raise
+        except WrongFolder as error:
+            raise ValueError(
+                f"{error}; remove that folder, or use the options and version it was made with"
+            ) from None
         say(f"{setting}: {data['negatives_per_positive']:.0f} negatives per positive location")
         states[setting] = Comparison(config, folder)
     return states
@@ -243,7 +232,7 @@ def prepared(
 def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
     """Runs the comparisons one after another, with progress over all of them."""
     # A step costs about as much as its image has pixels.
-    costs = {setting: (state.config.recipe.size / 96) ** 2 for setting, state in states.items()}
+    costs = {setting: (state.config.size / 96) ** 2 for setting, state in states.items()}
     total = sum(costs[setting] * state.steps_planned for setting, state in states.items())
     before, began = 0.0, None
     with progress_bar() as bar:
@@ -256,25 +245,22 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
                     [job for pair in config.pairs for job in state.jobs_of(pair, 0, config.candidates)], runs
                 )
             with recorded(state.out) as record:
-                for now in compare(state.config, state.out):
-                    if now.chosen and not adopted:
-                        adopt(now.final_jobs(), runs)
+                for _ in compare(state):
+                    if state.chosen and not adopted:
+                        adopt(state.final_jobs(), runs)
                         adopted = True
-                    done = before + costs[setting] * now.steps_done
-                    if now.active and began is None:
+                    done = before + costs[setting] * state.steps_done
+                    if state.active and began is None:
                         began = (time.monotonic(), done)
                     bar.update(task, completed=round(done), note=setting)
-                    if now.latest is not told and began is not None and done > began[1]:
-                        told = now.latest
+                    if state.latest is not told and began is not None and done > began[1]:
+                        told = state.latest
                         record()
                         left = (time.monotonic() - began[0]) * (total - done) / (done - began[1])
                         if bar.disable:
                             share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
-                            say(f"{share}; {setting}: {describe(now.latest)}")
+                            say(f"{share}; {setting}: {describe(state.latest)}")
             before += costs[setting] * state.steps_planned
-            states[setting].results[:] = now.results
-            states[setting].sweep[:] = now.sweep
-            states[setting].chosen.update(now.chosen)
 
 
 def adopt(jobs: Sequence[Job], runs: Path) -> None:
@@ -304,7 +290,7 @@ def recorded(folder: Path) -> Iterator[Callable[[], None]]:
         }
 
     before = finished()
-    hardware = versions(str(pick_device(read_json(folder / "config.json")["recipe"]["device"])))
+    hardware = versions(str(pick_device(read_json(folder / "config.json")["device"])))
     device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
     made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
 
@@ -332,7 +318,7 @@ def commit() -> str:
 
 def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
     """A row for each run of a setting, those that diverged among them."""
-    config, recipe = state.config, state.config.recipe
+    config = state.config
     names = short_names(config.pairs)
     by_run = {(row["classification_loss"], row["box_loss"], int(row["seed"])): row for row in state.results}
     shared = {
@@ -346,7 +332,7 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
         made = job.folder / "made.json"
         more = read_json(made) if made.exists() else {"commit": "unknown", "hardware": "unknown"}
         empty = {"classification_loss": job.pair[0], "box_loss": job.pair[1], "seed": run.seed}
-        empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": recipe.steps}
+        empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": config.steps}
         measured = row or empty
         why = "" if row else read_json(job.folder / "diverged.json")
         loss = loss_name(names[job.pair])
@@ -355,16 +341,16 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
 
 def words(config: CompareConfig) -> str:
     """A comparison's data and detector in a line."""
-    recipe, detector = config.recipe, config.recipe.detector
-    data = "embedded scenes" if recipe.data == "embedded" else "BCCD"
+    detector = config.detector
+    data = "embedded scenes" if config.data == "embedded" else "BCCD"
     kind = detector.kind + (f" with {detector.bins} bins" if detector.bins else "")
     prior = "" if detector.kind == "yolov2" else f", prior {detector.prior:g}"
     rates, weights = (
         ", ".join(f"{one:g}" for one in dict.fromkeys(values)) for values in zip(*config.candidates)
     )
     return (
-        f"{data}, {recipe.size} px, {kind}{prior}, {recipe.steps} steps of {recipe.batch} images by "
-        f"{recipe.optimizer}, learning rates tried: {rates}, box weights: {weights}"
+        f"{data}, {config.size} px, {kind}{prior}, {config.steps} steps of {config.batch} images by "
+        f"{config.optimizer}, learning rates tried: {rates}, box weights: {weights}"
     )
 
 

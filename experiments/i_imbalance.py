@@ -20,9 +20,9 @@ from typing import Any
 from figures import Against, against
 from harness import Experiment, Results, change, difference, embedded, main
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import SceneConfig
 from detloss.lab.detector import DetectorConfig
-from detloss.lab.training.config import CompareConfig
 
 SPARSE = DetectorConfig(
     "retinanet",

@@ -16,7 +16,6 @@ from detloss.lab.statistics import (
     NO_SEED,
     NO_VERDICT,
     WORSE,
-    bootstrap_interval,
     mean_interval,
     short_names,
 )
@@ -26,6 +25,7 @@ sys.path.insert(0, str(FOLDER))
 
 import findings  # noqa: E402
 import harness  # noqa: E402
+from bootstrap import bootstrap_interval  # noqa: E402
 from findings import Contrast, Experiment, Results, change, difference  # noqa: E402
 from l1 import l1  # noqa: E402
 
@@ -335,11 +335,13 @@ def test_runs_of_another_configuration_are_refused(ran):
 
 def test_real_data_that_is_not_here_is_left_out_and_keeps_its_rows(tmp_path):
     experiment = EXPERIMENTS[NAMES.index("e_softmax_yolov2")]
-    chosen, absent = harness.chosen(experiment, harness.Options(data=tmp_path / "nowhere"))
+    chosen, absent = harness.chosen(experiment, harness.Options())
     assert list(chosen) == ["embedded"]
     assert absent == ["bccd"]
+    with pytest.raises(ValueError, match="nowhere, which is not a folder"):
+        harness.chosen(experiment, harness.Options(data=tmp_path / "nowhere"))
     chosen, absent = harness.chosen(experiment, harness.Options(data=tmp_path, seeds=7))
-    assert chosen["bccd"].recipe.data == str(tmp_path)
+    assert chosen["bccd"].data == str(tmp_path)
     assert {config.seeds for config in chosen.values()} == {7}
     assert not absent
 
@@ -351,7 +353,7 @@ def test_every_experiment_runs(tmp_path, name):
 
 
 def test_a_process_that_is_killed_has_told_how_its_runs_were_made(tmp_path):
-    write_json(tmp_path / "config.json", {"recipe": {"device": "cpu"}})
+    write_json(tmp_path / "config.json", {"device": "cpu"})
     earlier, now = (tmp_path / "runs" / "bce" / name for name in ("seed0", "seed1"))
     write_json(earlier / "metrics.json", {})
     with harness.recorded(tmp_path) as record:

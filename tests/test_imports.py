@@ -38,7 +38,7 @@ def test_the_library_needs_torch_only_and_knows_no_laboratory(file):
 
 
 # Configurations that still carry the command line's annotations: to be moved to their commands.
-ANNOTATED = {"lab/training/config.py", "lab/calibration/measure.py", "lab/doctor/diagnose.py"}
+ANNOTATED = {"lab/doctor/diagnose.py"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -50,7 +50,7 @@ def test_drawing_and_the_command_line_have_their_own_files(file):
     assert "tyro" not in tops(file) or allowed
 
 
-FLOORS = ["_core", "boxes", "formula", "losses", "linear mining schedule", "names"]
+FLOORS = ["_core", "boxes", "formula", "losses", "linear mining schedule", "calling", "names"]
 
 
 def test_the_library_is_built_from_below():

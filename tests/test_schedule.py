@@ -14,13 +14,14 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.testing import assert_close
 
-from detloss.lab.compare.comparison import folder_name
+from detloss.lab.compare.jobs import folder_name
 from detloss.lab.data import SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.runs import read_csv
 from detloss.lab.training.config import Recipe, TrainConfig
-from detloss.lab.training.train import Training, train
+from detloss.lab.training.state import Training
+from detloss.lab.training.train import train
 from detloss.losses import QualityFocalLoss, SigmoidFocalLoss, sample_dependent_focal_loss, sigmoid_focal_loss
 from detloss.names import CLASSIFICATION_LOSSES, find_loss
 from detloss.schedule import Schedule, set_scheduled
@@ -213,7 +214,7 @@ class TestTraining:
         ],
     )
     def test_it_trains(self, data, loss: str):
-        training = Training(TrainConfig(loss=loss, recipe=RECIPE), data[0])
+        training = Training(TrainConfig(loss=loss, **RECIPE.shared()), data[0])
         before = training.detector.state_dict()["class_head.weight"].clone()
         rows = [training.step() for _ in range(3)]
         assert all(math.isfinite(value) for row in rows for value in row.values())
@@ -223,7 +224,7 @@ class TestTraining:
         recipe = replace(RECIPE, steps=2)
 
         def losses(name: str) -> list[float]:
-            training = Training(TrainConfig(loss=name, lr=1e-12, recipe=recipe), data[0])
+            training = Training(TrainConfig(loss=name, lr=1e-12, **recipe.shared()), data[0])
             return [training.step()["classification_loss"] for _ in range(2)]
 
         scheduled = losses("focal,gamma=linear:0.5:2")
@@ -236,7 +237,7 @@ class TestTraining:
         if loss == "mine":
             (tmp_path / "mine.py").write_text(OWN)
             loss = f"{tmp_path / 'mine.py'}:mine,gamma=stages:0:1:2,mining=random:3"
-        config = TrainConfig(loss=loss, recipe=RECIPE)
+        config = TrainConfig(loss=loss, **RECIPE.shared())
 
         class Stop(Exception):
             pass

@@ -81,7 +81,7 @@ def write_run(folder: Path, loss: str, seed: int, samples: list[Sample]) -> dict
     recipe = {"data": "embedded", "size": 128, "steps": STEPS, "batch": 16, "optimizer": "adamw"}
     write_json(
         folder / "config.json",
-        {"loss": loss, "box_loss": "giou", "lr": 0.01, "box_weight": 2.0, "seed": seed, "recipe": recipe},
+        {"loss": loss, "box_loss": "giou", "lr": 0.01, "box_weight": 2.0, "seed": seed, **recipe},
     )
     metrics = {"seconds": seconds, "peak_memory_mb": memory, **evaluation.to_dict()}
     write_json(folder / "metrics.json", metrics)
@@ -152,7 +152,7 @@ def write_comparison(out: Path, losses: tuple[str, ...] = LOSSES, seeds: int = 3
             "rungs": [0.2, 0.5],
             "held_out": 0.2,
             "workers": 2,
-            "recipe": recipe,
+            **recipe,
         },
     )
     write_json(

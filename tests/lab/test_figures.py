@@ -6,10 +6,11 @@ from figures import Against, against
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep, training_curves
+from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep
 from detloss.lab.evaluate import Detections, evaluate
 from detloss.lab.evaluate.figures import precision_recall, reliability, sample_detections, score_against_iou
 from detloss.lab.figures import save, styles
+from detloss.lab.training.figures import training_curves
 from helpers.fake_comparison import LOSSES, NAMES, found, truths
 
 

@@ -37,7 +37,7 @@ class TestNewFolder:
 
     def test_a_file_is_no_folder(self, tmp_path: Path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(ValueError, match=r"file cannot be a folder \(File exists\); give another --out"):
+        with pytest.raises(ValueError, match=r"file cannot be a folder \(File exists\)"):
             new_folder("train", tmp_path / "file")
         with pytest.raises(ValueError, match=r"cannot be a folder \(Not a directory\)"):
             new_folder("train", tmp_path / "file" / "below")

@@ -58,7 +58,7 @@ def run_jobs(
     # The server imports PyTorch once, and what making an optimiser imports, two seconds' worth; each job is
     # then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(["detloss.lab.training.train", "torch._dynamo"])
+    context.set_forkserver_preload([function.__module__, "torch._dynamo"])
     running: dict[Connection, tuple[int, Any]] = {}
     waiting = list(enumerate(jobs))[::-1]
     try:

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,21 @@ import numpy as np
 import torch
 
 
+class WrongFolder(ValueError):
+    """A folder that results cannot go into; the command line asks for another."""
+
+
 def new_folder(command: str, out: Path | None) -> Path:
     """`out` itself, or the next free `runs/<command>-<number>`; made if it is not there.
 
     Raises:
-        ValueError: the path cannot be a folder.
+        WrongFolder: the path cannot be a folder.
     """
     root = Path("runs") if out is None else out
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{root} cannot be a folder ({error.strerror}); give another --out") from None
+        raise WrongFolder(f"{root} cannot be a folder ({error.strerror})") from None
     number = 1
     while out is None:
         try:
@@ -37,12 +41,21 @@ def new_folder(command: str, out: Path | None) -> Path:
     return out
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either whole or not there."""
+def replacing(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` make a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        write(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `replacing`, of a text."""
+    replacing(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -57,13 +70,14 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """As `write_text`, of a table."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(part, path)
+
+    def write(part: Path) -> None:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, names)
+            table.writeheader()
+            table.writerows(rows)
+
+    replacing(path, write)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detloss.lab.calibration.measure import CalibrationConfig, loss_rows, measure, verdict
-from detloss.lab.compare.comparison import folder_name
+from detloss.lab.calibration.command import CalibrationConfig, verdict
+from detloss.lab.calibration.measure import loss_rows, measure
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import folder_name
+from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config, to_dict
+from detloss.lab.training.config import Recipe, TrainConfig
 from helpers.commands import SCENES, TINY, detloss, refused
 
 FIGURES = ("reliability", "reliability_iou", "score_iou", "thresholds")
@@ -84,13 +87,12 @@ def test_coco_results_of_another_detector(coco):
 
 def of_data(data: Path) -> CompareConfig:
     default = CalibrationConfig().training
-    return replace(default, recipe=Recipe(data=str(data)))
+    return replace(default, data=str(data))
 
 
 def rows_of(*runs: object) -> list[dict]:
     """The table by loss, every detection counted; nothing drawn."""
-    config = CalibrationConfig(tuple(map(str, runs)), thresholds=(0.0, 0.5))
-    return loss_rows(measure(config, config.runs, lambda done, total: None))
+    return loss_rows(measure(list(map(str, runs)), (0.0, 0.5), Recipe()))
 
 
 def test_runs_and_what_evaluate_leaves(here, trained):
@@ -112,7 +114,7 @@ def test_of_an_evaluation_of_the_first_images(here, trained):
     again = here / "trained"
     shutil.copytree(trained, again)
     config = read_json(again / "config.json")
-    config["recipe"]["scenes"]["val"] = 70
+    config["scenes"]["val"] = 70
     write(config, "trained/config.json")
     assert detloss("evaluate", again, "--quick", "--out", "quick").status == 0
     (row,) = rows_of("quick")
@@ -120,7 +122,7 @@ def test_of_an_evaluation_of_the_first_images(here, trained):
     assert metrics["images"] == 64
     assert (row["ap"], row["detections"]) == (metrics["ap"], metrics["detections"])
     # images that are gone
-    config["recipe"]["scenes"]["val"] = 5
+    config["scenes"]["val"] = 5
     write(config, "quick/config.json")
     refused(detloss("calibration", "quick"), "was evaluated on 64 images, but embedded has 5 now")
 
@@ -149,7 +151,7 @@ def test_without_runs_losses_are_trained(here):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is no finished run: it has no config.json and no detections.json"),
+        (["nowhere"], "nowhere is not a finished run: it has no config.json and no detections.json"),
         (["nowhere.json"], "nowhere.json: no such file"),
         (["nowhere", "--losses", "bce"], "nowhere is trained already"),
         (["nowhere", "--steps", "5"], "nowhere is trained already"),
@@ -173,16 +175,16 @@ def test_bad_results(coco):
     def refuse(results: object, message: str, data: object = coco) -> None:
         refused(detloss("calibration", write(results), "--data", data), message)
 
-    refuse({"a": 1}, "theirs.json is no list of COCO results")
+    refuse({"a": 1}, "theirs.json is not a list of COCO results")
     refuse([*good, {"image_id": 1}], rf"results\[{len(good)}\] has no 'category_id'")
     refuse([good[0] | {"bbox": [1, 2, 3]}], r"results\[0\]\.bbox is \[1, 2, 3\]")
     refuse([good[0] | {"bbox": [0, 0, -5, 5]}], r"theirs\.json: detections\.boxes\[0\]: expected finite")
     refuse([good[0] | {"score": 1.5}], r"theirs\.json: detections\.scores\[0\]: expected 0\.\.1, got 1\.5")
     refuse([good[0] | {"image_id": 99}], r"results\[0\]\.image_id 99 is not in")
     refuse([good[0] | {"category_id": 99}], r"results\[0\]\.category_id 99 is not in")
-    refuse(good, "image_id 1 is no image of embedded, split 'val'", "embedded")
+    refuse(good, "image_id 1 is not an image of embedded, split 'val'", "embedded")
     Path("theirs.json").write_text("[", encoding="utf-8")
-    refused(detloss("calibration", "theirs.json", "--data", coco), "theirs.json is no JSON")
+    refused(detloss("calibration", "theirs.json", "--data", coco), "theirs.json is not JSON")
     assert not Path("runs").exists()
 
 
@@ -198,8 +200,7 @@ def test_ids_of_a_data_set_that_are_its_file_names(coco):
         file.write_text(json.dumps(table), encoding="utf-8")
         if file.stem == "instances_val":
             results = [one | {"image_id": names[one["image_id"]]} for one in results]
-    config = CalibrationConfig((write(results),), training=of_data(coco))
-    (row,) = loss_rows(measure(config, config.runs, lambda done, total: None))
+    (row,) = loss_rows(measure([write(results)], (0.05,), Recipe(data=str(coco))))
     assert (row["recall"], row["ap"]) == (1, 1)  # its category ids, from 1, are no labels, from 0
 
 
@@ -207,7 +208,7 @@ def test_ids_of_a_data_set_that_are_its_file_names(coco):
 def comparison(here, trained) -> Path:
     """Two losses on two seeds: one run finished, one diverged, two not finished."""
     config = load_config(TrainConfig, trained)
-    pairs = CompareConfig(losses=(config.loss, "bce"), box_losses=(config.box_loss,), recipe=config.recipe)
+    pairs = CompareConfig(losses=(config.loss, "bce"), box_losses=(config.box_loss,), **config.shared())
     write(to_dict(replace(pairs, seeds=2)), "config.json")
     write([], "results.csv")
     runs = [here / "runs" / folder_name(pair) for pair in pairs.pairs]

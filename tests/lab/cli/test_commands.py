@@ -71,7 +71,7 @@ def test_in_any_encoding(here, encoding):
         ("train --loss focl", "'focl'; did you mean 'focal'"),
         ("train --box-loss gio", "'gio'; did you mean 'giou'"),
         ("train --loss focal,gama=2", "focal has no setting 'gama'; it has .*gamma"),
-        ("train --loss focal,gamma", "'gamma' is no hyperparameter.*focal,gamma=1.5"),
+        ("train --loss focal,gamma", "'gamma' is not a hyperparameter.*focal,gamma=1.5"),
         ("train --loss nothere.py:loss", "no file nothere.py"),
         ("train --loss nomodule:loss", "nomodule"),
         ("compare --losses bce focl", "'focl'; did you mean 'focal'"),
@@ -99,10 +99,10 @@ def test_in_any_encoding(here, encoding):
         ("compare --data nothere", "nothere: no such path"),
         ("train --data empty", "empty: .*COCO.*VOC.*YOLO"),
         ("compare --data empty", "empty: .*COCO.*VOC.*YOLO"),
-        ("evaluate empty", "empty is no run folder.*no config.json"),
-        ("predict", "PATH"),
-        ("predict empty empty", "empty is no run folder.*no config.json"),
-        ("scenes --format xml", r"'xml'.*'coco', 'voc', 'yolo'"),
+        ("evaluate empty", "empty is not a run folder.*no config.json"),
+        ("predict", "run is missing"),
+        ("predict empty empty", "empty is not a run folder.*no config.json"),
+        ("scenes --format xml", r"'xml'.*coco, voc, yolo"),
         ("scenes --scenes.classes 99", "classes: is 99"),
     ],
 )
@@ -163,11 +163,11 @@ def test_no_such_split(here, voc):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"lr": 0.1, "recipe": {"step": 4}}', "recipe has no 'step'; did you mean 'steps'"),
+        ('{"lr": 0.1, "step": 4}', " has no 'step'; did you mean 'steps'"),
         ('{"lr": "fast"}', "lr is 'fast'; it must be float"),
-        ('{"recipe": {"size": 32.5}}', "size is 32.5; it must be int"),
-        ('{"recipe": {"optimizer": "adam"}}', "optimizer is 'adam'; it may be adamw, sgd"),
-        ('{"lr": 0.1', "no JSON"),
+        ('{"size": 32.5}', "size is 32.5; it must be int"),
+        ('{"optimizer": "adam"}', "optimizer is 'adam'; it may be adamw, sgd"),
+        ('{"lr": 0.1', "not JSON"),
         ('{"losses": ["bce"]}', "no 'losses'"),
     ],
 )
@@ -242,7 +242,7 @@ def test_train_leaves(trained):
         *("last.pt", "last.safetensors", "curves.png", "curves.svg"),
     }
     config = read_json(trained / "config.json")
-    assert (config["loss"], config["recipe"]["steps"]) == ("focal,gamma=1.5", 3)
+    assert (config["loss"], config["steps"]) == ("focal,gamma=1.5", 3)
     assert [row["step"] for row in read_csv(trained / "log.csv")] == ["1", "2", "3"]
     assert read_json(trained / "metrics.json")["images"] == 4
 
@@ -272,8 +272,8 @@ def test_arguments_change_what_config_says(here, trained):
         detloss("train", "--config", trained, "--lr", "0.002", "--steps", "1", "--out", "other").status == 0
     )
     old, new = read_json(trained / "config.json"), read_json(Path("other/config.json"))
-    assert (new["lr"], new["recipe"]["steps"]) == (0.002, 1)
-    old["lr"], old["recipe"]["steps"] = 0.002, 1
+    assert (new["lr"], new["steps"]) == (0.002, 1)
+    old["lr"], old["steps"] = 0.002, 1
     assert new == old
 
 

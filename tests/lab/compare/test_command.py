@@ -7,7 +7,7 @@ from rich.console import Console
 from detloss.lab.cli.terminal import say
 from detloss.lab.compare.command import ap_by_loss, comparison_table
 from detloss.lab.compare.comparison import Comparison
-from detloss.lab.training.config import CompareConfig
+from detloss.lab.compare.config import CompareConfig
 
 
 def shown(state: Comparison) -> list[str]:

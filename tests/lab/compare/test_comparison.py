@@ -10,23 +10,17 @@ import pytest
 import torch
 
 from detloss.lab.compare import comparison as module
-from detloss.lab.compare.comparison import (
-    SWEEP_SEED,
-    CompareConfig,
-    Comparison,
-    Job,
-    Outcome,
-    compare,
-    hold_out,
-    run_job,
-)
+from detloss.lab.compare.comparison import Comparison, compare
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import SWEEP_SEED, Job, Outcome, hold_out, run_job
 from detloss.lab.data import SceneConfig
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json, write_json
-from detloss.lab.training.config import Recipe, TrainConfig, load_config
+from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.splits import open_data
-from detloss.lab.training.train import Training
+from detloss.lab.training.state import Training
 from helpers.commands import TINY, Done, detloss, refused
 
 HEADER = "classification_loss,box_loss,seed,ap,ap50,ap75,ece,seconds,peak_memory_mb"
@@ -143,7 +137,7 @@ def test_sweep_is_written(out):
 
 def test_config_makes_the_same_comparison(out):
     assert load_config(CompareConfig, out) == CompareConfig(
-        losses=("bce", "focal,gamma=1.5+ciou"), seeds=2, rungs=(0.5,), workers=2, recipe=RECIPE
+        losses=("bce", "focal,gamma=1.5+ciou"), seeds=2, rungs=(0.5,), workers=2, **RECIPE.shared()
     )
 
 
@@ -173,7 +167,7 @@ def test_a_seed_has_the_same_initial_weights_for_every_loss():
     data = Letterboxed(open_data(RECIPE)[0], RECIPE.size)
 
     def weights(loss: str, box_loss: str, seed: int) -> dict[str, torch.Tensor]:
-        config = TrainConfig(loss, box_loss, seed=seed, recipe=RECIPE)
+        config = TrainConfig(loss, box_loss, seed=seed, **RECIPE.shared())
         return Training(config, data).detector.state_dict()
 
     first = weights("bce", "giou", 3)
@@ -197,8 +191,8 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
         out.mkdir(parents=True)
         (out / "metrics.json").write_text('{"ap": 0.5}')
 
-    monkeypatch.setattr(module, "train", spy)
-    state = Comparison(CompareConfig(losses=("bce", "focal"), held_out=0.25, recipe=RECIPE), tmp_path)
+    monkeypatch.setattr("detloss.lab.compare.jobs.train", spy)
+    state = Comparison(CompareConfig(losses=("bce", "focal"), held_out=0.25, **RECIPE.shared()), tmp_path)
     state.chosen = dict.fromkeys(state.config.pairs, (0.01, 2.0))
     for job in [*state.jobs_of(("bce", "giou"), 0, [(0.1, 2.0), (0.2, 2.0)]), *state.final_jobs()[:1]]:
         run_job(job, lambda value: None)
@@ -215,7 +209,7 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
 
 def test_hold_out_of_too_few_images():
     one = open_data(RECIPE)[0].select([0])
-    with pytest.raises(ValueError, match="has 1 images; a sweep needs 2: fix --lr and --box-weight"):
+    with pytest.raises(ValueError, match="has 1 images; a sweep needs 2: fix lr and box_weight"):
         hold_out(one, 0.2)
 
 
@@ -239,9 +233,10 @@ def test_the_better_half_goes_on(tmp_path, monkeypatch):
         lrs=(0.1, 0.2, 0.3, 0.4),
         box_weights=(1.0, 3.0),
         rungs=(0.25, 0.5, 1.0),
-        recipe=replace(RECIPE, steps=100),
+        **replace(RECIPE, steps=100).shared(),
     )
-    *_, state = compare(config, tmp_path)
+    state = Comparison(config, tmp_path)
+    list(compare(state))
     assert state.chosen == {("bce", "giou"): (0.4, 1.0), ("focal", "giou"): (0.1, 1.0)}
     rows = read_csv(tmp_path / "sweep.csv")
     assert len(rows) == 2 * (8 + 4 + 2)
@@ -297,13 +292,15 @@ def test_only_what_is_missing_is_repeated(copy):
 
 
 def test_an_interrupted_comparison_continues(tmp_path):
-    config = CompareConfig(losses=("bce",), seeds=2, lr=0.01, box_weight=2.0, workers=1, recipe=RECIPE)
-    running = compare(config, tmp_path)
-    next(state for state in running if state.results)
+    config = CompareConfig(losses=("bce",), seeds=2, lr=0.01, box_weight=2.0, workers=1, **RECIPE.shared())
+    state = Comparison(config, tmp_path)
+    running = compare(state)
+    next(None for _ in running if state.results)
     running.close()
     first = tmp_path / "runs" / "bce+giou" / "seed-0" / "metrics.json"
     stamp = first.stat().st_mtime_ns
-    *_, state = compare(config, tmp_path)
+    state = Comparison(config, tmp_path)
+    list(compare(state))
     assert [row["seed"] for row in state.results] == [0, 1]
     assert first.stat().st_mtime_ns == stamp
     assert state.steps_done == state.steps_planned == 6
@@ -391,8 +388,11 @@ def test_a_candidate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_run", fake)
     monkeypatch.setattr(module, "_add_result", lambda *arguments: None)
-    config = CompareConfig(losses=("bce",), lrs=(0.2, 0.1), box_weights=(2.0,), rungs=(1.0,), recipe=RECIPE)
-    *_, state = compare(config, tmp_path)
+    config = CompareConfig(
+        losses=("bce",), lrs=(0.2, 0.1), box_weights=(2.0,), rungs=(1.0,), **RECIPE.shared()
+    )
+    state = Comparison(config, tmp_path)
+    list(compare(state))
     assert state.chosen == {("bce", "giou"): (0.1, 2.0)}
     assert [(r["lr"], r["ap"], r["seconds"]) for r in read_csv(tmp_path / "sweep.csv")] == [
         ("0.1", "0.1", "1.0"),

@@ -7,8 +7,8 @@ from PIL import Image
 
 from detloss.lab.curves.command import parse
 from detloss.lab.curves.tables import CurvesConfig
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv
-from detloss.lab.training.config import load_config
 from helpers.commands import detloss, refused
 
 FIGURES = {"loss", "gradient", "weight", "alpha", "soft_targets", "minimisers", "boxes"}

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.training.config import CompareConfig, TrainConfig, load_config
+from detloss.lab.training.config import TrainConfig
 from helpers.commands import SCENES, detloss
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "detectors"
@@ -15,9 +17,9 @@ FILES = sorted(FOLDER.glob("*.json"))
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_train_and_compare_read_it_alike(file: Path):
-    recipe = load_config(TrainConfig, file).recipe
-    assert recipe == load_config(CompareConfig, file).recipe
-    assert recipe != replace(recipe, detector=TrainConfig().recipe.detector) or file.stem == "vfnet"
+    config = load_config(TrainConfig, file)
+    assert config.shared() == load_config(CompareConfig, file).shared()
+    assert config != replace(config, detector=TrainConfig().detector) or file.stem == "vfnet"
 
 
 def test_every_file_is_on_the_page():
@@ -37,7 +39,7 @@ def test_the_small_ones_train_and_are_evaluated(name: str, tmp_path: Path):
     small = ["--detector.width", "2", "--detector.channels", "8", "--steps", "2", "--evaluations", "1"]
     done = detloss("train", *config, *small, *SCENES, "--loss", loss, "--out", tmp_path / "run")
     assert done.status == 0, done.err
-    detector = read_json(tmp_path / "run" / "config.json")["recipe"]["detector"]
+    detector = read_json(tmp_path / "run" / "config.json")["detector"]
     assert len(detector["anchors"]) == (5 if name == "yolov2" else 0)
     row = read_csv(tmp_path / "run" / "log.csv")[-1]
     assert (float(row["objectness_loss"]) > 0) == (name == "yolov2")

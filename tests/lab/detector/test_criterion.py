@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import paired_box_iou
+from detloss.calling import classify
 from detloss.lab.detector import Detector, DetectorConfig, Output, encode_distances
 from detloss.lab.detector.assign import IGNORED, Assignment
-from detloss.lab.detector.criterion import Terms, detection_loss
+from detloss.lab.detector.criterion import Criterion, Terms
 from detloss.losses import distribution_focal_loss, quality_focal_loss, sigmoid_focal_loss
 from detloss.mining import Mining
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, classify, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 CLASSES = 3
 
@@ -48,17 +49,10 @@ def run(
     labels = torch.tensor([[1, -1], [2, IGNORED]]) if objects else torch.full((2, 2), -1)
     assignment = detector.assign(grid, boxes, labels)
     output = Output(logits, regression)
-    terms = detection_loss(
-        detector,
-        grid,
-        output,
-        assignment,
-        loss,
-        find_loss(box, BOX_LOSSES, training=True),
-        box_weight,
-        distribution_weight,
-        *moment,
-    )
+    step, steps, seed = (*moment, *(0, 1, 0)[len(moment) :])
+    box_loss, weights = find_loss(box, BOX_LOSSES, training=True), (box_weight, distribution_weight)
+    criterion = Criterion(detector, grid, loss, box_loss, *weights, steps=steps, seed=seed)
+    terms = criterion(output, assignment, step)
     return terms, output, assignment, detector
 
 
@@ -140,10 +134,9 @@ def test_half_precision_outputs_are_summed_in_float32():
         (find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)),
     )
     half = Output(output.logits.detach().bfloat16(), output.regression.detach().bfloat16())
-    terms = detection_loss(detector, grid, half, assignment, *losses)
-    full = detection_loss(
-        detector, grid, Output(half.logits.float(), half.regression.float()), assignment, *losses
-    )
+    criterion = Criterion(detector, grid, *losses)
+    terms = criterion(half, assignment)
+    full = criterion(Output(half.logits.float(), half.regression.float()), assignment)
     for a, b in zip(terms, full):
         assert torch.equal(a, b)
         assert a.dtype in (torch.float32, torch.int64)
@@ -180,10 +173,9 @@ class TestPositiveShare:
         grid = detector.grid(4, 4)  # two locations
         positives = (labels >= 0) & (labels < CLASSES)
         boxes = torch.tensor([0.0, 0, 4, 4]).expand(1, 2, 4) * positives[..., None]
-        return detection_loss(
-            detector, grid, Output(logits, torch.zeros(1, 2, 4)), Assignment(labels, boxes, positives),
-            find_loss(classification, CLASSIFICATION_LOSSES), find_loss("iou", BOX_LOSSES),
-        )  # fmt: skip
+        losses = find_loss(classification, CLASSIFICATION_LOSSES), find_loss("iou", BOX_LOSSES)
+        output = Output(logits, torch.zeros(1, 2, 4))
+        return Criterion(detector, grid, *losses)(output, Assignment(labels, boxes, positives))
 
     def test_by_hand(self):
         # BCE at p = 1/2 is log 2 for each of six logits, one of them a positive's own class.
@@ -432,7 +424,7 @@ class TestMining:
         half = Output(output.logits.detach().bfloat16(), output.regression.detach().bfloat16())
         loss = find_loss("focal,mining=ohem:0.5:8", CLASSIFICATION_LOSSES, training=True)
         box = find_loss("giou", BOX_LOSSES)
-        terms = detection_loss(detector, detector.grid(32, 32), half, assignment, loss, box)
+        terms = Criterion(detector, detector.grid(32, 32), loss, box)(half, assignment)
         assert terms.classification.isfinite()
         assert terms.classification.dtype == torch.float32
 
@@ -450,7 +442,7 @@ def weighed(by: str, objects: bool = True, **how) -> tuple[Terms, Output, Assign
     """The terms of `run` with its outputs, its positives weighed."""
     _, output, assignment, detector = run(objects=objects, **how)
     losses = find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
-    terms = detection_loss(detector, detector.grid(32, 32), output, assignment, *losses, weigh_boxes=by)
+    terms = Criterion(detector, detector.grid(32, 32), *losses, weigh_boxes=by)(output, assignment)
     return terms, output, assignment, detector
 
 
@@ -504,7 +496,6 @@ class TestWeighBoxes:
         with torch.no_grad():
             output.logits.fill_(-20.0)
         losses = find_loss("focal", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
-        terms = detection_loss(
-            detector, detector.grid(32, 32), output, assignment, *losses, weigh_boxes="score"
-        )
+        criterion = Criterion(detector, detector.grid(32, 32), *losses, weigh_boxes="score")
+        terms = criterion(output, assignment)
         assert 0 < terms.box < 1e-6

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from detloss.boxes import paired_box_iou
 from detloss.lab.detector import Detector, DetectorConfig, Output
 from detloss.lab.detector.assign import IGNORED, Assignment
-from detloss.lab.detector.criterion import Terms, detection_loss
+from detloss.lab.detector.criterion import Criterion, Terms
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 CLASSES = 3
@@ -35,9 +35,7 @@ def run(
     boxes = torch.tensor([[[4.0, 4, 22, 20], [0.0, 0, 0, 0]], [[8.0, 10, 30, 30], [0.0, 0, 12, 9]]])
     labels = torch.tensor([[1, -1], [2, IGNORED]]) if objects else torch.full((2, 2), -1)
     assignment = detector.assign(grid, boxes, labels)
-    terms = detection_loss(
-        detector, grid, output, assignment, loss, find_loss("giou", BOX_LOSSES), box_weight=2.0
-    )
+    terms = Criterion(detector, grid, loss, find_loss("giou", BOX_LOSSES))(output, assignment)
     where = assignment.positives.nonzero(as_tuple=True)
     predicted = detector.decode(output.regression[where], grid.anchors[where[1]], grid.strides[where[1]])
     return terms, output, assignment, paired_box_iou(predicted, assignment.boxes[where]).detach()

@@ -6,9 +6,11 @@ import torch
 from detloss.lab.data import SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.records import to_dict
 from detloss.lab.runs import write_json
-from detloss.lab.training.config import Recipe, TrainConfig, to_dict
-from detloss.lab.training.train import Training, load_detector
+from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.state import Training
+from detloss.lab.training.trained import load_detector
 
 pytestmark = pytest.mark.clients
 PAPER = {
@@ -65,7 +67,7 @@ def test_a_run_is_read_when_the_file_it_began_from_is_gone(tmp_path):
     detector = DetectorConfig(
         backbone="resnet50", weights=str(tmp_path / "r50.pt"), strides=(8, 16), channels=8
     )
-    config = TrainConfig(recipe=Recipe(size=64, detector=detector))
+    config = TrainConfig(size=64, detector=detector)
     images = scenes(SceneConfig(size=64, object_size=(8.0, 20.0), train=2, val=2), "train")
     state = Training(config, Letterboxed(images, 64))
     write_json(tmp_path / "run" / "config.json", to_dict(config))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detloss.lab.devices import pick_device
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.training.train import load_detector, pick_device
+from detloss.lab.training.trained import load_detector
 from helpers.commands import SCENES, TINY, detloss, refused
 
 TABLES = (
@@ -121,7 +122,7 @@ def test_the_configuration_of_a_run_goes_back_in(inspected, here):
 def test_own_data_and_its_classes_in_another_order(trained, voc):
     done = detloss("inspect", "voc", "--checkpoint", trained, "--out", "a", "--examples", 0)
     assert done.status == 0, done.err
-    assert read_json(Path("a/config.json"))["recipe"]["data"] == "voc"
+    assert read_json(Path("a/config.json"))["data"] == "voc"
     # Without the first class the labels of the others differ from the checkpoint's.
     for file in (voc / "Annotations").glob("*.xml"):
         text = file.read_text().replace("<name>disc</name>", "<name>square</name>")
@@ -174,7 +175,7 @@ def test_anchors(here):
     ("line", "message"),
     [
         ("inspect nowhere", "nowhere: no such path"),
-        ("inspect --checkpoint nowhere", "checkpoint is nowhere, which is no folder"),
+        ("inspect --checkpoint nowhere", "checkpoint is nowhere, which is not a folder"),
         ("inspect --losses softmax_focal", "softmax_focal.*name bce"),
         ("inspect --losses bce focl", "'focl'; did you mean 'focal'"),
         ("inspect --easy 1", "easy is 1.0"),

@@ -83,7 +83,7 @@ def test_every_location_is_counted_once_and_every_positive_has_its_object(kind):
 def test_counting_does_not_depend_on_how_many_at_a_time(monkeypatch):
     data = Letterboxed(scenes(SceneConfig(train=5), "train"), 96)
     together = count_locations(DetectorConfig(), data)
-    monkeypatch.setattr("detloss.lab.inspect.locations._AT_ONCE", 1)
+    monkeypatch.setattr("detloss.lab.detector.locations._AT_ONCE", 1)
     one_by_one = count_locations(DetectorConfig(), data)
     assert one_by_one.levels == together.levels
     np.testing.assert_array_equal(one_by_one.object_positives, together.object_positives)
@@ -293,7 +293,7 @@ def test_where_every_object_is_lost():
     assert "--detector.prior" not in found
     assert found["strides and anchors"].value == "--size 64"
     assert found["strides and anchors"].why.endswith(
-        "negatives a positive."
+        "negatives per positive."
     )  # of 0 positives there is no ratio
 
 
@@ -361,7 +361,7 @@ def test_every_change_that_is_counted_is_one_of_the_command_line(kind, bins):
     start = ["--detector.kind", kind, "--detector.strides", *map(str, strides), "--size", "64"]
     start += ["--detector.bins", str(bins)]
     for change, wanted, size in changes(config, 64):
-        recipe = parse([*start, *shlex.split(change)]).settings.recipe
+        recipe = parse([*start, *shlex.split(change)]).settings
         assert recipe.size == size
         assert (recipe.detector.kind, recipe.detector.bins) == (wanted.kind, wanted.bins)
         assert recipe.detector.strides == wanted.strides

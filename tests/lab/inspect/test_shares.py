@@ -383,7 +383,7 @@ def test_shares_on_one_image(data):
 def test_all_tables_of_a_model(data):
     config = InspectConfig(images=4, examples=2, losses=("bce", "focal"), gammas=(0.0, 2.0))
     calls: list[tuple[int, int]] = []
-    config = replace(config, recipe=replace(config.recipe, batch=3))
+    config = replace(config, batch=3)
     detector, losses = detector_for(data), elementwise_losses(config.losses)
     tables = measure_model(config, losses, detector, data, CPU, lambda *done: calls.append(done))
     assert calls == [(3, 4), (4, 4)]

@@ -16,25 +16,18 @@ from safetensors.torch import load_file
 from detloss.lab.data import Annotation, Augment, Dataset, SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed, training_batch
 from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.detector.inference import predict
 from detloss.lab.detector.postprocess import Limits
+from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation, from_coco_results
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json
 from detloss.lab.training import train as module
-from detloss.lab.training.config import Recipe, TrainConfig, load_config
-from detloss.lab.training.train import (
-    EVALUATION_COLUMNS,
-    LOG_COLUMNS,
-    Average,
-    NonFiniteLoss,
-    Training,
-    evaluate_on,
-    learning_rate,
-    load_detector,
-    make_optimizer,
-    pick_device,
-    predict,
-    train,
-)
+from detloss.lab.training.config import Recipe, TrainConfig
+from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
+from detloss.lab.training.state import LOG_COLUMNS, NonFiniteLoss, Training
+from detloss.lab.training.train import EVALUATION_COLUMNS, train
+from detloss.lab.training.trained import evaluate_on, load_detector
 
 SCENES = SceneConfig(
     size=64, train=12, val=6, classes=3, objects=(1, 2), object_size=(14.0, 30.0), contrast=(0.3, 0.5),
@@ -49,11 +42,11 @@ RECIPE = Recipe(
     batch=4, optimizer="adamw", weight_decay=0.02, warmup=0.2, schedule="cosine", clip=10.0, ema=0.9,
     distribution_weight=0.5, amp="off", evaluations=3, device="cpu",
 )  # fmt: skip
-CONFIG = TrainConfig(loss="focal", box_loss="giou", lr=0.01, box_weight=2.0, seed=0, recipe=RECIPE)
+CONFIG = TrainConfig("focal", "giou", lr=0.01, box_weight=2.0, seed=0, **RECIPE.shared())
 
 
 def config(loss: str = "focal", seed: int = 0, lr: float = 0.01, **recipe: Any) -> TrainConfig:
-    return replace(CONFIG, loss=loss, seed=seed, lr=lr, recipe=replace(RECIPE, **recipe))
+    return replace(CONFIG, loss=loss, seed=seed, lr=lr, **recipe)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +79,7 @@ class TestLearning:
         state = Training(config(steps=60, augment=still, lr=0.02), Letterboxed(four, 64))
         losses = [state.step()["loss"] for _ in range(60)]
         assert np.mean(losses[-5:]) < 0.35 * np.mean(losses[:5])
-        evaluation, _ = evaluate_on(state.average.model, Letterboxed(four, 64), state.recipe, state.device)
+        evaluation, _ = evaluate_on(state.average.model, Letterboxed(four, 64), RECIPE.limits, state.device)
         assert evaluation.ap50 > 0.5
 
     @pytest.mark.parametrize(
@@ -109,7 +102,7 @@ class TestLearning:
         assert [row["step"] for row in rows] == ["1", "2"]
         for row in rows:
             assert all(math.isfinite(float(value)) for value in row.values())
-        assert (float(rows[0]["distribution_loss"]) > 0) == (chosen.recipe.detector.bins > 0)
+        assert (float(rows[0]["distribution_loss"]) > 0) == (chosen.detector.bins > 0)
         before = Training(chosen, data[0]).detector.state_dict()
         after = torch.load(tmp_path / "last.pt", weights_only=True)["detector"]
         assert not torch.equal(before["class_head.weight"], after["class_head.weight"])
@@ -201,7 +194,7 @@ class TestFolder:
         found = from_coco_results(read_json(out / "detections.json"), ids)
         assert sum(len(one.scores) for one in found) == result.evaluation.detections > 0
         detector, *_ = load_detector(out, torch.device("cpu"))
-        again = predict(detector, data[1], RECIPE, torch.device("cpu"))
+        again = predict(detector, data[1], RECIPE.limits, torch.device("cpu"))
         for one, same in zip(found, again, strict=True):
             np.testing.assert_array_equal(one.boxes, same.boxes)
             np.testing.assert_array_equal(one.scores, same.scores)
@@ -237,7 +230,7 @@ class TestFolder:
         assert detector.class_head.out_channels == 4
 
     def test_no_run_folder(self, tmp_path: Path):
-        with pytest.raises(ValueError, match=r"is no run folder of `detloss train`: it has no config\.json"):
+        with pytest.raises(ValueError, match=r"not a run folder of `detloss train`: it has no config\.json"):
             load_detector(tmp_path, torch.device("cpu"))
 
     def test_another_configuration_is_refused_and_nothing_touched(self, finished, data):
@@ -496,15 +489,16 @@ class TestPrecision:
     def test_the_loss_is_float32(self, data, monkeypatch, amp: str, dtype: torch.dtype):
         seen = []
 
-        def spy(detector, grid, output, *rest):
+        def spy(output, *rest):
             seen.extend(x.dtype for x in output if x is not None)
-            terms = real(detector, grid, output, *rest)
+            terms = real(output, *rest)
             seen.append(terms.total.dtype)
             return terms
 
-        real = module.detection_loss
-        monkeypatch.setattr(module, "detection_loss", spy)
-        row = Training(config(amp=amp), data[0]).step()
+        state = Training(config(amp=amp), data[0])
+        real = state.criterion
+        monkeypatch.setattr(state, "criterion", spy)
+        row = state.step()
         assert seen == [dtype, dtype, torch.float32]
         assert math.isfinite(row["loss"])
 
@@ -523,8 +517,8 @@ class TestPredict:
         dataset = Dataset(("a",), [Annotation(*nothing, str(i)) for i in range(4)], images)
         torch.manual_seed(0)
         detector = Detector(replace(DETECTOR, prior=0.3), 1).eval()
-        recipe = replace(RECIPE, limits=Limits(0.0, 400, 1.0, 400))
-        square, *others = predict(detector, Letterboxed(dataset, 64), recipe, torch.device("cpu"))
+        limits = Limits(0.0, 400, 1.0, 400)
+        square, *others = predict(detector, Letterboxed(dataset, 64), limits, torch.device("cpu"))
         assert len(square.scores) == 256 + 64
         assert square.boxes.max() == 64
         for found, (height, width), scale, x, y in zip(
@@ -538,7 +532,7 @@ class TestPredict:
         many = Letterboxed(data[0].dataset.select([i % 12 for i in range(40)]), 64)
         torch.manual_seed(0)
         detector = Detector(replace(DETECTOR, prior=0.3), 3).eval()
-        found = predict(detector, many, RECIPE, torch.device("cpu"))
+        found = predict(detector, many, RECIPE.limits, torch.device("cpu"))
         assert len(found) == 40
         for i in range(12, 40):
             np.testing.assert_allclose(found[i].boxes, found[i % 12].boxes, atol=1e-4)

@@ -10,10 +10,10 @@ import tyro
 from detloss.lab.bench import BenchConfig, bench, line, notes, tables
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import Interrupted, console, progress_bar, say
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_json
-from detloss.lab.training.config import to_dict
-from detloss.lab.training.train import pick_device
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Arguments:
 
     settings: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: focal loss, dense targets, three sizes."""
 
@@ -74,7 +74,7 @@ def run(arguments: Arguments) -> Path:
     one = rows[0]
     say(f"{one['cpu']}, {one['threads']} threads, {one['simd']}; on {one['device']}, torch {one['torch']}")
     save(bench_times(rows), out / "times")
-    failed = sum(row["note"].startswith("failed") for row in rows)
+    failed = sum(bool(row["failed"]) for row in rows)
     if failed:
         raise JobFailed(f"{failed} of {len(rows)} measurements failed; {out / 'results.csv'} says why")
     return out

@@ -27,7 +27,7 @@ COLUMNS = (
     *("loss", "targets", "dtype", "size", "rows", "variant"),
     *("rounds", "median_s", "q10_s", "q90_s", "first_s"),
     *("peak_bytes", "kept_bytes", "peak_units", "kept_units"),
-    *("must_move_bytes", "copy_bytes_per_s", "limit_s", "limit_share", "note"),
+    *("must_move_bytes", "copy_bytes_per_s", "limit_s", "limit_share", "note", "failed"),
     *("device", "cpu", "cores", "threads", "simd", "torch", "torchvision", "detloss", "commit"),
 )
 
@@ -45,7 +45,7 @@ class BenchConfig:
     """auto compile eager unfused (ours) torchvision torchvision_compiled torch snippet mmcv apex gemm clone;
     those that a loss has. clone is always measured, for the limit."""
     dtype: tuple[Literal["float32", "bfloat16", "float16", "float64"], ...] = ("float32",)
-    """Of the inputs and of dense targets."""
+    """Number type of the inputs and of dense targets."""
     targets: tuple[Literal["dense", "index"], ...] = TARGETS  # type: ignore[assignment]
     """One number per logit, or class indices; for the losses that take both."""
     device: str = "auto"
@@ -156,7 +156,7 @@ def measure(
     tell(f"{cell}: rounds of {len(works)} variants")
     times, failed = interleave(works, device, config.seconds, config.rounds)
     for name, error in failed.items():
-        rows[name]["note"] = reason(error)
+        _note(rows[name], error)
     for name, found_times in times.items():
         low, middle, high = np.quantile(found_times, (0.1, 0.5, 0.9)).tolist()
         rows[name] |= {"rounds": len(found_times), "median_s": middle, "q10_s": low, "q90_s": high}
@@ -190,7 +190,7 @@ def _try_small(
             needed = (given + memory(one, device).peak) * times
             takes, there = seconds(one, device) * times, available(device)
             if takes > config.slowest:
-                row["note"] = f"left out: about {takes:.2g} s a call, more than --slowest {config.slowest:g}"
+                row["note"] = f"left out: about {takes:.2g} s a call, more than slowest, {config.slowest:g}"
             elif needed > 0.9 * there:
                 row["note"] = f"left out: needs about {needed / 1e9:.3g} GB, {there / 1e9:.3g} GB are there"
 
@@ -201,7 +201,11 @@ def _noted(row: Row) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        row["note"] = reason(error)
+        _note(row, error)
+
+
+def _note(row: Row, error: Exception) -> None:
+    row |= {"note": reason(error), "failed": "" if isinstance(error, Missing) else 1}
 
 
 def reason(error: Exception) -> str:

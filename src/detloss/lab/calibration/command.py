@@ -13,7 +13,6 @@ from rich.table import Table
 from detloss.lab.calibration.measure import (
     CLASS_NUMBERS,
     NUMBERS,
-    CalibrationConfig,
     Measured,
     class_rows,
     grouped,
@@ -22,16 +21,59 @@ from detloss.lab.calibration.measure import (
     measure,
     over_seeds,
     threshold_rows,
-    verdict,
 )
-from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
+from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.lab.cli.terminal import console, counting, interruptible, say
 from detloss.lab.compare.command import open_comparison, train_shown
-from detloss.lab.compare.comparison import prepare
+from detloss.lab.compare.comparison import Comparison
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.prepare import prepare
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
 from detloss.lab.statistics import points
-from detloss.lab.training.config import to_dict
+from detloss.lab.training.config import Recipe
+
+
+def _short_training() -> CompareConfig:
+    return CompareConfig(losses=("bce", "focal", "quality_focal"), seeds=1, lr=0.01, box_weight=2.0)
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Whose calibration is measured, and where."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
+    """Folders of `detloss train`, `evaluate` or `compare` (all its runs),
+    or COCO results (.json; --data and --val-split say of what).
+    Without any, --losses are trained first."""
+    thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
+    """Lowest scores that count, increasing; the first is that of the tables by loss and class and of the
+    reliability diagrams."""
+    training: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=_short_training)
+
+    def __post_init__(self) -> None:
+        if not self.thresholds or not all(0 <= low <= 1 for low in self.thresholds):
+            raise ValueError(f"thresholds is {_words(self.thresholds)}; give at least one, each from 0 to 1")
+        if list(self.thresholds) != sorted(set(self.thresholds)):
+            raise ValueError(f"thresholds is {_words(self.thresholds)}; they must increase")
+        data = self.training.data
+        if self.runs and self.training != replace(
+            _short_training(), data=data, val_split=self.training.val_split
+        ):
+            raise ValueError(
+                f"{self.runs[0]} is trained already: --losses and all that says how to train is for a call "
+                "without RUN; leave one of both out"
+            )
+        if self.runs and not any(run.endswith(".json") for run in self.runs) and data != "embedded":
+            raise ValueError(
+                f"data is {data!r}, but {self.runs[0]} has its own; `detloss evaluate RUN --data` "
+                "evaluates a run on other data, and the folder it writes can be given here"
+            )
+
+
+def _words(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values) or "empty"
 
 
 @dataclass(frozen=True)
@@ -40,7 +82,7 @@ class Arguments:
 
     settings: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = field(default_factory=CalibrationConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: few images, few steps. For runs that are trained already it changes
     nothing."""
@@ -52,7 +94,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     parsed = read("calibration", Arguments, arguments, Arguments(config))
     if not parsed.quick or parsed.settings.runs:
         return parsed
-    training = replace(config.training, recipe=quick_recipe(config.training.recipe))
+    training = Recipe.quick(config.training)  # not the comparison's, which changes the sweep too
     return read("calibration", Arguments, arguments, Arguments(replace(config, training=training)))
 
 
@@ -107,13 +149,13 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     out = new_folder("calibration", out)
     prepare(training, out / "comparison", *splits)
     with interruptible(out):
-        train_shown(training, out / "comparison")
+        train_shown(Comparison(training, out / "comparison"))
     return out
 
 
 def _measure(config: CalibrationConfig, runs: Sequence[str | Path]) -> list[Measured]:
     with counting("measuring") as progress:
-        return measure(config, runs, progress)
+        return measure(runs, config.thresholds, config.training, progress)
 
 
 def _by_loss(measured: Sequence[Measured], get: Callable[[Measured], Any]) -> dict[str, list[Any]]:
@@ -156,6 +198,25 @@ def _print(
     console.print(_table(by_threshold, ("loss", "threshold"), errors))
     for (loss,), rows in grouped(by_threshold, ("loss",)).items():
         say(verdict(loss, rows))
+
+
+def verdict(loss: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the signed gap of a loss says at the ends of its ``threshold_rows``."""
+    at = {threshold: found for (threshold,), found in grouped(rows, ("threshold",)).items()}
+    said = [_gap(threshold, at[threshold]) for threshold in sorted({min(at), max(at)})]
+    return f"{loss}: mean score - share right is {', '.join(said)}"
+
+
+def _gap(threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
+    gap, width = over_seeds(rows, "signed_gap")
+    if math.isnan(gap):
+        return f"not known from a score of {threshold:g} on (no detections)"
+    word = "over-confident" if gap > 0 else "under-confident"
+    if math.isnan(width):
+        word += ", one seed"
+    elif abs(gap) <= width:
+        word = "within the spread over seeds"
+    return f"{points(gap, width, sign=True)} from a score of {threshold:g} on ({word})"
 
 
 HEADS = {

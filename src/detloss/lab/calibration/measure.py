@@ -5,19 +5,20 @@ Nothing is trained or predicted here: a run's detections.json is compared with t
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from detloss.lab.compare.comparison import folder_name
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import folder_name
 from detloss.lab.data import Dataset, find_format
-from detloss.lab.data.coco import results_ids
+from detloss.lab.data.coco import own_results
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
+from detloss.lab.evaluate.detections import read_coco_results
+from detloss.lab.records import load_config
 from detloss.lab.runs import read_json
-from detloss.lab.statistics import mean_interval, points, short_names
-from detloss.lab.training.config import CompareConfig, Recipe, TrainConfig, load_config
+from detloss.lab.statistics import mean_interval, short_names
+from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.splits import open_split
 
 NUMBERS = (
@@ -44,46 +45,6 @@ CLASS_NUMBERS = (
     "laece",
     "score_iou_correlation",
 )
-
-
-def _short_training() -> CompareConfig:
-    return CompareConfig(losses=("bce", "focal", "quality_focal"), seeds=1, lr=0.01, box_weight=2.0)
-
-
-@dataclass(frozen=True)
-class CalibrationConfig:
-    """Whose calibration is measured, and where."""
-
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
-    """Folders of `detloss train`, `evaluate` or `compare` (all its runs),
-    or COCO results (.json; --data and --val-split say of what).
-    Without any, --losses are trained first."""
-    thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
-    """Lowest scores that count, increasing; the first is that of the tables by loss and class and of the
-    reliability diagrams."""
-    training: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=_short_training)
-
-    def __post_init__(self) -> None:
-        if not self.thresholds or not all(0 <= low <= 1 for low in self.thresholds):
-            raise ValueError(f"thresholds is {_words(self.thresholds)}; give at least one, each from 0 to 1")
-        if list(self.thresholds) != sorted(set(self.thresholds)):
-            raise ValueError(f"thresholds is {_words(self.thresholds)}; they must increase")
-        recipe = self.training.recipe
-        plain = replace(_short_training(), recipe=Recipe(data=recipe.data, val_split=recipe.val_split))
-        if self.runs and self.training != plain:
-            raise ValueError(
-                f"{self.runs[0]} is trained already: --losses and all that says how to train is for a call "
-                "without RUN; leave one of both out"
-            )
-        if self.runs and not any(run.endswith(".json") for run in self.runs) and recipe.data != "embedded":
-            raise ValueError(
-                f"data is {recipe.data!r}, but {self.runs[0]} has its own; `detloss evaluate RUN --data` "
-                "evaluates a run on other data, and the folder it writes can be given here"
-            )
-
-
-def _words(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values) or "empty"
 
 
 @dataclass(frozen=True)
@@ -118,13 +79,17 @@ class _Source:
 
 
 def measure(
-    config: CalibrationConfig, runs: Sequence[str | Path], progress: Callable[[int, int], Any]
+    runs: Sequence[str | Path],
+    thresholds: Sequence[float],
+    recipe: Recipe,
+    progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> list[Measured]:
     """Evaluates the detections of all runs, losses in the order of their first run.
 
     Args:
-        config: thresholds, and the data of results files.
-        runs: as ``config.runs``.
+        runs: run folders, comparisons, or COCO results.
+        thresholds: lowest scores that count, increasing.
+        recipe: its data and validation split are what COCO results are of; a run has its own.
         progress: called with (done, total).
 
     Raises:
@@ -135,18 +100,17 @@ def measure(
     opened: dict[Any, Dataset] = {}
     measured = []
     for done, source in enumerate(sources, 1):
-        recipe = source.config.recipe if source.config else config.training.recipe
-        dataset, found = _read(source, recipe, opened)
+        of = source.config or recipe
+        dataset, found = _read(source, of, opened)
         truths = [dataset.annotation(i) for i in range(len(dataset))]
         sizes = [dataset.size(i) for i in range(len(dataset))]
-        first = config.thresholds[0]
         try:
-            whole = evaluate(found, truths, dataset.names, score_threshold=first, sizes=sizes)
-            at = evaluate_at(found, truths, dataset.names, config.thresholds, sizes=sizes)
+            whole = evaluate(found, truths, dataset.names, score_threshold=thresholds[0], sizes=sizes)
+            at = evaluate_at(found, truths, dataset.names, thresholds, sizes=sizes)
         except ValueError as error:
             raise ValueError(f"{source.path}: {error}") from None
         seed = source.config.seed if source.config else None
-        data = f"{recipe.data}, {recipe.val_split}: {whole.images} images, {whole.objects} objects"
+        data = f"{of.data}, {of.val_split}: {whole.images} images, {whole.objects} objects"
         measured.append(Measured(names[source.path], seed, whole, tuple(at), data))
         progress(done, len(sources))
     order = list(dict.fromkeys(one.loss for one in measured))
@@ -190,8 +154,8 @@ def _find(path: Path) -> list[_Source]:
     ]
     if missing:
         raise ValueError(
-            f"{path} is no finished run: it has no {' and no '.join(missing)}. Give a folder of "
-            "`detloss train`, `evaluate` or `compare`, or a COCO results file (.json) with --data"
+            f"{path} is not a finished run: it has no {' and no '.join(missing)}. Give a folder of "
+            "`detloss train`, `evaluate` or `compare`, or a file of COCO results (.json)"
         )
     return [_Source(path, path, load_config(TrainConfig, path))]
 
@@ -250,60 +214,27 @@ def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[
         )
     dataset = dataset.select(range(images))  # `detloss evaluate --quick` takes the first ones
     file = source.path / "detections.json" if source.config else source.path
-    results = _checked(file)
+    results = read_coco_results(file)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
-    if not source.config:
-        results = _translated(file, results, recipe, set(ids), dataset.names)
     try:
+        if not source.config:
+            results = _translated(results, recipe, set(ids), dataset.names)
         return dataset, from_coco_results(results, ids, range(len(dataset.names)))
     except ValueError as error:
-        raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}") from None
-
-
-def _checked(file: Path) -> list[dict[str, Any]]:
-    """A list of COCO results, every field there and of its type."""
-    try:
-        results = read_json(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from None
-    kinds: dict[str, Any] = {"image_id": (int, str), "category_id": int, "bbox": list, "score": (int, float)}
-    if not isinstance(results, list):
-        raise ValueError(f"{file} is no list of COCO results, which have {', '.join(kinds)}")
-    for i, result in enumerate(results):
-        for name, kind in kinds.items():
-            if not isinstance(result, dict) or not isinstance(result.get(name), kind):
-                raise ValueError(f"{file}: results[{i}] has no {name!r} of COCO's results")
-        box = result["bbox"]
-        if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-            raise ValueError(f"{file}: results[{i}].bbox is {box}, must be [x, y, width, height]")
-    return results
+        hint = "" if source.config else "; data and val_split say what the results are of"
+        raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}{hint}") from None
 
 
 def _translated(
-    file: Path, results: list[dict[str, Any]], recipe: Recipe, ids: set[str], names: Sequence[str]
+    results: list[dict[str, Any]], recipe: Recipe, ids: set[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Results in a COCO data set's own numbers → ids and labels of the samples; others as they are."""
-    named = {result["image_id"] for result in results}
-    strange = named - ids
-    if recipe.data == "embedded" or find_format(Path(recipe.data)) != "coco":
-        if not strange:
-            return results
-        raise ValueError(
-            f"{file}: image_id {min(strange, key=str)!r} is no image of {recipe.data}, split "
-            f"{recipe.val_split!r}; --data and --val-split say what the results are of"
-        )
-    images, categories = results_ids(recipe.data, recipe.val_split)
-    if not strange and not named <= set(images):
-        return results  # a detections.json of ours; where a data set's ids are its file names, its ids count
-    labels = {number: names.index(name) for number, name in categories.items()}
-    for what, known in (("image_id", images), ("category_id", labels)):
-        for i, result in enumerate(results):
-            if result[what] not in known:
-                raise ValueError(
-                    f"{file}: results[{i}].{what} {result[what]!r} is not in {recipe.data}, split "
-                    f"{recipe.val_split!r}"
-                )
-    return [r | {"image_id": images[r["image_id"]], "category_id": labels[r["category_id"]]} for r in results]
+    strange = {result["image_id"] for result in results} - ids
+    if recipe.data != "embedded" and find_format(Path(recipe.data)) == "coco":
+        return own_results(results, recipe.data, recipe.val_split, names, whole=not strange)
+    if strange:
+        raise ValueError(f"image_id {min(strange, key=str)!r} is not an image")
+    return results
 
 
 def loss_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -350,22 +281,3 @@ def grouped(
 def over_seeds(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[float, float]:
     """Mean and half of its 95 % interval (`mean_interval`), over the seeds with a value."""
     return mean_interval([row[column] for row in rows if not math.isnan(row[column])])
-
-
-def verdict(loss: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the signed gap of a loss says at the ends of its ``threshold_rows``."""
-    at = {threshold: found for (threshold,), found in grouped(rows, ("threshold",)).items()}
-    said = [_gap(threshold, at[threshold]) for threshold in sorted({min(at), max(at)})]
-    return f"{loss}: mean score - share right is {', '.join(said)}"
-
-
-def _gap(threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
-    gap, width = over_seeds(rows, "signed_gap")
-    if math.isnan(gap):
-        return f"not known from a score of {threshold:g} on (no detections)"
-    word = "over-confident" if gap > 0 else "under-confident"
-    if math.isnan(width):
-        word += ", one seed"
-    elif abs(gap) <= width:
-        word = "within the spread over seeds"
-    return f"{points(gap, width, sign=True)} from a score of {threshold:g} on ({word})"

@@ -1,22 +1,24 @@
 """What a command line asks for, and one clear line where it asks wrongly."""
 
-import contextlib
-import io
+import difflib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro import _errors  # private, but its one way to say in other words what is wrong
 
-from detloss.lab.training.config import Recipe, load_config
+from detloss.lab.records import load_config
 
 T = TypeVar("T")
 Out = Annotated[
     Path | None, tyro.conf.arg(help="Folder for the results; otherwise the next number under runs/.")
 ]
 FromFile = Annotated[
-    Path | None, tyro.conf.arg(help="A run folder or its config.json; other arguments change what it says.")
+    Path | None,
+    tyro.conf.arg(
+        name="config", help="A run folder or its config.json; other arguments change what it says."
+    ),
 ]
 
 
@@ -26,33 +28,41 @@ class Usage(ValueError):
 
 def read(command: str, kind: type[T], arguments: Sequence[str], default: T | Any = tyro.MISSING_NONPROP) -> T:
     """What the arguments say, with one line for whatever they say wrongly."""
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            return tyro.cli(
-                kind,
-                prog=f"detloss {command}",
-                description=kind.__doc__,
-                args=arguments,
-                default=default,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
-    except SystemExit as end:
-        if end.code in (0, None):
-            raise
-        raise Usage(_one_line(told.getvalue())) from None
+    how: Any = {
+        "prog": f"detloss {command}",
+        "description": kind.__doc__,
+        "default": default,
+        "config": (tyro.conf.FlagCreatePairsOff,),
+    }
+
+    def refuse(event: _errors.ParseErrorEvent) -> None:
+        message = _one_line(event)
+        if isinstance(event, _errors.UnrecognizedArgs):
+            flags = tyro.extras.get_parser(kind, **how)._option_string_actions
+            near = [flag for token in event.tokens for flag in difflib.get_close_matches(token, flags, n=1)]
+            message += f"; did you mean {near[0]}?" if near else ""
+        raise Usage(message)
+
+    with _errors.on_parse_error(refuse):
+        return tyro.cli(kind, args=arguments, **how)
 
 
-def _one_line(box: str) -> str:
-    """The message inside the frame that tyro draws round it, and the arguments it suggests."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.strip()]
-    # Where the terminal has no UTF-8 there is no frame, and the title is underlined.
-    lines = lines[1:] if lines[0].startswith("╭") else lines[2:]
-    rules = [i for i, line in enumerate(lines) if not line.strip("─-╰╯")] or [len(lines)]
-    message = " ".join(lines[: rules[0]])
-    near = [line.split()[0] for line in lines[rules[0] :] if line.startswith("--") and line.strip("-")]
-    hint = f"; did you mean {near[0]}?" if near and message.startswith("Unrecognized") else ""
-    return f"{message}{hint}"
+def _one_line(event: _errors.ParseErrorEvent) -> str:
+    match event:
+        case _errors.UnrecognizedArgs():
+            return f"Unrecognized options: {', '.join(event.tokens)}"
+        case _errors.MissingArgs():
+            names = ", ".join(one.arg.display_name() for one in event.missing_arguments)
+            return f"{names} is missing; `{event.prog} --help` says what it is"
+        case _errors.BadValue():
+            count = event.argument.lowered.nargs
+            return f"{event.argument.display_name()} takes {f'{count} values' if count != 1 else 'a value'}"
+        case _errors.InvalidChoice():
+            choices = ", ".join(event.choices)
+            return f"{event.argument.display_name()} is {event.value!r}; it may be {choices}"
+        case _errors.InstantiationFailure():
+            return f"{event.argument.display_name()}: {event.message}" if event.argument else event.message
+    return f"bad arguments; `{event.prog} --help` lists them"
 
 
 def given(kind: type[T], arguments: Sequence[str]) -> T:
@@ -81,9 +91,3 @@ def refuse_another(out: Path | None, config: Any) -> None:
         before = None
     if before != config:
         raise ValueError(f"--out {out} holds something else, which is kept; give another folder")
-
-
-def quick_recipe(recipe: Recipe) -> Recipe:
-    """Few images and few steps, for a first look."""
-    few = replace(recipe.scenes, train=min(recipe.scenes.train, 256), val=min(recipe.scenes.val, 48))
-    return replace(recipe, steps=min(recipe.steps, 40), batch=min(recipe.batch, 8), evaluations=2, scenes=few)

@@ -10,8 +10,7 @@ from types import ModuleType
 from detloss.lab.cli.arguments import Usage
 from detloss.lab.cli.terminal import Interrupted
 from detloss.lab.engines import JobFailed
-from detloss.lab.runs import versions
-from detloss.lab.training.train import NonFiniteLoss
+from detloss.lab.runs import WrongFolder, versions
 
 COMMANDS = {
     "compare": "detloss.lab.compare.command",
@@ -53,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise Usage(f"unknown command {name!r}; it may be {', '.join(COMMANDS)}")
         command = _module(name)
         out = command.run(command.parse(arguments[1:]))
-    except (ValueError, NonFiniteLoss, JobFailed) as error:
-        print(f"detloss {name}: {error}" if name in COMMANDS else f"detloss: {error}", file=sys.stderr)
+    except (ValueError, JobFailed) as error:
+        hint = "; give another --out" if isinstance(error, WrongFolder) else ""
+        who = f"detloss {name}" if name in COMMANDS else "detloss"
+        print(f"{who}: {error}{hint}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -68,7 +68,7 @@ def draw(results: Results) -> Iterator[Drawn]:
     )
     yield Drawn(
         "loss_share",
-        "Who makes the loss",
+        "Where the loss comes from",
         "The part of the classification loss that comes from the few positive locations; the rest comes from "
         "the many negatives.",
         loss_share(results.seeds(lambda run: run.log)),

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +14,15 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read
-from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.lab.compare.comparison import Comparison, Pair, check, compare, hold_out, prepare
+from detloss.lab.compare.comparison import Comparison, compare
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import Pair, hold_out
+from detloss.lab.compare.prepare import check, prepare
+from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.data import Dataset
+from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import new_folder, read_columns, write_json
 from detloss.lab.statistics import (
@@ -26,17 +30,14 @@ from detloss.lab.statistics import (
     NO_SEED,
     NO_VERDICT,
     Standing,
-    answer,
     by_loss,
     mean_interval,
     points,
     short_names,
     standings,
-    still_learning,
 )
-from detloss.lab.training.config import CompareConfig
+from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
-from detloss.names import check_classes
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Arguments:
 
     settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: two seeds, few steps, no verdict worth trusting."""
 
@@ -54,9 +55,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """`detloss compare`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
     config = given(CompareConfig, arguments)
     if "--quick" in arguments:
-        recipe = quick_recipe(config.recipe)
-        config = replace(config, recipe=recipe, seeds=min(config.seeds, 2), lrs=config.lrs[:2], rungs=(0.5,))
-        config = replace(config, box_weights=config.box_weights[:1])
+        config = config.quick()
     return read("compare", Arguments, arguments, Arguments(config))
 
 
@@ -75,8 +74,9 @@ def run(arguments: Arguments) -> Path:
         f"{data['negatives_per_positive_logits']:.0f} per positive logit "
         f"({data['locations']} locations an image, {data['measured_images']} images)"
     )
+    state = Comparison(config, out)
     with interruptible(out):
-        state = train_shown(config, out)
+        train_shown(state)
     console.print(comparison_table(state))
     with counting("drawing the report") as progress:
         write_report(out, progress)
@@ -94,29 +94,27 @@ def run(arguments: Arguments) -> Path:
 def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Dataset]:
     """The comparison as its data settles it, and the splits; errors come before anything is written."""
     found = check(config)
-    training, validation = open_splits(config.recipe)
+    training, validation = open_splits(config)
     for loss in found:
-        check_classes(loss, config.recipe.detector.kind, len(training.names))
+        check_classes(loss, config.detector.kind, len(training.names))
     if len(config.candidates) > 1:
         hold_out(training, config.held_out)
-    return replace(config, recipe=settled(config.recipe, training)), training, validation
+    return settled(config, training), training, validation
 
 
-def train_shown(config: CompareConfig, out: Path) -> Comparison:
+def train_shown(state: Comparison) -> None:
     """Runs what is not finished yet with the live table; `diverged.json` says which runs have no result.
 
     Raises:
         JobFailed: no run has a result.
     """
-    state = Comparison(config, out)
     with CompareDisplay(state) as display:
-        for state in compare(config, out):
-            display.show(state)
+        for _ in compare(state):
+            display.show()
     if state.diverged:
-        write_json(out / "diverged.json", state.diverged)
+        write_json(state.out / "diverged.json", state.diverged)
         if not state.results:
             raise JobFailed(f"all {len(state.diverged)} runs diverged: {state.diverged[0]}")
-    return state
 
 
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
@@ -166,7 +164,7 @@ def _activity(state: Comparison, pair: Pair) -> str:
         return ""
     job, step = running[0]
     what = f"seed {job.config.seed}" if job.rung is None else "sweep"
-    return f"{what}: {step}/{job.config.recipe.steps}"
+    return f"{what}: {step}/{job.config.steps}"
 
 
 def _against(standing: Standing) -> str:
@@ -183,6 +181,7 @@ class CompareDisplay:
     """The live table and bar of a comparison; on a plain stream, a line for each finished run instead."""
 
     def __init__(self, state: Comparison) -> None:
+        self.state = state
         self.bar = progress_bar()
         self.task = self.bar.add_task("training steps", total=state.steps_planned, note="")
         self.live = Live(console=console, transient=True, refresh_per_second=4)
@@ -198,8 +197,9 @@ class CompareDisplay:
         if console.is_terminal:
             self.live.stop()
 
-    def show(self, state: Comparison) -> None:
+    def show(self) -> None:
         """Brings the display up to date."""
+        state = self.state
         if console.is_terminal:
             if time.monotonic() - self.shown > 0.25:
                 self.bar.update(self.task, completed=state.steps_done)

@@ -7,24 +7,17 @@ training set held out for it; the validation set is only ever seen by the runs t
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from detloss.lab.data import Dataset
-from detloss.lab.data.batches import Letterboxed
+from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.jobs import SWEEP_SEED, Job, Outcome, Pair, finished, folder_name, run_job
+from detloss.lab.devices import pick_device
 from detloss.lab.engines import Event, JobFailed, run_jobs
-from detloss.lab.evaluate import Evaluation
-from detloss.lab.runs import read_json, versions, write_csv, write_json
-from detloss.lab.training.config import CompareConfig, TrainConfig, load_config, to_dict
-from detloss.lab.training.splits import describe_data, open_data
-from detloss.lab.training.train import NonFiniteLoss, pick_device, train
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.lab.runs import write_csv
 
 RESULT_COLUMNS = (
     *("classification_loss", "box_loss", "seed", "ap", "ap50", "ap75", "ece", "seconds", "peak_memory_mb"),
@@ -35,106 +28,8 @@ RESULT_COLUMNS = (
 SWEEP_COLUMNS = (
     *("classification_loss", "box_loss", "rung", "steps", "lr", "box_weight", "ap", "seconds", "chosen"),
 )
-SWEEP_SEED = 1000
-"""Not among the seeds that are compared."""
-Pair = tuple[str, str]
 Candidate = tuple[float, float]
 """Learning rate and box weight."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run of the comparison.
-
-    Attributes:
-        config: its configuration.
-        folder: where it leaves its results.
-        rung: of the sweep; None for a run that is compared.
-        held_out: part of the training set kept for the sweep's evaluation.
-    """
-
-    config: TrainConfig
-    folder: Path
-    rung: int | None
-    held_out: float
-
-    @property
-    def pair(self) -> Pair:
-        """Its losses."""
-        return self.config.loss, self.config.box_loss
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a job came to: its metrics, or why there are none (the loss diverged)."""
-
-    metrics: dict[str, Any] | None
-    diverged: str | None = None
-
-    @property
-    def ap(self) -> float:
-        """AP, nan where training diverged or there was no object to find."""
-        value = self.metrics["ap"] if self.metrics else None
-        return math.nan if value is None else float(value)
-
-
-def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
-    """The training set of the sweep, and the part of it that the sweep evaluates on."""
-    order = np.random.default_rng(SWEEP_SEED).permutation(len(dataset))
-    count = min(max(1, round(part * len(dataset))), 256)
-    if count >= len(dataset):
-        raise ValueError(
-            f"the training split has {len(dataset)} images; a sweep needs 2: fix --lr and --box-weight"
-        )
-    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
-
-
-def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
-    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way."""
-    training, validation = open_data(job.config.recipe)
-    if job.rung is not None:
-        training, validation = hold_out(training, job.held_out)
-    size = job.config.recipe.size
-
-    def on_step(row: dict[str, float]) -> None:
-        if row["step"] % 5 == 0:
-            send(("step", int(row["step"])))
-
-    def on_evaluation(step: int, evaluation: Evaluation) -> None:
-        send(("step", step))
-        send(("ap", evaluation.ap))
-
-    try:
-        train(
-            job.config,
-            Letterboxed(training, size),
-            Letterboxed(validation, size),
-            job.folder,
-            on_step,
-            on_evaluation,
-        )
-    except NonFiniteLoss as error:
-        write_json(job.folder / "diverged.json", str(error))
-        return Outcome(None, str(error))
-    if job.rung is not None:
-        # Nobody looks at the weights of a candidate.
-        for name in ("last.pt", "last.safetensors", "detections.json"):
-            (job.folder / name).unlink(missing_ok=True)
-    return Outcome(read_json(job.folder / "metrics.json"))
-
-
-def finished(job: Job) -> Outcome | None:
-    """The outcome of a job that an earlier call has finished."""
-    if (job.folder / "metrics.json").exists():
-        return Outcome(read_json(job.folder / "metrics.json"))
-    if (job.folder / "diverged.json").exists():
-        return Outcome(None, read_json(job.folder / "diverged.json"))
-    return None
-
-
-def folder_name(pair: Pair) -> str:
-    """`classification+box`, safe as a file name."""
-    return re.sub(r"[^\w.+=,-]", "_", "+".join(pair))
 
 
 @dataclass
@@ -166,7 +61,7 @@ class Comparison:
 
     def __post_init__(self) -> None:
         config = self.config
-        candidates, steps = len(config.candidates), config.recipe.steps
+        candidates, steps = len(config.candidates), config.steps
         sweep = 0
         if candidates > 1:
             for part in config.rungs:
@@ -176,15 +71,15 @@ class Comparison:
 
     def rung_steps(self, part: float) -> int:
         """Steps of a rung's candidates."""
-        return max(1, round(part * self.config.recipe.steps))
+        return max(1, round(part * self.config.steps))
 
     def jobs_of(self, pair: Pair, rung: int, candidates: Sequence[tuple[float, float]]) -> list[Job]:
         """The sweep's runs of one pair."""
         config = self.config
-        recipe = replace(config.recipe, steps=self.rung_steps(config.rungs[rung]), evaluations=1)
+        steps = self.rung_steps(config.rungs[rung])
         jobs = []
         for lr, weight in candidates:
-            run = TrainConfig(pair[0], pair[1], lr, weight, SWEEP_SEED, recipe)
+            run = config.run(pair, (lr, weight), SWEEP_SEED, steps=steps, evaluations=1)
             folder = self.out / "sweep" / folder_name(pair) / f"rung-{rung}" / f"lr-{lr:g}-box-{weight:g}"
             jobs.append(Job(run, folder, rung, config.held_out))
         return jobs
@@ -194,8 +89,7 @@ class Comparison:
         jobs = []
         for seed in range(self.config.seeds):
             for pair in self.config.pairs:
-                lr, weight = self.chosen[pair]
-                run = TrainConfig(pair[0], pair[1], lr, weight, seed, self.config.recipe)
+                run = self.config.run(pair, self.chosen[pair], seed)
                 folder = self.out / "runs" / folder_name(pair) / f"seed-{seed}"
                 jobs.append(Job(run, folder, None, self.config.held_out))
         return jobs
@@ -206,74 +100,30 @@ def keep_count(candidates: int) -> int:
     return max(1, candidates // 2)
 
 
-def check(config: CompareConfig) -> list[Loss]:
-    """Finds and tries every loss, so that a wrong one is an error before anything is written.
-
-    Returns:
-        The classification losses.
-    """
-    pick_device(config.recipe.device)
-    classification, boxes = (dict.fromkeys(names) for names in zip(*config.pairs))
-    for name in boxes:
-        find_loss(name, BOX_LOSSES, training=True)
-    return [find_loss(name, CLASSIFICATION_LOSSES, training=True) for name in classification]
-
-
 def workers_and_threads(config: CompareConfig) -> tuple[int, int]:
     """Runs at a time and PyTorch threads of each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    on_gpu = pick_device(config.recipe.device).type == "cuda"
+    on_gpu = pick_device(config.device).type == "cuda"
     workers = config.workers or (1 if on_gpu else min(cores, 8))
     return workers, max(1, cores // workers)
 
 
-def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dataset) -> dict[str, Any]:
-    """Writes what is known before training: config.json, versions.json, data.json; the last is returned.
-
-    Raises:
-        ValueError: `out` holds another comparison (more seeds or other workers are no other), or one of
-            other data.
-    """
-    if (out / "config.json").exists():
-        before = _config_of(out)
-        if replace(before, seeds=config.seeds, workers=config.workers) != config:
-            raise ValueError(f"{out} holds a comparison with another configuration; give another --out")
-    data = describe_data(config.recipe, training, validation)
-    if (out / "data.json").exists() and read_json(out / "data.json") != data:
-        raise ValueError(f"the data is not what {out} was begun with; give another --out")
-    write_json(out / "config.json", to_dict(config))
-    write_json(out / "data.json", data)
-    if not (out / "versions.json").exists():
-        workers, threads = workers_and_threads(config)
-        device = str(pick_device(config.recipe.device))
-        write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
-    return data
-
-
-def _config_of(out: Path) -> CompareConfig:
-    try:
-        return load_config(CompareConfig, out)
-    except ValueError as error:
-        raise ValueError(f"{out} holds no comparison; give another --out ({error})") from None
-
-
-def compare(config: CompareConfig, out: Path) -> Iterator[Comparison]:
-    """Runs what is not finished yet; yields the state whenever it changed.
+def compare(state: Comparison) -> Iterator[None]:
+    """Runs what is not finished yet; yields whenever the state changed.
 
     Leaves sweep.csv, results.csv (both after every finished run) and a folder a run.
 
     Raises:
         JobFailed: a run failed for another reason than a diverging loss; finished runs are kept.
     """
-    state = Comparison(config, out)
     yield from _sweep(state)
     for job, outcome in _run(state, state.final_jobs()):
         if outcome is not None:
             _add_result(state, job, outcome)
-        yield state
+        yield
 
 
-def _sweep(state: Comparison) -> Iterator[Comparison]:
+def _sweep(state: Comparison) -> Iterator[None]:
     config = state.config
     left = {pair: config.candidates for pair in config.pairs}
     if len(config.candidates) > 1:
@@ -285,7 +135,7 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
                     key = (job.config.lr, job.config.box_weight)
                     ap[job.pair][key] = outcome.ap
                     _add_candidate(state, job, outcome)
-                yield state
+                yield
             last = rung == len(config.rungs) - 1
             for pair, scores in ap.items():
                 left[pair] = best(scores, left[pair])[: 1 if last else keep_count(len(scores))]
@@ -294,7 +144,7 @@ def _sweep(state: Comparison) -> Iterator[Comparison]:
         pair = (row["classification_loss"], row["box_loss"])
         row["chosen"] = int(state.chosen[pair] == (row["lr"], row["box_weight"]))
     write_csv(state.out / "sweep.csv", SWEEP_COLUMNS, state.sweep)
-    yield state
+    yield
 
 
 def best(ap: Mapping[Candidate, float], candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -307,7 +157,7 @@ def _add_candidate(state: Comparison, job: Job, outcome: Outcome) -> None:
         "classification_loss": job.pair[0],
         "box_loss": job.pair[1],
         "rung": job.rung,
-        "steps": job.config.recipe.steps,
+        "steps": job.config.steps,
         "lr": job.config.lr,
         "box_weight": job.config.box_weight,
         "ap": "" if math.isnan(outcome.ap) else outcome.ap,
@@ -337,7 +187,7 @@ def _add_result(state: Comparison, job: Job, outcome: Outcome) -> None:
         "ece_recall": calibration["recall"],
         "lr": job.config.lr,
         "box_weight": job.config.box_weight,
-        "steps": job.config.recipe.steps,
+        "steps": job.config.steps,
     }
     state.latest = {name: "" if value is None else value for name, value in row.items()}
     state.results.append(state.latest)
@@ -354,7 +204,7 @@ def _run(state: Comparison, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome 
         if outcome is None:
             todo.append(job)
         else:
-            state.steps_done += job.config.recipe.steps
+            state.steps_done += job.config.steps
             yield job, outcome
     workers, threads = workers_and_threads(state.config)
     # Closed at once when a run fails or the caller stops, so that no other run goes on unseen.
@@ -370,7 +220,7 @@ def _take(state: Comparison, job: Job, event: Event) -> Outcome | None:
         raise JobFailed(f"{'+'.join(job.pair)}, {job.folder}: {event.value}")
     if event.kind == "done":
         state.active.pop(job.folder, None)
-        state.steps_done += job.config.recipe.steps - before
+        state.steps_done += job.config.steps - before
         return event.value
     if event.kind == "started":
         state.active[job.folder] = (job, 0)

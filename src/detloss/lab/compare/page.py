@@ -11,12 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from detloss.lab.compare.captions import draw
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.results import Results, read_results
+from detloss.lab.compare.sentences import answer, caution, still_learning
 from detloss.lab.compare.tables import tables
 from detloss.lab.figures import save
 from detloss.lab.runs import write_text
-from detloss.lab.statistics import answer, caution, still_learning
-from detloss.lab.training.config import CompareConfig
 
 
 def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
@@ -63,13 +63,13 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
 
 
 def _question(results: Results) -> str:
-    recipe, data, names = results.config.recipe, results.data, list(results.runs)
+    config, data, names = results.config, results.data, list(results.runs)
     return (
         f"Which of {', '.join(names)} gives the highest AP? {data['train']['images']:,} training and "
         f"{data['val']['images']:,} validation images ({data['source']}), {len(data['names'])} classes, "
-        f"{recipe.steps:,} steps of {recipe.batch} images at {recipe.size} px. Data, seeds, initial "
+        f"{config.steps:,} steps of {config.batch} images at {config.size} px. Data, seeds, initial "
         f"weights, batches and schedule are the same for all; only the loss differs, with "
-        f"{_tuning(results.config)}."
+        f"{_tuning(config)}."
     )
 
 

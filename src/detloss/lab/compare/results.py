@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset, Sample
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.records import load_config
 from detloss.lab.runs import columns, read_columns, read_csv, read_json, write_json
 from detloss.lab.statistics import by_loss, short_names
-from detloss.lab.training.config import CompareConfig, load_config
 
 SAMPLES = 4
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from detloss.lab.compare.results import Results, Run
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.records import to_dict
 from detloss.lab.statistics import mean_interval, paired_difference, points, standings
-from detloss.lab.training.config import to_dict
 
 NONE = "–"
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.lab.cli.terminal import console, counting, say
 from detloss.lab.curves.tables import COLUMNS, CurvesConfig, box_gradient, curves, figures, minimisers, rows
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
-from detloss.lab.training.config import to_dict
 
 RIGHT = (0.5, 0.9, 0.968)
 """p_t at which losses are compared with cross entropy; the last two are those of the paper's section 3.2."""
@@ -27,7 +27,7 @@ class Arguments:
 
     settings: Annotated[CurvesConfig, tyro.conf.arg(name="")] = field(default_factory=CurvesConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A quarter of the points."""
 

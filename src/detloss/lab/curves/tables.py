@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_convert
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.calling import Loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 Panels = tuple["Panel", ...]
 COLUMNS = ("figure", "panel", "x_title", "y_title", "curve", "x", "y")

@@ -73,7 +73,7 @@ def save(splits: Splits, path: str | Path, format: str = "coco", names: Sequence
     splits: what each split holds, `{"train": train, "val": val}`: data sets, or iterables of samples.
     path: a folder that does not exist or is empty; it appears when all is written, or not at all.
     format: "coco", "voc" or "yolo".
-    names: class names; needed where samples are given that are no `Dataset`.
+    names: class names; needed where samples are given that are not a `Dataset`.
 
     Images that are files are copied unchanged, others written as PNG. Raises ValueError where the path is
     taken or the format cannot hold the data (VOC: an id in two splits; YOLO: ignored objects).

@@ -16,7 +16,7 @@ class Arguments:
     """Write the embedded scenes as a data set of files."""
 
     format: Literal["coco", "voc", "yolo"] = "coco"
-    """Of the annotations."""
+    """Format of the annotations."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """What is drawn."""
     out: Out = None

@@ -55,3 +55,18 @@ class Sample:
     def annotation(self) -> Annotation:
         """The same without the image."""
         return Annotation(self.boxes, self.labels, self.ignored, self.id)
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector found in one image.
+
+    Attributes:
+        boxes: (N, 4) float32, xyxy in pixels.
+        scores: (N,) float32 in [0, 1].
+        labels: (N,) int64, 0..C-1.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray

@@ -56,7 +56,7 @@ class SceneConfig:
     empty: float = 0.1
     """Fraction of scenes without an object."""
     seed: int = 0
-    """Of everything drawn."""
+    """Seed of everything drawn."""
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, may_be: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detloss.boxes import box_iou
-from detloss.names import IGNORED
+from detloss.calling import IGNORED
 
 NO_OBJECT = -1
 

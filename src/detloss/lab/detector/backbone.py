@@ -86,7 +86,7 @@ def _resnet50(config: DetectorConfig) -> Iterator[Stage]:
         # A torchvision of another build than torch fails with a RuntimeError while it is imported.
         raise ValueError(
             f"backbone resnet50 needs torchvision, which cannot be imported here ({error}); "
-            "pip install detloss[vision], or take --detector.backbone darknet19"
+            "pip install detloss[vision], or take backbone darknet19"
         ) from error
     network = resnet50(weights=None)
     if config.weights:

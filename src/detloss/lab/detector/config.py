@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from detloss.lab.records import check_choices
+
 
 @dataclass(frozen=True)
 class DetectorConfig:
@@ -42,12 +44,7 @@ class DetectorConfig:
     """pi: foreground probability of every location before training (1708.02002, section 3.3)."""
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("kind", ("anchor_free", "retinanet", "yolov2")),
-            ("backbone", ("small", "darknet19", "resnet50")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it may be {', '.join(known)}")
+        check_choices(self)
         first = self.strides[0] if self.strides else 0
         consecutive = tuple(first * 2**i for i in range(len(self.strides)))
         if first < 4 or first & (first - 1) or self.strides != consecutive:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detloss.lab.data.sample import Detections
 from detloss.lab.detector import Detector, Grid, Output
-from detloss.lab.evaluate import Detections
 
 
 @dataclass(frozen=True)

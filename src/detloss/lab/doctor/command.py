@@ -13,8 +13,8 @@ from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_
 from detloss.lab.cli.terminal import console, progress_bar, say
 from detloss.lab.doctor import Diagnosis, DoctorConfig, Finding, diagnose
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
-from detloss.lab.training.config import to_dict
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 COLUMNS = ("line", "x", "value", "gradient", "known_value", "known_gradient")
@@ -28,7 +28,7 @@ class Arguments:
     json: bool = False
     """One JSON object and nothing else on standard output; the run folder is named on standard error."""
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

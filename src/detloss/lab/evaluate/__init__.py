@@ -3,7 +3,8 @@
 Arrays in, a dataclass out; no drawing, nothing printed. AP comes from faster-coco-eval and is pycocotools'.
 """
 
-from detloss.lab.evaluate.detections import Detections, Truth, from_coco_results, to_coco_results
+from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.detections import Truth, from_coco_results, to_coco_results
 from detloss.lab.evaluate.evaluation import Evaluation, SizeBin, evaluate, evaluate_at
 from detloss.lab.evaluate.reliability import (
     Calibration,

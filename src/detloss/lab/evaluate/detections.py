@@ -1,27 +1,16 @@
-"""What a detector found, what was there, and COCO's results list."""
+"""What was there, beside what a detector found; COCO's results list."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector found in one image.
-
-    Attributes:
-        boxes: (N, 4) float32, xyxy in pixels.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64, 0..C-1.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
+from detloss.lab.data.sample import Detections
 
 
 class Truth(Protocol):
@@ -70,6 +59,29 @@ def to_coco_results(
         for found, image_id in zip(detections, ids, strict=True)
         for box, score, label in zip(xywh(found.boxes).tolist(), found.scores.tolist(), found.labels.tolist())
     ]
+
+
+def read_coco_results(file: Path) -> list[dict[str, Any]]:
+    """The list of a file of COCO results.
+
+    Raises:
+        ValueError: it is not such a list, or a result lacks a field or has one of another type.
+    """
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    kinds: dict[str, Any] = {"image_id": (int, str), "category_id": int, "bbox": list, "score": (int, float)}
+    if not isinstance(results, list):
+        raise ValueError(f"{file} is not a list of COCO results, which have {', '.join(kinds)}")
+    for i, result in enumerate(results):
+        for name, kind in kinds.items():
+            if not isinstance(result, dict) or not isinstance(result.get(name), kind):
+                raise ValueError(f"{file}: results[{i}] has no {name!r} of COCO's results")
+        box = result["bbox"]
+        if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+            raise ValueError(f"{file}: results[{i}].bbox is {box}, must be [x, y, width, height]")
+    return results
 
 
 def from_coco_results(

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detloss.lab.evaluate.detections import Detections, Truth, check, to_coco_results, xywh
-from detloss.lab.evaluate.reliability import (
-    Calibration,
-    ClassCalibration,
-    calibrate,
-    match,
-    rank_correlation,
-)
+from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.detections import Truth, check, to_coco_results, xywh
+from detloss.lab.evaluate.reliability import Calibration, calibrate, match, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
+from detloss.lab.records import from_dict, to_dict
 
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
 _COCO_AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
@@ -28,12 +24,16 @@ _DRAWN_PAIRS = 2000
 
 @dataclass(frozen=True)
 class SizeBin:
-    """AP over the objects with ``low ≤ √area < high``, in pixels; ``high`` may be infinite."""
+    """AP over the objects with ``low ≤ √area < high``, in pixels; ``high`` may be infinite, null in JSON."""
 
     low: float
     high: float
     objects: int
     ap: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.high):
+            object.__setattr__(self, "high", math.inf)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +83,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; nan and infinity become None."""
-        content: dict[str, Any] = _to_json(self)
-        return content
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
@@ -93,18 +92,8 @@ class Evaluation:
         Raises:
             ValueError: a key is missing, as it is where an older version wrote it.
         """
-        values = _from_json(cls, content)
-        values["per_class"] = {name: _number(ap) for name, ap in content["per_class"].items()}
-        values["size_bins"] = tuple(
-            SizeBin(**_from_json(SizeBin, b) | {"high": math.inf if b["high"] is None else b["high"]})
-            for b in content["size_bins"]
-        )
-        calibration = _from_json(Calibration, content["calibration"])
-        calibration["per_class"] = tuple(
-            ClassCalibration(**_from_json(ClassCalibration, one)) for one in calibration["per_class"]
-        )
-        values["calibration"] = Calibration(**calibration)
-        return cls(**values)
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        return from_dict(cls, known, "evaluation")
 
 
 def evaluate(
@@ -263,31 +252,3 @@ def _mean(values: np.ndarray) -> float:
     """Mean over what was measured (COCO marks the rest -1), nan where nothing was."""
     measured = values[values >= 0]
     return float(measured.mean()) if measured.size else math.nan
-
-
-def _to_json(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _to_json(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {key: _to_json(v) for key, v in value.items()}
-    if isinstance(value, tuple | list | np.ndarray):
-        return [_to_json(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_json(cls: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a dataclass: None → nan, lists of numbers → arrays, the rest as it is."""
-    kinds = {f.name: f.type for f in fields(cls)}
-    if missing := sorted(set(kinds) - set(content)):
-        raise ValueError(f"{cls.__name__}: {missing} missing; if an older version wrote it, evaluate again")
-    values = {name: content[name] for name in kinds}
-    for name, kind in kinds.items():
-        if kind == "float":
-            values[name] = _number(content[name])
-        elif kind == "np.ndarray":
-            values[name] = np.array([_number(v) for v in content[name]])
-    return values
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

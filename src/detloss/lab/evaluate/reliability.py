@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 
-from detloss.lab.evaluate.detections import Detections, Truth, xywh
+from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.detections import Truth, xywh
 
 BINS = 10
 LAECE_BINS = 25

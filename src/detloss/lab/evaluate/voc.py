@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 
-from detloss.lab.evaluate.detections import Detections, Truth, check, xywh
+from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.detections import Truth, check, xywh
 
 MATCH_IOU = 0.5
 

@@ -5,6 +5,7 @@ detector's logits: `QuadrantSums`, `LossBins` (Figure 4 of the focal loss paper)
 `recommend`. `measure_data` and `measure_model` do it all for `detloss inspect`.
 """
 
+from detloss.lab.detector.locations import LevelCounts, LocationCounts, count_locations
 from detloss.lab.inspect.examples import Example, example
 from detloss.lab.inspect.figure4 import (
     GAMMAS,
@@ -22,7 +23,6 @@ from detloss.lab.inspect.inspection import (
     measure_data,
     measure_model,
 )
-from detloss.lab.inspect.locations import LevelCounts, LocationCounts, count_locations
 from detloss.lab.inspect.logits import Labelled, labelled_logits, softmax_margins
 from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.lab.inspect.quadrants import QUADRANTS, Claim, Quadrant, QuadrantSums, check_claims, percent

@@ -11,12 +11,12 @@ import torch
 import tyro
 from rich.table import Table
 
-from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read, refuse_another
-from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
 from detloss.lab.data import Dataset
 from detloss.lab.data.batches import Letterboxed
-from detloss.lab.detector import Detector, fit_anchors
+from detloss.lab.detector import Detector
+from detloss.lab.devices import pick_device
 from detloss.lab.inspect import (
     QUADRANTS,
     Alternative,
@@ -32,22 +32,25 @@ from detloss.lab.inspect import (
     percent,
     recommend,
 )
+from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import new_folder, read_json, versions, write_csv, write_json
 from detloss.lab.statistics import points
-from detloss.lab.training.config import TrainConfig, load_config, to_dict
-from detloss.lab.training.splits import open_split
-from detloss.lab.training.train import load_detector, pick_device, train
+from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.opening import open_splits
+from detloss.lab.training.splits import open_split, settled
+from detloss.lab.training.train import train
+from detloss.lab.training.trained import load_detector
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What imbalance is in your data, who makes the loss, and what to try."""
+    """What imbalance is in your data, where the loss comes from, and what to try."""
 
     data: tyro.conf.Positional[str | None] = None
     """A COCO, VOC or YOLO folder, or "embedded", as --data; without it, the checkpoint's own data."""
     settings: Annotated[InspectConfig, tyro.conf.arg(name="")] = field(default_factory=InspectConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute: few images, a detector trained for a few steps."""
 
@@ -58,22 +61,21 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """
     config = given(InspectConfig, arguments)
     first = read("inspect", Arguments, arguments, Arguments(settings=config))
-    if first.settings.checkpoint is not None and first.config is None:
+    if first.settings.checkpoint is not None and first.config_file is None:
         _check_run(Path(first.settings.checkpoint))
-        config = replace(config, recipe=load_config(TrainConfig, Path(first.settings.checkpoint)).recipe)
+        config = replace(config, **load_config(TrainConfig, Path(first.settings.checkpoint)).shared())
     if first.quick:
-        config = replace(config, images=min(config.images, 64), recipe=quick_recipe(config.recipe))
+        config = replace(config.quick(), images=min(config.images, 64))
     found = read("inspect", Arguments, arguments, Arguments(settings=config))
     if found.data is None:
         return found
-    recipe = replace(found.settings.recipe, data=found.data)
-    return replace(found, settings=replace(found.settings, recipe=recipe))
+    return replace(found, settings=replace(found.settings, data=found.data))
 
 
 def _check_run(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(
-            f"checkpoint is {folder}, which is no folder; it may be a run folder of `detloss train`"
+            f"checkpoint is {folder}, which is not a folder; it may be a run folder of `detloss train`"
         )
     inside = sorted(folder.glob("runs/*/seed-*"))
     if inside and not (folder / "last.safetensors").is_file():
@@ -84,14 +86,12 @@ def run(arguments: Arguments) -> Path:
     """Runs `detloss inspect`; its folder is returned."""
     config = arguments.settings
     losses = elementwise_losses(config.losses)
-    device = pick_device(config.recipe.device)
+    device = pick_device(config.device)
     known = None if config.checkpoint is None else _load(config, device)
     training, validation = _open(config, None if known is None else known[1])
-    size = config.recipe.size
-    fitted = fit_anchors(config.recipe.detector, training, size)
-    config = replace(config, recipe=replace(config.recipe, detector=fitted))
-    seen, unseen = Letterboxed(training, size), Letterboxed(validation, size)
-    yolo = fitted.kind == "yolov2"
+    config = settled(config, training)
+    seen, unseen = Letterboxed(training, config.size), Letterboxed(validation, config.size)
+    yolo = config.detector.kind == "yolov2"
     softmax = known is not None and known[0].softmax and not yolo
     refuse_another(arguments.out, config)
     out = new_folder("inspect", arguments.out)
@@ -102,7 +102,7 @@ def run(arguments: Arguments) -> Path:
             data = measure_data(config, seen, progress, softmax)
         tell_data(config, data)
         with counting("counting other anchors") as progress:
-            others = count_alternatives(fitted, seen, data.locations, progress)
+            others = count_alternatives(config.detector, seen, data.locations, progress)
         _write_data(out, data, others)
         say("")
         if known is None:
@@ -113,7 +113,7 @@ def run(arguments: Arguments) -> Path:
             what += "; looked at is its objectness, trained with cross entropy against the IoU of its boxes"
         with counting("applying the detector") as progress:
             model = measure_model(config, losses, detector, unseen, device, progress)
-        tried = recommend(fitted, data.locations, others, model.curves, softmax, model.doubt)
+        tried = recommend(config.detector, data.locations, others, model.curves, softmax, model.doubt)
         _write_model(out, what, model, tried)
         tell_model(config, model, what, "locations, one logit each" if softmax or yolo else "logits")
         tell_recommendations(tried)
@@ -127,50 +127,48 @@ def _load(config: InspectConfig, device: torch.device) -> tuple[Detector, tuple[
     folder = Path(str(config.checkpoint))
     _check_run(folder)
     detector, trained, names = load_detector(folder, device)
-    if trained.recipe.detector != config.recipe.detector:
+    if trained.detector != config.detector:
         raise ValueError(
             f"checkpoint {folder} is of another detector than --detector.* describes; leave these out"
         )
     done = folder / "metrics.json"
     ap = read_json(done).get("ap") if done.exists() else None
     state = "not finished" if ap is None else f"AP {points(ap)}"
-    return detector, names, f"{trained.loss} + {trained.box_loss}, {trained.recipe.steps} steps, {state}"
+    return detector, names, f"{trained.loss} + {trained.box_loss}, {trained.steps} steps, {state}"
 
 
 def _open(config: InspectConfig, names: tuple[str, ...] | None) -> tuple[Dataset, Dataset]:
     """Both splits, with the checkpoint's labels where there is one."""
-    recipe = config.recipe
-    training, validation = open_splits(recipe)
+    training, validation = open_splits(config)
     if names is None or names == training.names:
         return training, validation
-    if recipe.data == "embedded" or set(training.names) - set(names):
+    if config.data == "embedded" or set(training.names) - set(names):
         raise ValueError(
-            f"checkpoint {config.checkpoint} knows the classes {', '.join(names)}, and {recipe.data} has "
+            f"checkpoint {config.checkpoint} knows the classes {', '.join(names)}, and {config.data} has "
             f"{', '.join(training.names)}; give a checkpoint trained on these"
         )
-    splits = [open_split(recipe, split, names) for split in (recipe.train_split, recipe.val_split)]
+    splits = [open_split(config, split, names) for split in (config.train_split, config.val_split)]
     return splits[0], splits[1]
 
 
 def _train(
     config: InspectConfig, seen: Letterboxed, unseen: Letterboxed, out: Path, device: torch.device
 ) -> tuple[Detector, str]:
-    recipe = config.recipe
     say(
-        f"training a detector to look at, {recipe.steps} steps of {recipe.batch} images "
+        f"training a detector to look at, {config.steps} steps of {config.batch} images "
         "(--steps N for another number, --checkpoint RUN for one that is there)"
     )
     with progress_bar() as bar:
-        task = bar.add_task("training", total=recipe.steps, note="")
+        task = bar.add_task("training", total=config.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
             bar.update(task, completed=row["step"], note=f"loss {row['loss']:.3f}")
 
-        result = train(TrainConfig(recipe=recipe), seen, unseen, out, on_step)
+        result = train(TrainConfig(**config.shared()), seen, unseen, out, on_step)
     detector, trained, _ = load_detector(out, device)
     return detector, (
         f"a detector trained here with {trained.loss} (alpha .25, gamma 2) + {trained.box_loss}, "
-        f"{recipe.steps} steps of {recipe.batch} images, AP {points(result.evaluation.ap)}"
+        f"{config.steps} steps of {config.batch} images, AP {points(result.evaluation.ap)}"
     )
 
 
@@ -186,12 +184,12 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
     say(
         f"{objects.images} training images ({objects.empty} without objects), {objects.objects} objects "
         f"({per_image:.1f} an image), {objects.ignored} ignored; sizes {low:.0f} to {high:.0f} px, median "
-        f"{middle:.0f}, in the {config.recipe.size} px square{own}"
+        f"{middle:.0f}, in the {config.size} px square{own}"
     )
     strides = ", ".join(str(level.stride) for level in counts.levels)
     ratio = (
         f"for each that must find an object {counts.negatives_per_positive:.0f} must find nothing; "
-        f"{counts.negatives_per_positive_logits:.0f} negatives a positive by logit"
+        f"{counts.negatives_per_positive_logits:.0f} negatives per positive by logit"
         if counts.positives
         else f"none must find an object, {counts.negatives} must find nothing"
     )
@@ -200,12 +198,12 @@ def tell_data(config: InspectConfig, tables: DataTables) -> None:
 
 
 def tell_model(config: InspectConfig, tables: ModelTables, what: str, unit: str) -> None:
-    """Who makes the loss, in one table, and Figure 4 in another."""
+    """Where the loss comes from, in one table, and Figure 4 in another."""
     say(f"model: {what}")
     if tables.doubt:
         say(f"note: {tables.doubt}; the shares below are its own, not a converged model's")
     say(
-        f"applied to {tables.images} images of split {config.recipe.val_split!r}, {tables.logits:,} {unit}; "
+        f"applied to {tables.images} images of split {config.val_split!r}, {tables.logits:,} {unit}; "
         f"easy: p_t ≥ {config.easy:g}; gradient: share of Σ |∂L/∂logit|"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")

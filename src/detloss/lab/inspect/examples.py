@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from detloss.calling import Loss
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
 from detloss.lab.inspect.logits import labelled_logits
 from detloss.lab.inspect.quadrants import value_and_gradient
-from detloss.names import Loss
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,7 @@ def _short(value: float) -> str:
 
 @drawing
 def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
-    """Logits of each quadrant, logarithmic; below, who makes loss and gradient norm of each loss.
+    """Logits of each quadrant, logarithmic; below, where each loss and its gradient norm come from.
 
     Every share stands as a number beside its bar: one of 1e-4 cannot be seen in it.
     """
@@ -189,7 +189,7 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
     top.set_yticks(range(4), names)
     top.set_ylim(3.5, -0.5)
     top.grid(axis="y", visible=False)
-    below.set(title="Who makes the loss and the norm of its gradient", xlabel="share")
+    below.set(title="Where the loss and the norm of its gradient come from", xlabel="share")
     ticks = []
     for k, loss in enumerate(losses):
         rows = {(row.label, row.hardness): row for row in table if row.loss == loss}

@@ -2,30 +2,31 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from detloss.calling import Loss
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
+from detloss.lab.detector.locations import LocationCounts, count_locations
 from detloss.lab.inspect.examples import Example, example
 from detloss.lab.inspect.figure4 import LossBins, LossCurve
-from detloss.lab.inspect.locations import LocationCounts, count_locations
 from detloss.lab.inspect.logits import labelled_logits
 from detloss.lab.inspect.objects import ObjectCounts, SizeCount, count_objects, count_sizes
 from detloss.lab.inspect.quadrants import Claim, Quadrant, QuadrantSums, check_claims
-from detloss.lab.training.config import Recipe, SharedRecipe
-from detloss.names import CLASSIFICATION_LOSSES, Loss, find_loss
+from detloss.lab.training.config import Recipe
+from detloss.names import CLASSIFICATION_LOSSES, find_loss
 
 Progress = Callable[[int, int], Any]
 """Called with (done, total)."""
 
 
 @dataclass(frozen=True)
-class InspectConfig:
-    """What is looked at, and by which losses."""
+class _Looked:
+    """What is not the recipe. A base of its own, so that its fields come before the recipe's."""
 
     checkpoint: str | None = None
     """Run folder of `detloss train`, or a run of a comparison; without it a detector is trained, focal loss
@@ -43,9 +44,14 @@ class InspectConfig:
     """Most images of a split that are looked at, drawn with a fixed seed."""
     examples: int = 3
     """Images drawn with the share of the loss that each location makes."""
-    recipe: SharedRecipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True)
+class InspectConfig(Recipe, _Looked):
+    """What is looked at, and by which losses."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("losses", "gammas"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; name at least one")
@@ -106,7 +112,7 @@ def elementwise_losses(names: Sequence[str]) -> list[Loss]:
     """The losses of these names.
 
     Raises:
-        ValueError: no such loss, or one that is no sum over sigmoid logits.
+        ValueError: no such loss, or one that is not a sum over sigmoid logits.
     """
     losses = [find_loss(name, CLASSIFICATION_LOSSES) for name in names]
     for loss in losses:
@@ -129,9 +135,8 @@ def measure_data(
         progress: called with (images done, all).
         softmax: whether a location has one softmax over classes and background, which is one logit.
     """
-    detector = config.recipe.detector
     objects = count_objects(data.dataset, data.size)
-    locations = count_locations(detector, data, config.images, progress=progress)
+    locations = count_locations(config.detector, data, config.images, progress=progress)
     if softmax:
         locations = replace(locations, classes=1)
     sizes = count_sizes(objects.sizes, objects.own_sizes, locations.sizes, locations.object_positives)
@@ -158,7 +163,7 @@ def measure_model(
     """
     chosen = np.random.default_rng(0).permutation(len(data))[: config.images]
     quadrants, bins = QuadrantSums(losses, config.easy), LossBins(config.gammas)
-    for piece in labelled_logits(detector, data, chosen, config.recipe.batch, device, progress):
+    for piece in labelled_logits(detector, data, chosen, config.batch, device, progress):
         quadrants.add(piece)
         bins.add(piece)
     table = quadrants.table()

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detloss.boxes import paired_box_iou
 from detloss.lab.data.batches import Letterboxed, collate
 from detloss.lab.detector import Detector
 from detloss.lab.detector.assign import IGNORED
-from detloss.lab.training.train import images_to_tensor
+from detloss.lab.detector.criterion import Positives
+from detloss.lab.detector.inference import images_to_tensor
 
 _AT_ONCE = 2**22
 """Logits of a piece."""
@@ -93,13 +93,7 @@ def labelled_logits(
         assignment = detector.assign(grid, boxes, torch.from_numpy(samples.labels).to(device))
         with torch.no_grad():
             output = detector(images_to_tensor(samples.images, device))
-            positives = assignment.positives
-            where = positives.nonzero(as_tuple=True)[1]
-            predicted = detector.decode(
-                output.regression[positives], grid.anchors[where], grid.strides[where]
-            )
-            quality = torch.ones(positives.shape, device=device)
-            quality[positives] = paired_box_iou(predicted, assignment.boxes[positives]).clamp(0, 1)
+            quality = Positives(detector, grid, output, assignment).quality
         counted = assignment.labels != IGNORED
         logits, labels, quality = output.logits[counted].float(), assignment.labels[counted], quality[counted]
         rows = counted.nonzero(as_tuple=True)[1]
@@ -111,7 +105,7 @@ def labelled_logits(
         if not logits.isfinite().all():
             raise ValueError(
                 f"the detector's logits are not finite on images {', '.join(samples.ids)}: its training "
-                "diverged; train it again, with a lower --lr"
+                "diverged; train it again, with a lower lr"
             )
         size = max(1, _AT_ONCE // logits.shape[1])
         for piece in zip(*(whole.split(size) for whole in (logits, labels, quality, rows))):

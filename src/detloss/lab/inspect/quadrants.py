@@ -1,4 +1,4 @@
-"""Easy and hard, positive and negative: how many logits are which, and who makes loss and gradient."""
+"""Easy and hard, positive and negative: how many logits are which, and where loss and gradient come from."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detloss.calling import Loss, classify
 from detloss.lab.inspect.logits import Labelled
-from detloss.names import Loss, classify
 
 QUADRANTS = (
     ("negative", "easy"),

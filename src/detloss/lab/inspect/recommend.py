@@ -8,8 +8,8 @@ from typing import Any
 
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig
+from detloss.lab.detector.locations import LocationCounts, count_locations
 from detloss.lab.inspect.figure4 import LossCurve
-from detloss.lab.inspect.locations import LocationCounts, count_locations
 
 PUBLISHED = ((0.0, 0.75, 31.1), (0.5, 0.5, 32.9), (1.0, 0.25, 33.7), (2.0, 0.25, 34.0), (5.0, 0.25, 32.2))
 """(gamma, best alpha, AP on COCO minival) of 1708.02002, table 1b."""
@@ -286,7 +286,7 @@ def _coverage(
         what,
         best.change,
         f"{why}With {best.change}, on the same images: {_unfit(best)}; {best.locations} locations an image "
-        f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives a positive{before}.",
+        f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives per positive{before}.",
         evidence,
     )
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
 from detloss.lab.cli.terminal import console, counting, say
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
 from detloss.lab.simulate import (
     CASES,
@@ -24,7 +25,6 @@ from detloss.lab.simulate import (
     find_gradient,
     simulate,
 )
-from detloss.lab.training.config import to_dict
 
 SHOWN = (50, 100, 200)
 
@@ -35,7 +35,7 @@ class Arguments:
 
     settings: Annotated[SimulationConfig, tyro.conf.arg(name="")] = field(default_factory=SimulationConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in seconds: 100 anchor centres."""
 

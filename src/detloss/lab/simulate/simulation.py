@@ -7,6 +7,7 @@ gradient in (cx, cy, w, h), times 2 - IoU, at rate 0.1, from step 161 on 0.01, f
 a pair is |Δcx| + |Δcy| + |Δw| + |Δh|.
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +25,10 @@ from detloss._core.fused import check_impl
 from detloss._core.passes import OPTIONS
 from detloss._core.private import compile_graph
 from detloss.boxes import SIMILARITIES, box_convert, iou
+from detloss.calling import Loss
 from detloss.lab.engines import JobFailed
 from detloss.lab.simulate.published import PUBLISHED, Published
-from detloss.names import BOX_LOSSES, Loss, find_loss
+from detloss.names import BOX_LOSSES, find_loss
 
 TARGET = (10.0, 10.0)
 RADIUS = 3.0
@@ -59,7 +61,7 @@ class SimulationConfig:
     cases: int = CASES
     """Rounded to whole anchor centres of 343 cases; errors are scaled to all 1715000."""
     seed: int = 0
-    """Of the anchor centres."""
+    """Seed of the anchor centres."""
     published: bool = False
     """Beside each loss also what the paper's script computes for it (iou giou diou ciou)."""
     repaired: bool = False
@@ -169,7 +171,7 @@ def find_gradient(loss: str | Callable[..., Tensor]) -> Gradient:
         ValueError: no such loss; as `find_loss`.
     """
     if not isinstance(loss, str):
-        return Own(_name(loss), loss)
+        return Own(Loss(_name(loss), loss, frozenset(inspect.signature(loss).parameters), own=True))
     published, *repaired = loss.split("-")
     kind = published.removesuffix("_published")
     if kind in PUBLISHED and kind != published:
@@ -179,7 +181,7 @@ def find_gradient(loss: str | Callable[..., Tensor]) -> Gradient:
         return Published(kind, frozenset(PUBLISHED[kind]) - set(repaired))
     found = find_loss(loss, BOX_LOSSES)
     if found.own:
-        return Own(loss, found.function)
+        return Own(found)
     return Exact(loss.split(",")[0], getattr(found.function, "keywords", {}).get("eps", 1e-7))
 
 
@@ -205,19 +207,17 @@ class Exact:
 class Own:
     """The gradient of a user's box loss, which takes float32 `(N, 4)` corners and returns `(N,)`."""
 
-    name: str
-    function: Callable[..., Tensor]
+    loss: Loss
 
     def __call__(self, predicted: Sequence[Tensor], targets: Sequence[Tensor]) -> Sequence[Tensor]:
         """As `Gradient`."""
         shape = predicted[0].shape
         boxes = torch.stack(tuple(predicted), -1).view(-1, 4).float().requires_grad_()
         true = torch.stack([column.expand(shape) for column in targets], -1).view(-1, 4).float()
-        loss = Loss(self.name, self.function, own=True)
         try:
             with torch.enable_grad():
                 corners = box_convert(boxes, "cxcywh", "xyxy")
-                value = loss(corners, box_convert(true, "cxcywh", "xyxy"))
+                value = self.loss(corners, box_convert(true, "cxcywh", "xyxy"))
                 if value.shape != (len(boxes),):
                     raise ValueError(
                         f"it returned shape {tuple(value.shape)}; it must return one value a box, "
@@ -225,7 +225,7 @@ class Own:
                     )
                 (gradient,) = torch.autograd.grad(value.sum(), boxes)
         except Exception as error:
-            raise JobFailed(f"loss {self.name!r}: {type(error).__name__}: {error}") from error
+            raise JobFailed(f"loss {self.loss.name!r}: {type(error).__name__}: {error}") from error
         return gradient.to(predicted[0].dtype).view(*shape, 4).unbind(-1)
 
 

@@ -10,12 +10,13 @@ import tyro
 from detloss.lab.cli.arguments import Out, read, refuse_another
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.data.batches import Letterboxed
+from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation, to_coco_results
+from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, write_json
 from detloss.lab.statistics import points
-from detloss.lab.training.config import to_dict
 from detloss.lab.training.splits import open_split
-from detloss.lab.training.train import evaluate_on, load_detector, pick_device
+from detloss.lab.training.trained import evaluate_on, load_detector
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,16 @@ def run(arguments: Arguments) -> Path:
         raise ValueError(f"--out {arguments.out} is the run itself, whose results are kept; give another")
     device = pick_device(arguments.device)
     detector, config, names = load_detector(arguments.run, device)
-    recipe = replace(config.recipe, data=arguments.data or config.recipe.data)
-    recipe = replace(recipe, val_split=arguments.split or recipe.val_split)
-    config = replace(config, recipe=recipe)
+    config = replace(
+        config, data=arguments.data or config.data, val_split=arguments.split or config.val_split
+    )
     refuse_another(arguments.out, config)
-    dataset = open_split(recipe, recipe.val_split, names)
+    dataset = open_split(config, config.val_split, names)
     if arguments.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
-    data = Letterboxed(dataset, recipe.size)
+    data = Letterboxed(dataset, config.size)
     with counting("evaluating") as progress:
-        evaluation, detections = evaluate_on(detector, data, recipe, device, progress)
+        evaluation, detections = evaluate_on(detector, data, config.limits, device, progress)
     out = new_folder("evaluate", arguments.out)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     write_json(out / "config.json", to_dict(config))

@@ -1,7 +1,6 @@
 """Detections on a user's own images: drawn, and as COCO results."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from detloss.lab.data import Dataset, read_image
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.data.images import SUFFIXES, is_image
-from detloss.lab.data.sample import Annotation
+from detloss.lab.data.sample import Annotation, Detections
 from detloss.lab.detector import Detector
+from detloss.lab.detector.inference import predict
 from detloss.lab.detector.postprocess import Limits
-from detloss.lab.evaluate import Detections
 from detloss.lab.training.config import TrainConfig
-from detloss.lab.training.train import predict
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers too."""
@@ -51,8 +49,8 @@ def detect_images(
     """Detections in images of any size, in their own pixels, within the paper's limits."""
     nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     annotations = [Annotation(*nothing, str(i)) for i in range(len(images))]
-    data = Letterboxed(Dataset((), annotations, images), config.recipe.size)
-    return predict(detector, data, replace(config.recipe, limits=Limits()), device)
+    data = Letterboxed(Dataset((), annotations, images), config.size)
+    return predict(detector, data, Limits(), device)
 
 
 def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:

@@ -9,10 +9,11 @@ import tyro
 from detloss.lab.cli.arguments import Out, read
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.data import read_image
+from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import to_coco_results
 from detloss.lab.runs import new_folder, write_json
 from detloss.lab.training.predict import find_images, predict_files
-from detloss.lab.training.train import load_detector, pick_device
+from detloss.lab.training.trained import load_detector
 
 
 @dataclass(frozen=True)

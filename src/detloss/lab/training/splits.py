@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from detloss.lab.data import Dataset, load, scenes, summary
-from detloss.lab.data.batches import Letterboxed
+from detloss.lab.data import Dataset, load, scenes
 from detloss.lab.detector import fit_anchors
-from detloss.lab.inspect import count_locations
 from detloss.lab.training.config import Recipe
+
+R = TypeVar("R", bound=Recipe)
 
 
 def open_split(
@@ -29,24 +29,6 @@ def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None)
     return training, open_split(recipe, recipe.val_split, training.names, progress)
 
 
-def settled(recipe: Recipe, training: Dataset) -> Recipe:
+def settled(recipe: R, training: Dataset) -> R:
     """The recipe with what it leaves to the data: the anchors of YOLOv2, by k-means of the training boxes."""
     return replace(recipe, detector=fit_anchors(recipe.detector, training, recipe.size))
-
-
-def describe_data(recipe: Recipe, training: Dataset, validation: Dataset) -> dict[str, Any]:
-    """What the report says of the data, negatives per positive among it."""
-    counts = count_locations(recipe.detector, Letterboxed(training, recipe.size))
-    return {
-        "source": recipe.data,
-        "names": list(training.names),
-        "class_map": training.class_map,
-        "train": summary(training),
-        "val": summary(validation),
-        "notes": [*training.notes, *validation.notes],
-        "measured_images": counts.images,
-        "locations": counts.locations,
-        "negatives_per_positive": counts.negatives_per_positive,
-        "negatives_per_positive_logits": counts.negatives_per_positive_logits,
-        "objects_without_positive": counts.objects_without_positive / max(1, counts.objects),
-    }

@@ -1,23 +1,25 @@
 """`detloss train`: one detector, one pair of losses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from detloss.lab.cli.arguments import FromFile, Out, given, quick_recipe, read
-from detloss.lab.cli.data import open_splits
+from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import interruptible, progress_bar, say
 from detloss.lab.data.batches import Letterboxed
+from detloss.lab.detector.criterion import check_classes
+from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.runs import new_folder, read_columns
 from detloss.lab.statistics import points
 from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
-from detloss.lab.training.train import pick_device, train
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, check_classes, find_loss
+from detloss.lab.training.train import train
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Arguments:
 
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     out: Out = None
-    config: FromFile = None
+    config_file: FromFile = None
     quick: bool = False
     """A first look in under a minute."""
 
@@ -35,27 +37,25 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """`detloss train`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
     config = given(TrainConfig, arguments)
     if "--quick" in arguments:
-        config = replace(config, recipe=quick_recipe(config.recipe))
+        config = config.quick()
     return read("train", Arguments, arguments, Arguments(config))
 
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss train`; its folder is returned."""
-    from detloss.lab.compare.figures import training_curves
     from detloss.lab.figures import save
+    from detloss.lab.training.figures import training_curves
 
     config = arguments.settings
-    recipe = config.recipe
     loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
     find_loss(config.box_loss, BOX_LOSSES, training=True)
-    pick_device(recipe.device)
-    training, validation = open_splits(recipe)
-    check_classes(loss, recipe.detector.kind, len(training.names))
-    recipe = settled(recipe, training)
-    config = replace(config, recipe=recipe)
+    pick_device(config.device)
+    training, validation = open_splits(config)
+    check_classes(loss, config.detector.kind, len(training.names))
+    config = settled(config, training)
     out = new_folder("train", arguments.out)
     with interruptible(out), progress_bar() as bar:
-        task = bar.add_task("training", total=recipe.steps, note="")
+        task = bar.add_task("training", total=config.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
             bar.update(
@@ -65,7 +65,7 @@ def run(arguments: Arguments) -> Path:
         def on_evaluation(step: int, evaluation: Evaluation) -> None:
             say(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
 
-        size = recipe.size
+        size = config.size
         result = train(
             config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
         )

@@ -1,0 +1,118 @@
+"""The runs of a comparison one by one: what each trains, and what it came to."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detloss.lab.data import Dataset
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.evaluate import Evaluation
+from detloss.lab.runs import read_json, write_json
+from detloss.lab.training.config import TrainConfig
+from detloss.lab.training.splits import open_data
+from detloss.lab.training.state import NonFiniteLoss
+from detloss.lab.training.train import train
+
+SWEEP_SEED = 1000
+"""Not among the seeds that are compared."""
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of the comparison.
+
+    Attributes:
+        config: its configuration.
+        folder: where it leaves its results.
+        rung: of the sweep; None for a run that is compared.
+        held_out: part of the training set kept for the sweep's evaluation.
+    """
+
+    config: TrainConfig
+    folder: Path
+    rung: int | None
+    held_out: float
+
+    @property
+    def pair(self) -> Pair:
+        """Its losses."""
+        return self.config.loss, self.config.box_loss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job came to: its metrics, or why there are none (the loss diverged)."""
+
+    metrics: dict[str, Any] | None
+    diverged: str | None = None
+
+    @property
+    def ap(self) -> float:
+        """AP, nan where training diverged or there was no object to find."""
+        value = self.metrics["ap"] if self.metrics else None
+        return math.nan if value is None else float(value)
+
+
+def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
+    """The training set of the sweep, and the part of it that the sweep evaluates on."""
+    order = np.random.default_rng(SWEEP_SEED).permutation(len(dataset))
+    count = min(max(1, round(part * len(dataset))), 256)
+    if count >= len(dataset):
+        raise ValueError(
+            f"the training split has {len(dataset)} images; a sweep needs 2: fix lr and box_weight"
+        )
+    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
+
+
+def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
+    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way."""
+    training, validation = open_data(job.config)
+    if job.rung is not None:
+        training, validation = hold_out(training, job.held_out)
+    size = job.config.size
+
+    def on_step(row: dict[str, float]) -> None:
+        if row["step"] % 5 == 0:
+            send(("step", int(row["step"])))
+
+    def on_evaluation(step: int, evaluation: Evaluation) -> None:
+        send(("step", step))
+        send(("ap", evaluation.ap))
+
+    try:
+        train(
+            job.config,
+            Letterboxed(training, size),
+            Letterboxed(validation, size),
+            job.folder,
+            on_step,
+            on_evaluation,
+        )
+    except NonFiniteLoss as error:
+        write_json(job.folder / "diverged.json", str(error))
+        return Outcome(None, str(error))
+    if job.rung is not None:
+        # Nobody looks at the weights of a candidate.
+        for name in ("last.pt", "last.safetensors", "detections.json"):
+            (job.folder / name).unlink(missing_ok=True)
+    return Outcome(read_json(job.folder / "metrics.json"))
+
+
+def finished(job: Job) -> Outcome | None:
+    """The outcome of a job that an earlier call has finished."""
+    if (job.folder / "metrics.json").exists():
+        return Outcome(read_json(job.folder / "metrics.json"))
+    if (job.folder / "diverged.json").exists():
+        return Outcome(None, read_json(job.folder / "diverged.json"))
+    return None
+
+
+def folder_name(pair: Pair) -> str:
+    """`classification+box`, safe as a file name."""
+    return re.sub(r"[^\w.+=,-]", "_", "+".join(pair))

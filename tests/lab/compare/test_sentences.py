@@ -1,0 +1,128 @@
+"""What is said of a comparison, case by case."""
+
+import math
+
+import pytest
+
+from detloss.lab.compare.sentences import answer, caution, still_learning
+from detloss.lab.statistics import BETTER, standings
+
+BCE = {0: 0.770, 1: 0.775, 2: 0.780}
+FOCAL = {0: 0.860, 1: 0.862, 2: 0.861}
+QUALITY = {0: 0.866, 1: 0.860, 2: 0.865}
+HIGHEST = "quality_focal has the highest mean AP, 86.4 ± 0.8"
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (
+            {"bce": BCE, "focal": FOCAL, "quality_focal": QUALITY},
+            "Over 3 seeds, with 95 % intervals: "
+            f"{HIGHEST}; it is better than bce (+8.9 ± 1.6); "
+            "no difference is seen between it and focal (+0.3 ± 1.0).",
+        ),
+        (
+            {"focal": FOCAL, "quality_focal": QUALITY},
+            f"Over 3 seeds, with 95 % intervals: {HIGHEST}; "
+            "no difference is seen between it and focal (+0.3 ± 1.0).",
+        ),
+        (
+            {"focal": FOCAL, "bce": BCE},
+            "Over 3 seeds, with 95 % intervals: "
+            "focal has the highest mean AP, 86.1 ± 0.2; it is better than bce (+8.6 ± 1.1).",
+        ),
+        (
+            {"bce": BCE, "copy": BCE},
+            "Over 3 seeds, with 95 % intervals: bce has the highest mean AP, 77.5 ± 1.2; "
+            "no difference is seen between it and copy (+0.0 ± 0.0).",
+        ),
+        ({"bce": {0: 0.77}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0, bce 77.0."),
+        ({"bce": {}, "focal": {0: 0.86}}, "No verdict from one seed: focal has AP 86.0; bce has no result."),
+        ({"bce": BCE}, "bce reaches AP 77.5 ± 1.2 (3 seeds); it stands alone."),
+        ({"bce": {0: 0.5}}, "bce reaches AP 50.0 (1 seed); it stands alone."),
+        ({"bce": {0: math.nan}}, "No run has an AP."),
+    ],
+)
+def test_answer(results, expected):
+    assert answer(results).replace("\u00a0", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (
+            {"bce": {}, "focal": FOCAL, "quality_focal": QUALITY},
+            "Over 3 seeds, with 95 % intervals: quality_focal has the highest mean AP of the losses with a "
+            "result on every seed, 86.4 ± 0.8; no difference is seen between it and focal (+0.3 ± 1.0); "
+            "bce has no result.",
+        ),
+        (  # focal survived the seed that is easy for both, and is worse there
+            {"bce": {0: 0.5, 1: 0.6, 2: 0.7}, "focal": {2: 0.65}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 60.0 ± 24.8; "
+            "one seed in common is no verdict on focal (+5.0); focal has no result on 2 of 3 seeds.",
+        ),
+        (
+            {"bce": {0: 0.3, 1: 0.6, 2: 0.7}, "focal": {1: 0.59, 2: 0.69}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 53.3 ± 51.7; "
+            "it is better than focal (+1.0 ± 0.0); focal has no result on 1 of 3 seeds.",
+        ),
+        (  # the lucky seed of bce is the one that focal lacks
+            {"bce": {0: 0.9, 1: 0.5, 2: 0.5}, "focal": {1: 0.6, 2: 0.6}},
+            "Over 3 seeds, with 95 % intervals: bce alone has a result on every seed, AP 63.3 ± 57.4; "
+            "on the seeds in common it is worse than focal (−10.0 ± 0.0); "
+            "focal has no result on 1 of 3 seeds.",
+        ),
+        (
+            {"bce": {0: 0.5, 1: 0.6}, "focal": {1: 0.7, 2: 0.8}},
+            "No verdict: no loss has a result on all 3 seeds (bce on 2, focal on 2).",
+        ),
+    ],
+)
+def test_seeds_that_diverged_do_not_decide(results, expected):
+    assert answer(results).replace("\u00a0", " ") == expected
+
+
+def test_nothing_found_has_no_winner():
+    said = "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
+    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.0002, 1: 0.0003}}) == said
+    assert answer({"bce": {0: 0.0}, "focal": {}}) == said
+    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.02, 1: 0.03}}) != said
+
+
+def test_caution_about_several_comparisons():
+    assert caution({"bce": BCE, "focal": FOCAL}) is None
+    assert caution({"bce": {0: 0.1}, "focal": {0: 0.2}, "varifocal": {0: 0.3}}) is None
+    # differences .19, .29, .39 points: t = 5.02, between 4.30 (95 %) and 6.21 (97.5 %)
+    barely = {0: BCE[0] + 0.0019, 1: BCE[1] + 0.0029, 2: BCE[2] + 0.0039}
+    results = {"bce": BCE, "focal": FOCAL, "barely": barely}
+    assert [row.verdict for row in standings(results)] == [None, BETTER, BETTER]
+    text = caution(results)
+    assert text is not None
+    assert "2 losses are compared with bce" in text
+    assert "up to 10 %" in text
+    assert text.endswith("At 97.5 % each (Bonferroni) focal still differs from bce.")
+    text = caution({"bce": BCE, "barely": barely, "again": barely})
+    assert text is not None
+    assert text.endswith("none still differs from bce.")
+
+
+def curves(*ap: list[float]) -> list[dict[str, list[float]]]:
+    return [{"step": [100 * (i + 1) for i in range(len(one))], "ap": one} for one in ap]
+
+
+def test_losses_that_still_learn_are_told():
+    text = still_learning(
+        {"bce": curves([0.1, 0.3, 0.4], [0.1, 0.3, 0.36]), "focal": curves([0.2, 0.5, 0.51])}
+    )
+    assert text is not None
+    assert text.startswith("Still learning: in the last 33 % of the steps AP rose by 8.0 (bce) points.")
+    both = still_learning({"bce": curves([0.2, 0.3]), "focal": curves([0.2, 0.25])})
+    assert "in the last 50 % of the steps AP rose by 10.0 (bce) and 5.0 (focal) points" in str(both)
+
+
+@pytest.mark.parametrize(
+    "ap", [[], [0.5], [0.5, 0.515], [0.5, 0.3], [math.nan, 0.5], [0.2, 0.5, 0.51]], ids=str
+)
+def test_losses_that_have_learned_or_tell_nothing(ap):
+    assert still_learning({"bce": curves(ap), "focal": []}) is None
