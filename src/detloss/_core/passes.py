@@ -4,6 +4,7 @@
 torch's Dynamo has no part in it: a call has no guards to pass, and nothing makes it compile again.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -69,8 +70,14 @@ def build(form: Form) -> Callable[..., Any]:
 
     operands = [(dims, dtype, form.device) for dims, dtype, _ in form.inputs]
     operands += [(dims, dtype, device) for _, dims, dtype, device in form.constants]
+    # Numbers are nan: of another one torch 2.14 assumes, in float64, that Python code asks for its value
     examples = [
-        torch.zeros([int(dim) if dim.isdigit() else SIZES[dim] for dim in dims], dtype=dtype, device=device)
+        torch.full(
+            [int(dim) if dim.isdigit() else SIZES[dim] for dim in dims],
+            0 if dims or not dtype.is_floating_point else math.nan,
+            dtype=dtype,
+            device=device,
+        )
         for dims, dtype, device in operands
     ]
     with warnings.catch_warnings(), torch.autograd.set_detect_anomaly(False):
