@@ -37,17 +37,12 @@ def test_the_library_needs_torch_only_and_knows_no_laboratory(file):
     assert not [name for name in imported(file) if name.startswith("detloss.lab")]
 
 
-# Configurations that still carry the command line's annotations: to be moved to their commands.
-ANNOTATED = {"lab/doctor/diagnose.py"}
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_drawing_and_the_command_line_have_their_own_files(file):
     assert "matplotlib" not in tops(file) or file.name == "figures.py"
     assert "matplotlib.pyplot" not in imported(file)  # global state, windows
     on_the_command_line = file.parent.name == "cli" or file.name.endswith("command.py")
-    allowed = on_the_command_line or str(file.relative_to(ROOT)) in ANNOTATED
-    assert "tyro" not in tops(file) or allowed
+    assert "tyro" not in tops(file) or on_the_command_line
 
 
 FLOORS = ["_core", "boxes", "formula", "losses", "linear mining schedule", "calling", "names"]

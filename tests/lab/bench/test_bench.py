@@ -25,7 +25,6 @@ from detloss.lab.bench.measure import (
     available,
     copy_rate,
     interleave,
-    kept_by_hooks,
     memory,
 )
 from detloss.lab.bench.run import Cell, measure, reason
@@ -97,18 +96,6 @@ def test_memory_of_compiled_code():
     compiled = torch.compile(lambda x: x.exp() + 1)
     compiled(x)
     assert memory(Work(lambda: compiled(x)), CPU) == Memory(BYTES, BYTES)
-
-
-def test_what_autograd_saves():
-    x = torch.randn(N, requires_grad=True)
-
-    def twice():
-        y = x.exp()
-        return (y * y * x).sum()
-
-    assert kept_by_hooks(lambda: (x * x).sum(), [x]) == 0  # the argument itself
-    assert kept_by_hooks(lambda: (x * x).sum(), []) == BYTES
-    assert kept_by_hooks(twice, [x]) == 2 * BYTES  # y, by exp and by y * y, and y * y
 
 
 def test_available_memory_is_that_of_this_machine():

@@ -153,26 +153,6 @@ def _added_up(events: Sequence[Any]) -> Memory:
     return Memory(peak, kept)
 
 
-def kept_by_hooks(forward: Callable[[], Any], arguments: Sequence[Tensor]) -> int:
-    """Bytes that autograd saves for backward by its own hooks, each memory once, without the arguments'.
-
-    A second way to count what `memory` calls kept; it does not see what a function hides from autograd.
-    """
-    given = {tensor.untyped_storage().data_ptr() for tensor in arguments}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in given:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()  # its graph keeps all memory alive, so that no address comes twice
-    del result
-    return sum(saved.values())
-
-
 def available(device: torch.device) -> int:
     """Bytes that can be had without swapping or failing."""
     if device.type == "cuda":

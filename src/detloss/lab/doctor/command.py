@@ -11,13 +11,32 @@ import tyro
 
 from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
 from detloss.lab.cli.terminal import console, progress_bar, say
-from detloss.lab.doctor import Diagnosis, DoctorConfig, Finding, diagnose
+from detloss.lab.doctor import Diagnosis, Finding, diagnose
+from detloss.lab.doctor.diagnose import Kind, check
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_csv, write_json
 
 STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 COLUMNS = ("line", "x", "value", "gradient", "known_value", "known_gradient")
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What is examined."""
+
+    target: tyro.conf.Positional[str] = ""
+    """The loss: PATH.py:NAME or module:NAME; a function, a class, or an object that can be called."""
+    kind: Kind = "auto"
+    """The kind of loss: auto finds out by trial calls."""
+    like: str | None = None
+    """A peer: says where its convention differs from that one's. May be
+    detloss torchvision mmdet ultralytics fvcore optax monai kornia smp keras deim paddle."""
+    time_limit: float = 60.0
+    """Seconds after which it is stopped."""
+
+    def __post_init__(self) -> None:
+        check(self.kind, self.like, self.time_limit)
 
 
 @dataclass(frozen=True)

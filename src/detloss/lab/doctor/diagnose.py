@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tyro
-
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.curve import NEAR
 from detloss.lab.doctor.findings import LEVELS, Diagnosis, Finding, NotExamined
@@ -24,27 +22,18 @@ STAGE_SECONDS = 20.0
 STARTING = "starting"
 
 
-@dataclass(frozen=True)
-class DoctorConfig:
-    """What is examined."""
+def check(kind: str, like: str | None, time_limit: float) -> None:
+    """Refuse what `diagnose` does not take.
 
-    target: tyro.conf.Positional[str] = ""
-    """The loss: PATH.py:NAME or module:NAME; a function, a class, or an object that can be called."""
-    kind: Kind = "auto"
-    """The kind of loss: auto finds out by trial calls."""
-    like: str | None = None
-    """A peer: says where its convention differs from that one's. May be
-    detloss torchvision mmdet ultralytics fvcore optax monai kornia smp keras deim paddle."""
-    time_limit: float = 60.0
-    """Seconds after which it is stopped."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"kind is {self.kind!r}; it may be {', '.join(get_args(Kind))}")
-        if self.like is not None and self.like not in PEERS:
-            raise ValueError(f"like is {self.like!r}; it may be {', '.join(PEERS)}")
-        if not 0 < self.time_limit < math.inf:
-            raise ValueError(f"time_limit is {self.time_limit}; it must be a positive number of seconds")
+    Raises:
+        ValueError: which argument, and what it may be.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind is {kind!r}; it may be {', '.join(get_args(Kind))}")
+    if like is not None and like not in PEERS:
+        raise ValueError(f"like is {like!r}; it may be {', '.join(PEERS)}")
+    if not 0 < time_limit < math.inf:
+        raise ValueError(f"time_limit is {time_limit}; it must be a positive number of seconds")
 
 
 def diagnose(
@@ -60,15 +49,14 @@ def diagnose(
         target: `PATH.py:NAME` or `module:NAME`: a function, a class, an object that can be called.
         kind: the kind of loss; "auto" finds out.
         like: torchvision, mmdet, ultralytics, ...: says where its convention differs from that one's.
-        time_limit: seconds after which it is stopped, torch's own start not counted; one stage may take at
-            most 20
-            of them.
+        time_limit: seconds after which it is stopped, torch's own start not counted; one stage may take at most
+            20 of them.
         progress: called with (stages begun, all stages, the stage's name).
 
     Raises:
         ValueError: no such file, module or name; an unknown kind or peer; a limit that is not positive.
     """
-    DoctorConfig(target, kind, like, time_limit)
+    check(kind, like, time_limit)
     path, _, name = split_target(target)
     if path is not None:
         try:

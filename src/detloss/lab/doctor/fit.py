@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 GRID = torch.arange(-4.0, 4.01, 0.25, dtype=torch.float64)
@@ -51,7 +52,8 @@ def fit(values: Callable[[Tensor], Tensor], positive: bool) -> Law | None:
         return float((columns @ solution - 1).abs().max()), solution
 
     best = min((step / 10 for step in range(61)), key=lambda gamma: solve(gamma)[0])
-    gamma = minimum(lambda gamma: solve(gamma)[0], max(0.0, best - 0.1), best + 0.1)
+    bounds = max(0.0, best - 0.1), best + 0.1
+    gamma = minimize_scalar(lambda gamma: solve(gamma)[0], bounds=bounds, options={"xatol": 1e-12}).x
     misfit, solution = solve(gamma)
     factor, extra = (float(one) for one in solution)
     if misfit > EXACT or not factor > 0.02 * abs(extra):  # no cross entropy is left in it
@@ -89,23 +91,6 @@ def _clip(values: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
         )
     clip = tidy(float(torch.sigmoid(torch.tensor(high, dtype=torch.float64))), 1e-4)
     return clip, GRID[torch.gt(GRID, high + 0.5)]
-
-
-def minimum(function: Callable[[float], float], low: float, high: float, steps: int = 60) -> float:
-    """Where a function with one minimum between two bounds has it (golden section)."""
-    ratio = (math.sqrt(5) - 1) / 2
-    left, right = high - ratio * (high - low), low + ratio * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(steps):
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - ratio * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + ratio * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
 
 
 def tidy(value: float, slack: float) -> float:

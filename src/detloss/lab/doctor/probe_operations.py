@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from detloss.lab.bench.measure import kept_by_hooks
 from detloss.lab.doctor.answers import attempt, batch
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding
@@ -118,6 +117,23 @@ def memory_kept(subject: Subject) -> float | None:
         return None
     predictions = x.clone().requires_grad_().clone()
     return kept_by_hooks(lambda: subject(predictions, t), (predictions, t)) / x.nbytes
+
+
+def kept_by_hooks(forward: Callable[[], Any], arguments: Sequence[Tensor]) -> int:
+    """Bytes that autograd saves for backward by its own hooks, each memory once, without the arguments'."""
+    given = {tensor.untyped_storage().data_ptr() for tensor in arguments}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = forward()  # its graph keeps all memory alive, so that no address comes twice
+    del result
+    return sum(saved.values())
 
 
 def memory(subject: Subject, match: Match | None) -> Found:

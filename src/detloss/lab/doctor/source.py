@@ -13,13 +13,9 @@ from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding, NotExamined
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_ONLY_COMPUTES = {name for name in dir(Tensor) if f"{name}_" in dir(Tensor)} - {
-    "add",
-    "copy",
-    "fill",
-    "put",
-    "set",
-}
+_ONLY_COMPUTES = {name for name in dir(Tensor) if f"{name}_" in dir(Tensor)} - set(
+    ["add", "copy", "fill", "put", "set"]
+)
 _ONLY_COMPUTES |= set(
     [
         "mean",
