@@ -11,6 +11,7 @@ from hotcoco import COCO, COCOeval
 from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.detections import Truth, to_coco_results, xywh
 from detloss.lab.evaluate.matches import Matches
+from detloss.lab.evaluate.operating import Operating, operating
 
 ALL = (0.0, 1e10)
 ERRORS = {
@@ -31,12 +32,16 @@ class Counted(NamedTuple):
         recall: (10 IoUs, classes, areas, 3) at 1, 10 and 100 detections.
         matches: which detections are right, over all areas.
         errors: kind of error → AP50 that mending it would add, see `Evaluation`.
+        operating: precision and recall against the score.
+        confusion: (classes + 1, classes + 1) objects against detections, see `Evaluation`.
     """
 
     precision: np.ndarray
     recall: np.ndarray
     matches: Matches
     errors: dict[str, float]
+    operating: Operating
+    confusion: tuple[tuple[int, ...], ...]
 
 
 def count(
@@ -61,15 +66,25 @@ def count(
             "categories": [{"id": label, "name": name} for label, name in enumerate(names)],
         }
     )
-    found = truth_set.load_res(to_coco_results(detections, range(len(truths)), range(len(names))))
+    results = to_coco_results(detections, range(len(truths)), range(len(names)))
+    found = truth_set.load_res(results)
     by_area = _evaluated(truth_set, found, areas)
     overall = _evaluated(truth_set, found, [ALL])
     gains = overall.tide_errors()["delta_ap"]
+    rows, matches = _matches(overall.eval_imgs, detections, truths, len(names))
+    deployed = operating(matches)
+    # Without those on ignored objects, which hotcoco would call mistakes.
+    kept = rows[matches.counts[:, 0] & (matches.score >= np.float32(deployed.best_score))]
+    confusion = COCOeval(
+        truth_set, truth_set.load_res([results[row] for row in kept]), "bbox"
+    ).confusion_matrix()
     return Counted(
         precision=np.asarray(by_area.eval["precision"])[..., -1],
         recall=np.asarray(by_area.eval["recall"]),
-        matches=_matches(overall.eval_imgs, detections, truths, len(names)),
+        matches=matches,
         errors={name: float(gains[short]) for short, name in ERRORS.items()},
+        operating=deployed,
+        confusion=tuple(map(tuple, confusion["matrix"].tolist())),
     )
 
 
@@ -89,8 +104,11 @@ def _matches(
     detections: Sequence[Detections],
     truths: Sequence[Truth],
     classes: int,
-) -> Matches:
-    """From the evaluator's record of each pair of image and class (None: nothing there); ids are from 1."""
+) -> tuple[np.ndarray, Matches]:
+    """The detections that COCO takes, as rows of all of them, and their matches.
+
+    `pairs` is the evaluator's record of each image and class, None where nothing is; its ids are from 1.
+    """
     kept = [pair for pair in pairs if pair is not None and pair["dtIds"]]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.array(pair["dtIds"]) - 1 for pair in kept)])
     right, ignored = (
@@ -101,7 +119,7 @@ def _matches(
     objects = np.zeros((len(truths), classes), np.int32)
     for i, truth in enumerate(truths):
         np.add.at(objects[i], truth.labels[~truth.ignored], 1)
-    return Matches(
+    return rows, Matches(
         ids=np.array([str(truth.id) for truth in truths], dtype=str),
         objects=objects,
         image=image[rows].astype(np.int32),

@@ -13,6 +13,7 @@ import numpy as np
 from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.detections import Truth, check, xywh
+from detloss.lab.evaluate.operating import Operating
 from detloss.lab.evaluate.reliability import Calibration, calibrate, match, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
 from detloss.lab.records import from_dict, to_dict
@@ -48,6 +49,10 @@ class Evaluation:
         per_class: class name → AP, nan for a class without objects.
         errors: kind of error → AP50 that mending all of that kind would add, by TIDE (Bolya et al. 2020,
             2008.08115): "classification", "localisation", "both", "duplicate", "background", "missed".
+        operating: precision, recall and F1 against the score, and the score of the best F1.
+        confusion: (classes + 1, classes + 1) at that score and IoU 0.5: how many objects of class i (row)
+            were found as class j (column). The last column: objects that were not found. The last row:
+            detections where no object is.
         size_bins: AP by size of object; bins without objects are left out.
         calibration: scores as probabilities.
         score_iou_correlation: Spearman's rank correlation between score and IoU over the right detections of
@@ -76,6 +81,8 @@ class Evaluation:
     voc2010: float
     per_class: dict[str, float]
     errors: dict[str, float]
+    operating: Operating
+    confusion: tuple[tuple[int, ...], ...]
     size_bins: tuple[SizeBin, ...]
     calibration: Calibration
     score_iou_correlation: float
@@ -175,6 +182,8 @@ def evaluate(
         voc2010=voc2010,
         per_class=dict(zip(names, per_class)),
         errors=counted.errors,
+        operating=counted.operating,
+        confusion=counted.confusion,
         size_bins=tuple(
             SizeBin(float(low), float(high), count, ap)
             for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
