@@ -23,7 +23,7 @@ def test_import_needs_torch_only():
     loaded = in_a_fresh_process("import sys, detloss; print(*sys.modules)").split()
     tops = {name.partition(".")[0] for name in loaded}
     assert "torch" in tops
-    assert not tops & {"matplotlib", "tyro", "rich", "faster_coco_eval", "PIL", "jinja2", "safetensors"}
+    assert not tops & {"matplotlib", "tyro", "rich", "hotcoco", "PIL", "jinja2", "safetensors"}
     assert not tops & {"torchvision", "pycocotools"}
 
 

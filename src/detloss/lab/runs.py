@@ -104,7 +104,7 @@ def read_columns(path: Path) -> dict[str, np.ndarray]:
 
 def versions(device: str) -> dict[str, Any]:
     """Hardware and software, for the record."""
-    names = ("detloss", "torch", "numpy", "faster-coco-eval", "pillow")
+    names = ("detloss", "torch", "numpy", "hotcoco", "pillow")
     return {
         **{name: version(name) for name in names},
         "python": platform.python_version(),

@@ -1,6 +1,6 @@
 """Evaluation of detections: COCO average precision, calibration, and whether the score means quality.
 
-Arrays in, a dataclass out; no drawing, nothing printed. AP comes from faster-coco-eval and is pycocotools'.
+Arrays in, a dataclass out; no drawing, nothing printed. AP comes from hotcoco and is pycocotools'.
 """
 
 from detloss.lab.data.sample import Detections

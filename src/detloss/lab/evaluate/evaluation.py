@@ -1,4 +1,4 @@
-"""COCO's AP and AR by faster-coco-eval, and all that is measured on one data set in one record."""
+"""COCO's AP and AR, and all that is measured on one data set in one record."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
 from detloss.lab.data.sample import Detections
-from detloss.lab.evaluate.detections import Truth, check, to_coco_results, xywh
+from detloss.lab.evaluate.coco import ALL, count
+from detloss.lab.evaluate.detections import Truth, check, xywh
+from detloss.lab.evaluate.operating import Operating
 from detloss.lab.evaluate.reliability import Calibration, calibrate, match, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
 from detloss.lab.records import from_dict, to_dict
 
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 96.0, math.inf)
-_COCO_AREAS = ((0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10))
+_COCO_AREAS = (ALL, (0, 32**2), (32**2, 96**2), (96**2, 1e10))
 _DRAWN_PAIRS = 2000
 
 
@@ -46,6 +47,12 @@ class Evaluation:
         ar1, ar10, ar100, ar_small, ar_medium, ar_large: COCO's average recall.
         voc2007, voc2010: mAP at IoU 0.5 by VOC's rules, see ``voc_ap``.
         per_class: class name → AP, nan for a class without objects.
+        errors: kind of error → AP50 that mending all of that kind would add, by TIDE (Bolya et al. 2020,
+            2008.08115): "classification", "localisation", "both", "duplicate", "background", "missed".
+        operating: precision, recall and F1 against the score, and the score of the best F1.
+        confusion: (classes + 1, classes + 1) at that score and IoU 0.5: how many objects of class i (row)
+            were found as class j (column). The last column: objects that were not found. The last row:
+            detections where no object is.
         size_bins: AP by size of object; bins without objects are left out.
         calibration: scores as probabilities.
         score_iou_correlation: Spearman's rank correlation between score and IoU over the right detections of
@@ -73,6 +80,9 @@ class Evaluation:
     voc2007: float
     voc2010: float
     per_class: dict[str, float]
+    errors: dict[str, float]
+    operating: Operating
+    confusion: tuple[tuple[int, ...], ...]
     size_bins: tuple[SizeBin, ...]
     calibration: Calibration
     score_iou_correlation: float
@@ -139,7 +149,8 @@ def evaluate(
     # COCO's areas include both ends; ours leave out the upper one, so that each object is in one bin only.
     bounds = [(low**2, float(np.nextafter(min(high**2, 1e10), 0))) for low, high in pairwise(size_edges)]
     in_bin = [int(np.count_nonzero((area >= low) & (area <= high))) for low, high in bounds]
-    precision, recall = _coco(detections, truths, len(names), [*_COCO_AREAS, *bounds])
+    counted = count(detections, truths, names, [*_COCO_AREAS, *bounds])
+    precision, recall = counted.precision, counted.recall
     by_area = [_mean(precision[..., i]) for i in range(precision.shape[-1])]
     at50 = precision[0, :, :, 0]
     at50 = at50[:, at50[0] >= 0]
@@ -170,6 +181,9 @@ def evaluate(
         voc2007=voc2007,
         voc2010=voc2010,
         per_class=dict(zip(names, per_class)),
+        errors=counted.errors,
+        operating=counted.operating,
+        confusion=counted.confusion,
         size_bins=tuple(
             SizeBin(float(low), float(high), count, ap)
             for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
@@ -212,40 +226,6 @@ def evaluate_at(
 def _at_least(found: Detections, threshold: float) -> Detections:
     kept = found.scores >= threshold
     return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
-
-
-def _coco(
-    detections: Sequence[Detections],
-    truths: Sequence[Truth],
-    classes: int,
-    areas: Sequence[tuple[float, float]],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (IoU, recall, class, area) at 100 detections, recall (IoU, class, area, limit); -1: none."""
-    annotations = [
-        {"image_id": i, "category_id": label, "bbox": box, "area": box[2] * box[3], "iscrowd": int(ignored)}
-        for i, truth in enumerate(truths)
-        for box, label, ignored in zip(
-            xywh(truth.boxes).tolist(), truth.labels.tolist(), truth.ignored.tolist()
-        )
-    ]
-    truth_set = {
-        "images": [{"id": i} for i in range(len(truths))],
-        # ids from 1: the evaluator takes 0 for "unmatched"
-        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations, start=1)],
-        "categories": [{"id": label} for label in range(classes)],
-    }
-    coco = COCO(truth_set, print_function=_silent)
-    found = coco.loadRes(to_coco_results(detections, range(len(truths)), range(classes)))
-    evaluator = COCOeval_faster(coco, found, iouType="bbox", print_function=_silent)
-    evaluator.params.areaRng = [list(area) for area in areas]
-    evaluator.params.areaRngLbl = [str(area) for area in areas]
-    evaluator.evaluate()
-    evaluator.accumulate()
-    return np.asarray(evaluator.eval["precision"])[..., -1], np.asarray(evaluator.eval["recall"])
-
-
-def _silent(*_: object) -> None:
-    """Stands where the evaluator would print."""
 
 
 def _mean(values: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from faster_coco_eval.core import mask as coco_mask
+from hotcoco import mask as coco_mask
 
 from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.detections import Truth, check, xywh
