@@ -49,8 +49,8 @@ def diagnose(
         target: `PATH.py:NAME` or `module:NAME`: a function, a class, an object that can be called.
         kind: the kind of loss; "auto" finds out.
         like: torchvision, mmdet, ultralytics, ...: says where its convention differs from that one's.
-        time_limit: seconds after which it is stopped, torch's own start not counted; one stage may take at most
-            20 of them.
+        time_limit: seconds after which it is stopped, torch's own start not counted; one stage may take at
+            most 20 of them.
         progress: called with (stages begun, all stages, the stage's name).
 
     Raises:
