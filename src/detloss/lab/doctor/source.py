@@ -13,13 +13,13 @@ from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding, NotExamined
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_ONLY_COMPUTES = {name for name in dir(Tensor) if f"{name}_" in dir(Tensor)} - {
-    *("add", "copy", "fill", "put", "set")
-}
+_ONLY_COMPUTES = {name for name in dir(Tensor) if f"{name}_" in dir(Tensor)} - set(
+    "add copy fill put set".split()
+)
 _ONLY_COMPUTES |= set(
-    "mean sum max min view view_as reshape flatten permute expand repeat to type type_as float double half long"
-    " int cuda cpu clone contiguous softmax log_softmax logsigmoid softplus norm prod gather where stack cat"
-    " maximum minimum amax amin logsumexp zeros_like ones_like one_hot".split()
+    "mean sum max min view view_as reshape flatten permute expand repeat to type type_as float double half"
+    " long int cuda cpu clone contiguous softmax log_softmax logsigmoid softplus norm prod gather where stack"
+    " cat maximum minimum amax amin logsumexp zeros_like ones_like one_hot".split()
 )
 """Tensor methods and functions that change nothing: what also exists with a `_`, and a few more."""
 _OF_SHAPES = {"shape", "size", "dim", "ndim", "dtype", "device", "numel"}
