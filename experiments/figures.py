@@ -14,9 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
+from paired import BETTER, NO_DIFFERENCE, WORSE
 
 from detloss.lab.figures import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
-from detloss.lab.statistics import BETTER, NO_DIFFERENCE, WORSE, mean_interval
+from detloss.lab.statistics import mean_interval
 
 _VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v")}
 _UNDECIDED = ("#5a5a5a", "o")
@@ -30,7 +31,7 @@ class Difference(NamedTuple):
         values: one a seed.
         mean, half_width: with Student's 95 % interval; nan where there is none.
         low, high: the bootstrap's; nan where there is none.
-        verdict: of `detloss.lab.statistics`.
+        verdict: of `paired`.
         unit: differences of one unit share an axis.
     """
 

@@ -12,20 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bootstrap import bootstrap_interval
 from figures import Difference, paired_differences
+from paired import BETTER, NO_DIFFERENCE, WORSE, bootstrap_interval, verdict
 
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.figures import save
 from detloss.lab.runs import read_csv, write_text
-from detloss.lab.statistics import (
-    BETTER,
-    NO_DIFFERENCE,
-    WORSE,
-    mean_interval,
-    points,
-    verdict,
-)
+from detloss.lab.statistics import mean_interval, points
 
 RULE = (
     "A difference is taken seed by seed: within a setting one seed means equal initial weights and "

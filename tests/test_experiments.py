@@ -10,24 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detloss.lab.runs import read_csv, read_json, write_csv, write_json
-from detloss.lab.statistics import (
-    BETTER,
-    NO_DIFFERENCE,
-    NO_SEED,
-    NO_VERDICT,
-    WORSE,
-    mean_interval,
-    short_names,
-)
+from detloss.lab.statistics import mean_interval, short_names
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 sys.path.insert(0, str(FOLDER))
 
 import findings  # noqa: E402
 import harness  # noqa: E402
-from bootstrap import bootstrap_interval  # noqa: E402
 from findings import Contrast, Experiment, Results, change, difference  # noqa: E402
 from l1 import l1  # noqa: E402
+from paired import BETTER, NO_DIFFERENCE, NO_SEED, NO_VERDICT, WORSE, bootstrap_interval  # noqa: E402
 
 EXPERIMENTS = harness.experiments()
 NAMES = [experiment.name for experiment in EXPERIMENTS]

@@ -52,6 +52,11 @@ class Verdict:
         word = opposite.get(self.verdict, self.verdict)
         return Verdict(self.second, self.first, -self.difference, -self.high, -self.low, word, self.further)
 
+    @property
+    def shown(self) -> str:
+        """The difference ± half of its interval, in points of 100."""
+        return points(self.difference, self.high - self.difference, sign=True)
+
 
 def verdicts(
     ap: Mapping[str, Sequence[float]], rope: float = 0.01, looks: Sequence[int] = LOOKS
@@ -106,6 +111,16 @@ def verdicts(
         further = _further(abs(difference), rope, spread, i, j, max(counts)) if open_still else None
         found.append(Verdict(first, second, difference, low, high, word, further))
     return found
+
+
+def between(found: Iterable[Verdict], first: str, second: str) -> Verdict:
+    """The verdict on `first` against `second`, in whichever order `verdicts` has it."""
+    for one in found:
+        if (one.first, one.second) == (first, second):
+            return one
+        if (one.second, one.first) == (first, second):
+            return one.turned
+    raise ValueError(f"there is no verdict on {first!r} and {second!r}")
 
 
 @dataclass(frozen=True)
@@ -251,6 +266,14 @@ def points(value: float, half_width: float = math.nan, sign: bool = False) -> st
         return "–"
     text = f"{100 * value:{'+' if sign else ''}.1f}".replace("-", "−")
     return text if math.isnan(half_width) else f"{text}\u00a0±\u00a0{100 * half_width:.1f}"
+
+
+def decide(
+    results: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Sequence[int] = LOOKS
+) -> list[Verdict]:
+    """`verdicts` of ``{name: {seed: value}}`` without what is nan; none of fewer than two losses."""
+    values = {name: list(seeds.values()) for name, seeds in measured(results).items()}
+    return verdicts(values, rope, looks) if len(values) > 1 else []
 
 
 def measured(results: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:

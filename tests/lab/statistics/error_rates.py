@@ -1,7 +1,8 @@
 """How often a verdict is wrong, and how often it finds what is there.
 
-`python tests/lab/statistics/error_rates.py` prints both. Simulated comparisons of normal values. "Before" is the design that verdicts had until they were made by
-`detloss.lab.statistics.verdicts`: paired differences by seed with Student's t, each at 95 %.
+`python tests/lab/statistics/error_rates.py` prints both, of simulated comparisons of normal values. "Before"
+is the design that verdicts had until `detloss.lab.statistics.verdicts` made them: paired differences by seed
+with Student's t, each at 95 %.
 """
 
 import itertools

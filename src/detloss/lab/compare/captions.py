@@ -35,8 +35,8 @@ def draw(results: Results) -> Iterator[Drawn]:
     yield Drawn(
         "ap_per_seed",
         "AP of each seed",
-        "Dots are seeds, the bar their mean, the line its 95 % interval. Lines that overlap can still be a "
-        "clear difference, because seeds are compared in pairs: the verdict is in the table.",
+        "Dots are seeds, the bar their mean, the line the 95 % interval of that mean by itself. Whether "
+        "losses differ is in the table of differences, not in lines that overlap.",
         ap_per_seed(results.column("ap")),
     )
     yield Drawn(

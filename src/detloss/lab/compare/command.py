@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,20 +24,21 @@ from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.data import Dataset
 from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
-from detloss.lab.runs import new_folder, read_columns, write_json
+from detloss.lab.runs import new_folder, read_columns, write_csv, write_json
 from detloss.lab.statistics import (
-    NO_DIFFERENCE,
-    NO_SEED,
-    NO_VERDICT,
-    Standing,
+    Verdict,
+    between,
     by_loss,
+    decide,
     mean_interval,
+    measured,
     points,
     short_names,
-    standings,
 )
 from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
+
+VERDICT_COLUMNS = tuple(column.name for column in fields(Verdict))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def run(arguments: Arguments) -> Path:
     console.print(comparison_table(state))
     with counting("drawing the report") as progress:
         write_report(out, progress)
-    say(answer(ap_by_loss(state)))
+    found = _verdicts(state)
+    write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in found])
+    say(answer(ap_by_loss(state), config.rope / 100, config.looks))
     if warning := still_learning(curves_by_loss(state)):
         say(warning)
     if state.diverged:
@@ -142,20 +145,25 @@ def comparison_table(state: Comparison) -> Table:
     for name in ("lr", "box\nweight", "runs", "AP", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("AP against the first", no_wrap=True)
-    ece = by_loss(state.config.pairs, state.results, "ece")
-    for pair, standing in zip(state.config.pairs, standings(ap_by_loss(state))):
+    ap, ece = measured(ap_by_loss(state)), by_loss(state.config.pairs, state.results, "ece")
+    found = _verdicts(state)
+    for pair, (name, values) in zip(state.config.pairs, ap.items()):
         lr, weight = state.chosen.get(pair, (None, None))
-        calibration = [value for value in ece[standing.name].values() if not math.isnan(value)]
+        calibration = [value for value in ece[name].values() if not math.isnan(value)]
         table.add_row(
-            standing.name,
+            name,
             "…" if lr is None else f"{lr:g}",
             "…" if weight is None else f"{weight:g}",
-            f"{len(ece[standing.name])}/{state.config.seeds}",
-            points(standing.mean, standing.half_width),
+            f"{len(ece[name])}/{state.config.seeds}",
+            points(*mean_interval(values.values())),
             points(mean_interval(calibration)[0]),
-            _activity(state, pair) or _against(standing),
+            _activity(state, pair) or (_against(found, name, next(iter(ap))) if values else ""),
         )
     return table
+
+
+def _verdicts(state: Comparison) -> list[Verdict]:
+    return decide(ap_by_loss(state), state.config.rope / 100, state.config.looks)
 
 
 def _activity(state: Comparison, pair: Pair) -> str:
@@ -167,14 +175,11 @@ def _activity(state: Comparison, pair: Pair) -> str:
     return f"{what}: {step}/{job.config.steps}"
 
 
-def _against(standing: Standing) -> str:
-    if not standing.seeds:
-        return ""
-    if standing.difference is None or standing.difference_half_width is None:
+def _against(found: list[Verdict], name: str, first: str) -> str:
+    if name == first:
         return "the first"
-    short = {NO_DIFFERENCE: "no diff.", NO_VERDICT: "one seed", NO_SEED: "no seed shared"}
-    word = short.get(standing.verdict or "", standing.verdict)
-    return f"{points(standing.difference, standing.difference_half_width, sign=True)} {word}"
+    one = between(found, name, first)
+    return f"{one.shown} {one.verdict if not math.isnan(one.low) else ''}".rstrip()
 
 
 class CompareDisplay:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from detloss.lab.statistics import LOOKS
 from detloss.lab.training.config import Recipe, TrainConfig
 
 
@@ -38,6 +39,12 @@ class _Choice:
     With many candidates 0.25 1 saves time, at the risk of dropping one that learns late."""
     held_out: float = 0.2
     """Part of the training set that the sweep evaluates on (at most 256 images)."""
+    rope: float = 1.0
+    """The difference that does not matter, in points of AP: losses closer than that are equivalent."""
+    looks: tuple[int, ...] = LOOKS
+    """The numbers of seeds at which you will look at the results:
+    the error rate of 5 % is spent over them, most of it at the last.
+    One number, the same as --seeds, is one look with all of it."""
     workers: int = 0
     """Runs at a time; 0: as many as cores (at most 8), or one on a GPU."""
 
@@ -53,6 +60,15 @@ class CompareConfig(Recipe, _Choice):
                 raise ValueError(f"{name} is empty; name at least one")
         if self.seeds < 1:
             raise ValueError(f"seeds is {self.seeds}; it must be at least 1 (3 for an interval)")
+        if not 0 < self.rope < 100:
+            raise ValueError(f"rope is {self.rope}; it must be a number of AP points above 0, such as 1")
+        if not self.looks or self.looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(self.looks)):
+            raise ValueError(f"looks is {self.looks}; it must be increasing numbers of seeds, such as 3 5 8")
+        if self.seeds > self.looks[-1]:
+            raise ValueError(
+                f"seeds is {self.seeds}, past the last of the planned looks {self.looks}; let looks end with "
+                f"{self.seeds}"
+            )
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it is a part of the training set, such as 0.2")
         if any(not 0 < part <= 1 for part in self.rungs):

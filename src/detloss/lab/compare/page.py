@@ -13,7 +13,7 @@ from PIL import Image
 from detloss.lab.compare.captions import draw
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.results import Results, read_results
-from detloss.lab.compare.sentences import answer, caution, still_learning
+from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.compare.tables import tables
 from detloss.lab.figures import save
 from detloss.lab.runs import write_text
@@ -50,8 +50,7 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
         question=_question(results),
         tuning=_tuning(results.config),
         config=results.config,
-        answer=answer(ap),
-        caution=caution(ap),
+        answer=answer(ap, results.config.rope / 100, results.config.looks),
         still_learning=still_learning(results.seeds(lambda run: run.evaluations)),
         tables=tables(results),
         figures=figures,

@@ -51,12 +51,13 @@ def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dat
     """Writes what is known before training: config.json, versions.json, data.json; the last is returned.
 
     Raises:
-        WrongFolder: `out` holds another comparison (more seeds or other workers do not make it another), or
+        WrongFolder: `out` holds another comparison (more seeds, other workers or another rope do not make it
+            another), or
             one of other data.
     """
     if (out / "config.json").exists():
         before = _config_of(out)
-        if replace(before, seeds=config.seeds, workers=config.workers) != config:
+        if replace(before, seeds=config.seeds, workers=config.workers, rope=config.rope) != config:
             raise WrongFolder(f"{out} holds a comparison with another configuration")
     data = describe_data(config, training, validation)
     if (out / "data.json").exists() and read_json(out / "data.json") != data:

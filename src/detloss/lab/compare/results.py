@@ -15,7 +15,7 @@ from detloss.lab.data import Dataset, Sample
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.records import load_config
 from detloss.lab.runs import columns, read_columns, read_csv, read_json, write_json
-from detloss.lab.statistics import by_loss, short_names
+from detloss.lab.statistics import Verdict, by_loss, decide, short_names
 
 SAMPLES = 4
 
@@ -50,6 +50,11 @@ class Results:
     def column(self, name: str) -> dict[str, dict[int, float]]:
         """{loss: {seed: value}} of a column of results.csv."""
         return by_loss(self.config.pairs, self.rows, name)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """On AP, of all pairs of losses."""
+        return decide(self.column("ap"), self.config.rope / 100, self.config.looks)
 
     @property
     def threshold(self) -> float:

@@ -4,77 +4,72 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from detloss.lab.statistics import (
-    BETTER,
-    NO_DIFFERENCE,
-    NO_SEED,
-    NO_VERDICT,
-    WORSE,
-    measured,
-    paired_difference,
-    points,
-    standings,
-    verdict,
-)
+from detloss.lab.statistics import LOOKS, Verdict, Word, between, decide, mean_interval, measured, points
 
 NOTHING_FOUND = 0.0005
 """A mean AP below is 0.0 in points."""
 
 
-def answer(ap: Mapping[str, Mapping[int, float]]) -> str:
+def answer(ap: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Sequence[int] = LOOKS) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
     It names the loss of highest mean AP among those with a result on every seed (the seeds that a loss
-    survives may be the easy ones), and what its paired difference to each other loss says, at 95 % as in
-    every table. The loss is picked after the fact: `caution` says which verdicts hold at a stricter level.
+    survives may be the easy ones), and the verdict on it against each other loss.
     """
     ap = measured(ap)
-    table = standings(ap)
+    means = {name: mean_interval(values.values()) for name, values in ap.items()}
     n = len({seed for values in ap.values() for seed in values})
     if n == 0:
         return "No run has an AP."
-    if not any(row.mean >= NOTHING_FOUND for row in table):
+    if not any(mean >= NOTHING_FOUND for mean, _ in means.values()):
         return (
             "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
         )
-    complete = [row for row in table if row.seeds == n]
+    complete = [name for name, values in ap.items() if len(values) == n]
     if not complete:
-        counts = ", ".join(f"{row.name} on {row.seeds}" for row in table)
+        counts = ", ".join(f"{name} on {len(values)}" for name, values in ap.items())
         return f"No verdict: no loss has a result on all {n} seeds ({counts})."
-    leader = max(complete, key=lambda row: row.mean)
-    others = [row for row in table if row is not leader]
+    leader = max(complete, key=lambda name: means[name][0])
+    others = [name for name in ap if name != leader]
     missing = [
-        f"{row.name} has no result{f' on {n - row.seeds} of {n} seeds' if row.seeds else ''}"
-        for row in others
-        if row.seeds < n
+        f"{name} has no result{f' on {n - len(ap[name])} of {n} seeds' if ap[name] else ''}"
+        for name in others
+        if len(ap[name]) < n
     ]
-    mean = points(leader.mean, leader.half_width)
+    mean = points(*means[leader])
     if not others:
-        return f"{leader.name} reaches AP {mean} ({n} seed{'s' if n > 1 else ''}); it stands alone."
+        return f"{leader} reaches AP {mean} ({n} seed{'s' if n > 1 else ''}); it stands alone."
     if n == 1:
-        listed = "".join(f", {row.name} {points(row.mean)}" for row in complete if row is not leader)
-        said = [f"{leader.name} has AP {mean}{listed}", *missing]
-        return f"No verdict from one seed: {'; '.join(said)}."
-
-    groups: dict[str, list[str]] = {BETTER: [], WORSE: [], NO_DIFFERENCE: [], NO_VERDICT: [], NO_SEED: []}
-    for row in others:
-        margin = paired_difference(ap[leader.name], ap[row.name])
-        groups[verdict(*margin)].append(f"{row.name} ({points(*margin, sign=True)})")
+        listed = "".join(f", {name} {points(means[name][0])}" for name in complete if name != leader)
+        return f"No verdict from one seed: {'; '.join([f'{leader} has AP {mean}{listed}', *missing])}."
+    found = decide(ap, rope, looks)
+    groups: dict[Word, list[str]] = {"better": [], "worse": [], "equivalent": [], "undecided": []}
+    for name in others:
+        if ap[name]:
+            one = between(found, leader, name)
+            groups[one.verdict].append(f"{name} ({one.shown}{_further(one)})")
     if len(complete) == 1:
-        said = [f"{leader.name} alone has a result on every seed, AP {mean}"]
+        said = [f"{leader} alone has a result on every seed, AP {mean}"]
     elif missing:
-        said = [f"{leader.name} has the highest mean AP of the losses with a result on every seed, {mean}"]
+        said = [f"{leader} has the highest mean AP of the losses with a result on every seed, {mean}"]
     else:
-        said = [f"{leader.name} has the highest mean AP, {mean}"]
-    for which, words in (
-        (BETTER, "it is better than"),
-        (WORSE, "on the seeds in common it is worse than"),
-        (NO_DIFFERENCE, "no difference is seen between it and"),
-        (NO_VERDICT, "one seed in common is no verdict on"),
-    ):
-        if groups[which]:
-            said.append(f"{words} {_listed(groups[which])}")
-    return f"Over {n} seeds, with 95 % intervals: {'; '.join(said + missing)}."
+        said = [f"{leader} has the highest mean AP, {mean}"]
+    words: dict[Word, str] = {
+        "better": "it is better than",
+        "worse": "it is worse than",
+        "equivalent": f"it is equivalent, within {100 * rope:g} AP, to",
+        "undecided": "undecided is which is better, it or",
+    }
+    said += [f"{words[word]} {_listed(names)}" for word, names in groups.items() if names]
+    return f"Over {n} seeds: {'; '.join(said + missing)}."
+
+
+def _further(one: Verdict) -> str:
+    if one.verdict != "undecided" or math.isnan(one.low):
+        return ""
+    if one.further is None:
+        return "; no number of seeds in reach would decide"
+    return f"; {one.further} more seed{'s' * (one.further > 1)} would probably decide"
 
 
 STILL_LEARNING = 0.02
@@ -105,28 +100,6 @@ def still_learning(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | N
     return (
         f"Still learning: in the last {100 * part:.0f} % of the steps AP rose by {listed} points. This says "
         "who learns fast as much as who gets far; raise --steps."
-    )
-
-
-def caution(ap: Mapping[str, Mapping[int, float]]) -> str | None:
-    """What several comparisons at once do to 95 %, and which verdicts hold at Bonferroni's stricter level.
-
-    None where fewer than two losses have a verdict against the first.
-    """
-    table = [row for row in standings(ap) if row.verdict not in (None, NO_VERDICT, NO_SEED)]
-    if len(table) < 2:
-        return None
-    first, level = next(iter(ap)), 1 - 0.05 / len(table)
-    held = [
-        row.name
-        for row in table
-        if verdict(*paired_difference(ap[row.name], ap[first], level)) in (BETTER, WORSE)
-    ]
-    return (
-        f"{len(table)} losses are compared with {first}, each at 95 %: if none differed, a difference would "
-        f"still be seen somewhere in up to {min(5 * len(table), 100)} % of such comparisons. "
-        f"At {100 * level:.1f} % each (Bonferroni) "
-        f"{_listed(held) if held else 'none'} still differ{'s' if len(held) < 2 else ''} from {first}."
     )
 
 

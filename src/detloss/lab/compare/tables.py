@@ -12,7 +12,7 @@ import numpy as np
 from detloss.lab.compare.results import Results, Run
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.records import to_dict
-from detloss.lab.statistics import mean_interval, paired_difference, points, standings
+from detloss.lab.statistics import mean_interval, measured, points
 
 NONE = "–"
 
@@ -47,10 +47,9 @@ def _main(results: Results) -> Table:
         rows.append(
             [
                 name,
-                *(
-                    points(*_over_seeds(runs, column))
-                    for column in ("ap", "ap50", "ap75", "ece", "ece_recall")
-                ),
+                points(*_over_seeds(runs, "ap")),
+                " ".join(points(run.row["ap"]) for run in runs.values()) or NONE,
+                *(points(*_over_seeds(runs, column)) for column in ("ap50", "ap75", "ece", "ece_recall")),
                 _plus_minus(*_over_seeds(runs, "score_iou_correlation"), ".2f"),
                 _plus_minus(*_over_seeds(runs, "seconds"), ".1f"),
                 *(
@@ -65,7 +64,7 @@ def _main(results: Results) -> Table:
     count = f"{many} seed{'s' if many > 1 else ''}" if few == many else f"the finished seeds ({listed})"
     return Table(
         [
-            *("loss", "AP", "AP50", "AP75", "ECE", "recall", "score–IoU ρ"),
+            *("loss", "AP", "of each seed", "AP50", "AP75", "ECE", "recall", "score–IoU ρ"),
             *("time, s", "memory, MB", "learning rate", "box weight"),
         ],
         rows,
@@ -86,21 +85,27 @@ def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
 
 
 def _differences(results: Results) -> Table:
-    ap, ece = results.column("ap"), results.column("ece")
-    first = next(iter(ap))
+    ece = {
+        name: mean_interval(values.values())[0] for name, values in measured(results.column("ece")).items()
+    }
     rows = []
-    for name, word in ((row.name, row.verdict or NONE) for row in standings(ap)[1:]):
-        difference, width = paired_difference(ap[name], ap[first])
-        ends = [points(end, sign=True) for end in (difference - width, difference + width)]
-        interval = NONE if math.isnan(width) else " to ".join(ends)
-        calibration = points(*paired_difference(ece[name], ece[first]), sign=True)
-        rows.append([name, word, points(difference, sign=True), interval, calibration])
+    for one in results.verdicts:
+        ends = [points(end, sign=True) for end in (one.low, one.high)]
+        interval = NONE if math.isnan(one.low) else " to ".join(ends)
+        seeds = NONE if one.further is None else str(one.further)
+        calibration = points(ece[one.first] - ece[one.second], sign=True)
+        name = f"{one.first} − {one.second}"
+        rows.append([name, one.verdict, points(one.difference, sign=True), interval, seeds, calibration])
+    looks = " ".join(map(str, results.config.looks))
     return Table(
-        [f"against {first}", "verdict on AP", "ΔAP", "95 % interval", "ΔECE"],
+        ["pair", "verdict on AP", "ΔAP", "interval", "further seeds", "ΔECE"],
         rows,
         [
-            "Differences of runs with the same seed, in points of 100; “no difference seen” where the "
-            "interval holds zero. A lower ECE is better."
+            "In points of 100; the verdict is on the first of the pair. In 95 % of comparisons all intervals "
+            f"hold together, for all pairs and all planned looks (at {looks} seeds).",
+            f"Equivalent: the whole interval lies within ± {results.config.rope:g} AP. Undecided: neither "
+            "that nor on one side of 0; so many further seeds would probably decide (–: none in reach).",
+            "A lower ECE is better.",
         ],
     )
 

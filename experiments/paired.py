@@ -1,9 +1,23 @@
-"""The percentile bootstrap of a mean, the second of the two intervals of a verdict."""
+"""The verdict on one difference over seeds: Student's interval, and the percentile bootstrap beside it."""
 
 import math
 from collections.abc import Iterable
 
 import numpy as np
+
+BETTER, WORSE, NO_DIFFERENCE, NO_VERDICT = "better", "worse", "no difference seen", "one seed: no verdict"
+NO_SEED = "no seed in common"
+
+
+def verdict(difference: float, half_width: float) -> str:
+    """ "better", "worse", "no difference seen" where the interval holds zero, or why there is no verdict."""
+    if math.isnan(difference):
+        return NO_SEED
+    if math.isnan(half_width):
+        return NO_VERDICT
+    if abs(difference) <= max(half_width, 1e-9):  # equal values differ by rounding, with an interval of 0
+        return NO_DIFFERENCE
+    return BETTER if difference > 0 else WORSE
 
 
 def bootstrap_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[float, float]:
