@@ -35,7 +35,7 @@ def varifocal() -> Panels:
     )
 
 
-def distribution_focal() -> Panels:
+def dfl() -> Panels:
     """The shares that a distance asks of bins: softmax minus gradient; and the loss of three predictions."""
     bins = torch.arange(8)
     distances = torch.linspace(-0.5, 7.5, 401, dtype=torch.double)
@@ -68,7 +68,7 @@ def main() -> None:
         "minimisers": drawn["minimisers"],
         "quality_focal": (soft_panel(betas, 0.5), soft_panel(betas, 0.9)),
         "varifocal": varifocal(),
-        "distribution_focal": distribution_focal(),
+        "dfl": dfl(),
         "iou": drawn["boxes"],
     }.items():
         path = FOLDER / f"loss_{name}"

@@ -50,7 +50,7 @@ class Loss:
         return replace(self, function=partial(self.function, **values), schedules={})
 
     def __call__(self, *inputs: Tensor, impl: str = "eager", **more: Any) -> Tensor:
-        """One value an element: calls the function, which a user may have written without these arguments."""
+        """One value per element: call the function; a user may have written it without these arguments."""
         fixed = {name: value for name, value in (("reduction", "none"), ("impl", impl)) if name in self.takes}
         return self.function(*inputs, **more, **fixed)
 
@@ -99,11 +99,11 @@ def impl_for(tensor: Tensor) -> str:
 
 
 def _call_own(loss: Loss, shape: torch.Size, *inputs: Tensor, **more: Any) -> Tensor:
-    """Calls the user's function, and checks that it answers with one value an element."""
+    """Calls the user's function, and checks that it answers with one value per element."""
     value = loss(*inputs, impl=impl_for(inputs[0]), **more)
     if not isinstance(value, Tensor) or value.shape != shape:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"it returned {got}; it must return one value an element, {tuple(shape)}")
+        raise ValueError(f"it returned {got}; it must return one value per element, {tuple(shape)}")
     return value
 
 

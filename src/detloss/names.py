@@ -49,7 +49,7 @@ def find_loss(name: str, known: Mapping[str, Callable[..., Tensor]], training: b
 
     A user's own classification loss is called with `(..., C)` logits and dense 0/1 targets; if it has an
     argument `quality`, with class indices (C is background, `IGNORED` does not count) and that. A user's own
-    box loss is called with `(N, 4)` predicted and true boxes. Each returns one value an element, or a pair.
+    box loss is called with `(N, 4)` predicted and true boxes. Each returns a value per element, or per pair.
 
     Args:
         name: a key of `known`, or a user's `module:function` or `file.py:function`; then, after commas,

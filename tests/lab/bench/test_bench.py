@@ -153,7 +153,7 @@ def test_gradients_are_new_each_time():
         ("quality_focal", "index", 800, 2 * 3200 + (8 + 4) * 10),
         ("softmax_focal", "index", 810, 2 * 3240 + 8 * 10),
         ("softmax_focal", "dense", 810, 3 * 3240),
-        ("distribution_focal", "distance", 170, 2 * 680 + 4 * 10),
+        ("dfl", "distance", 170, 2 * 680 + 4 * 10),
         ("ciou", "box", 10, 3 * 160),
         ("linear", "index", 1203 * 5, 2 * 4 * (5 * 256 + 1203 * 256) + 8 * 5),
     ],

@@ -289,9 +289,9 @@ class TestOwnLosses:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("total", "it returned shape (); it must return one value an element, (1, 4, 3)"),
-            ("per_row", "it returned shape (1, 4); it must return one value an element, (1, 4, 3)"),
-            ("number", "it returned float; it must return one value an element, (1, 4, 3)"),
+            ("total", "it returned shape (); it must return one value per element, (1, 4, 3)"),
+            ("per_row", "it returned shape (1, 4); it must return one value per element, (1, 4, 3)"),
+            ("number", "it returned float; it must return one value per element, (1, 4, 3)"),
             ("detached", "its value has no gradient"),
             ("broken", "RuntimeError: no such thing"),
             ("constant", "is int, not a function"),

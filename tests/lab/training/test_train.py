@@ -145,7 +145,7 @@ class TestFolder:
         out, _ = finished
         promised = {
             "config.json", "versions.json", "log.csv", "evaluations.csv", "metrics.json", "detections.json",
-            "last.safetensors", "last.pt",
+            "matches.npz", "last.safetensors", "last.pt",
         }  # fmt: skip
         assert {path.name for path in out.iterdir()} == promised
         for name in promised:

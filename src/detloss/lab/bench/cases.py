@@ -245,7 +245,7 @@ def _softmax_focal() -> Loss:
     )
 
 
-def _distribution_focal() -> Loss:
+def _dfl() -> Loss:
     return Loss(
         _distribution_arguments,
         lambda a, impl: distribution_focal_loss(a.inputs, a.targets, reduction="sum", impl=impl),
@@ -323,7 +323,7 @@ LOSSES: dict[str, Loss] = {
     "flsd": _sigmoid(sample_dependent_focal_loss, {}),
     "bce": _sigmoid(binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
     "softmax_focal": _softmax_focal(),
-    "distribution_focal": _distribution_focal(),
+    "dfl": _dfl(),
     "iou": _box(box_iou_loss),
     "giou": _box(generalized_box_iou_loss, "generalized_box_iou_loss"),
     "diou": _box(distance_box_iou_loss, "distance_box_iou_loss"),

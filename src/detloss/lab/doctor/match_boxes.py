@@ -122,8 +122,8 @@ def match_distribution(subject: Subject) -> Match | None:
     convention: dict[str, Any] = {"takes": subject.form.takes, "bins": BINS + 1}
     convention |= {"scale": scale} if scale != 1 else {}
     if off > TOLERANCE:
-        return Match(None, "distribution_focal", off, convention, reference)
+        return Match(None, "dfl", off, convention, reference)
     got, own = rows(subject, x, t, gradient=True).gradient, slopes(subject, x, t)
     fits = got is not None and own is not None and deviation(got, own) < 5 * TOLERANCE
     convention["gradient"] = FULL if fits else OTHER
-    return Match("distribution_focal", "distribution_focal", off, convention, reference)
+    return Match("dfl", "dfl", off, convention, reference)

@@ -11,8 +11,9 @@ import torch
 
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.evaluate import Evaluation, to_coco_results
+from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.records import load_config, to_dict
-from detloss.lab.runs import WrongFolder, read_csv, read_json, versions, write_csv, write_json
+from detloss.lab.runs import WrongFolder, read_csv, read_json, replacing, versions, write_csv, write_json
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.state import LOG_COLUMNS, NonFiniteLoss, Training
 from detloss.lab.training.trained import evaluate_on
@@ -46,8 +47,8 @@ def train(
     """Trains one detector, or continues where an earlier call in the same folder was interrupted.
 
     Leaves in `out`: config.json, versions.json, log.csv (a row a step), evaluations.csv, metrics.json (of
-    the last evaluation), detections.json (COCO results), last.safetensors (averaged weights), last.pt (to
-    resume).
+    the last evaluation), detections.json (COCO results), matches.npz (which of them are right, see
+    `detloss.lab.evaluate.matches`), last.safetensors (averaged weights), last.pt (to resume).
 
     Raises:
         ValueError: a loss that does not exist.
@@ -80,8 +81,10 @@ def train(
             _record(out, state, log, evaluations, evaluation)
             on_evaluation(state.step_count, evaluation)
     evaluation, detections = evaluate_on(state.average.model, validation, config.limits, state.device)
-    ids = [validation.dataset.annotation(i).id for i in range(len(validation))]
-    write_json(out / "detections.json", to_coco_results(detections, ids))
+    truths = [validation.dataset.annotation(i) for i in range(len(validation))]
+    write_json(out / "detections.json", to_coco_results(detections, [truth.id for truth in truths]))
+    matches = count(detections, truths, validation.dataset.names, [ALL]).matches
+    replacing(out / "matches.npz", matches.save)
     _record(out, state, log, evaluations, evaluation)
     result = TrainResult(evaluation, state.seconds, peak_memory_mb(state.device))
     # Last: a folder with metrics.json is a finished run.

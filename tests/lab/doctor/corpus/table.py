@@ -299,15 +299,15 @@ ROWS = [
     row("boxes:focusing", warnings="mutates-input wrong-gradient", kind='box'),
 
     # distributions
-    row("distributions:dfl", matches="distribution_focal", bins=9, reduction='none'),
-    row("distributions:DFLoss", matches="distribution_focal", warnings="breaks-empty", bins=9,
+    row("distributions:dfl", matches="dfl", bins=9, reduction='none'),
+    row("distributions:DFLoss", matches="dfl", warnings="breaks-empty", bins=9,
         reduction='mean over rows'),
-    row("distributions:dfl_of_sides", matches="distribution_focal", warnings="breaks-empty", bins=9,
+    row("distributions:dfl_of_sides", matches="dfl", warnings="breaks-empty", bins=9,
         reduction='sum'),
-    row("distributions:dfl_of_each_side", matches="distribution_focal", bins=9, reduction='none'),
-    row("distributions:dfl_last_bin", matches="distribution_focal", warnings="crashes", bins=9,
+    row("distributions:dfl_of_each_side", matches="dfl", bins=9, reduction='none'),
+    row("distributions:dfl_last_bin", matches="dfl", warnings="crashes", bins=9,
         reduction='none'),
-    row("distributions:dfl_clamps_in_place", matches="distribution_focal", errors="mutates-input", bins=9,
+    row("distributions:dfl_clamps_in_place", matches="dfl", errors="mutates-input", bins=9,
         reduction='none'),
     row("distributions:dfl_weights_swapped", kind='distribution'),
     row("distributions:dfl_negative", errors="similarity-not-loss", kind='distribution'),
@@ -364,7 +364,7 @@ ROWS = [
         gradient='full, also through alpha of the aspect term'),
 
     # snippet_distribution
-    row("snippet_distribution:DistributionFocalLoss", matches="distribution_focal",
+    row("snippet_distribution:DistributionFocalLoss", matches="dfl",
         errors="no-return undefined-name", warnings="breaks-empty crashes", bins=9,
         reduction='mean over rows'),
 
@@ -509,7 +509,7 @@ ROWS = [
         alpha_on='positives', gamma_low=5.0, gamma_high=3.0, threshold=0.2, reduction='none',
         soft_targets='p_t = p t + (1-p)(1-t)'),
     row("detloss:softmax_focal_loss", matches="softmax_focal", gamma=2.0, reduction='none'),
-    row("detloss:distribution_focal_loss", matches="distribution_focal", bins=9, reduction='none'),
+    row("detloss:distribution_focal_loss", matches="dfl", bins=9, reduction='none'),
     row("detloss:box_iou_loss", matches="iou", reduction='none'),
     row("detloss:generalized_box_iou_loss", matches="giou", reduction='none'),
     row("detloss:distance_box_iou_loss", matches="diou", reduction='none'),
