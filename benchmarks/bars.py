@@ -23,10 +23,11 @@ from torch import Tensor
 
 from detloss import sigmoid_focal_loss
 from detloss.lab.bench.cases import LOSSES, Arguments, work
-from detloss.lab.bench.measure import Memory, Work, copy_rate, interleave, kept_by_hooks, memory
+from detloss.lab.bench.measure import Memory, Work, copy_rate, interleave, memory
 from detloss.lab.bench.peers import ALPHA, Missing
 from detloss.lab.bench.run import environment, reason
 from detloss.lab.cli.terminal import console, say
+from detloss.lab.memory import kept_by_hooks
 from detloss.lab.runs import write_csv
 
 HERE = Path(__file__).parent

@@ -306,7 +306,7 @@ class TestOwnLosses:
         assert "\n" not in str(caught.value)
 
     def test_a_box_loss_of_the_wrong_shape(self, own: Path):
-        with pytest.raises(ValueError, match=r"it returned shape \(2, 4\); .* an element, \(2,\)"):
+        with pytest.raises(ValueError, match=r"it returned shape \(2, 4\); .* per element, \(2,\)"):
             find_loss(f"{own}:per_side", BOX_LOSSES)
 
     @pytest.mark.parametrize("name", ["no_such_module:f", "no_such_file.py:f"])

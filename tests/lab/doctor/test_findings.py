@@ -14,7 +14,7 @@ from detloss.boxes import paired_box_iou
 from detloss.lab.doctor import CODES, known
 from detloss.lab.doctor.catalogue import CATALOGUE, found
 from detloss.lab.doctor.fit import GRID, fit
-from detloss.lab.doctor.probe_operations import Elsewhere, TwoDevices, kept_by_hooks
+from detloss.lab.doctor.probe_operations import Elsewhere, TwoDevices
 
 
 def of(seen, code):
@@ -209,15 +209,3 @@ def test_readings_of_soft_targets_agree_on_hard_ones(reading):
     x, t = torch.linspace(-3, 3, 8, dtype=torch.float64), torch.tensor([0.0, 1] * 4, dtype=torch.float64)
     expected = partial(detloss.sigmoid_focal_loss, alpha=None, impl="eager")(x, t)
     torch.testing.assert_close(known.ON_SOFT_TARGETS[reading](x, t, 2.0), expected, rtol=1e-5, atol=1e-7)
-
-
-def test_what_autograd_saves():
-    x = torch.randn(1000, requires_grad=True)
-
-    def twice():
-        y = x.exp()
-        return (y * y * x).sum()
-
-    assert kept_by_hooks(lambda: (x * x).sum(), [x]) == 0  # the argument itself
-    assert kept_by_hooks(lambda: (x * x).sum(), []) == x.nbytes
-    assert kept_by_hooks(twice, [x]) == 2 * x.nbytes  # y, by exp and by y * y, and y * y

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from detloss.lab.doctor.forms import ONE_BY_ONE, Subject
 from detloss.lab.doctor.known import Match
 from detloss.lab.doctor.loading import running_line
 from detloss.lab.doctor.probe_effects import holds_tensors
+from detloss.lab.memory import kept_by_hooks
 
 Found = Iterator[Finding]
 FEW, MANY, ROWS = 4, 64, 512
@@ -117,23 +118,6 @@ def memory_kept(subject: Subject) -> float | None:
         return None
     predictions = x.clone().requires_grad_().clone()
     return kept_by_hooks(lambda: subject(predictions, t), (predictions, t)) / x.nbytes
-
-
-def kept_by_hooks(forward: Callable[[], Any], arguments: Sequence[Tensor]) -> int:
-    """Bytes that autograd saves for backward by its own hooks, each memory once, without the arguments'."""
-    given = {tensor.untyped_storage().data_ptr() for tensor in arguments}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in given:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()  # its graph keeps all memory alive, so that no address comes twice
-    del result
-    return sum(saved.values())
 
 
 def memory(subject: Subject, match: Match | None) -> Found:
