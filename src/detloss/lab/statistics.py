@@ -33,6 +33,8 @@ class Verdict:
             no loss has two runs.
         verdict: of the first. "equivalent": the interval lies within ± rope; "better", "worse": it lies above
             or below 0; "undecided": neither.
+        images_low, images_high: the same interval over other seeds and other images; nan where nothing is
+            known of how AP varies with the images.
         further: how many more seeds of each loss would probably decide (4 times in 5, were the difference
             what it is now); None where it is decided, or more than `MOST_SEEDS` would be needed.
     """
@@ -44,22 +46,36 @@ class Verdict:
     high: float
     verdict: Word
     further: int | None = None
+    images_low: float = math.nan
+    images_high: float = math.nan
 
     @property
     def turned(self) -> "Verdict":
         """The same of the second against the first."""
         opposite: dict[Word, Word] = {"better": "worse", "worse": "better"}
         word = opposite.get(self.verdict, self.verdict)
-        return Verdict(self.second, self.first, -self.difference, -self.high, -self.low, word, self.further)
+        names, ends = (self.second, self.first), (-self.high, -self.low)
+        others = (-self.images_high, -self.images_low)
+        return Verdict(*names, -self.difference, *ends, word, self.further, *others)
 
     @property
     def shown(self) -> str:
         """The difference ± half of its interval, in points of 100."""
         return points(self.difference, self.high - self.difference, sign=True)
 
+    @property
+    def on_other_images(self) -> bool:
+        """Whether the word is that of the interval over seeds and images too, or nothing is known of that."""
+        if math.isnan(self.images_low):
+            return True
+        return {"better": self.images_low > 0, "worse": self.images_high < 0}.get(self.verdict, True)
+
 
 def verdicts(
-    ap: Mapping[str, Sequence[float]], rope: float = 0.01, looks: Sequence[int] = LOOKS
+    ap: Mapping[str, Sequence[float]],
+    rope: float = 0.01,
+    looks: Sequence[int] = LOOKS,
+    images: Mapping[str, np.ndarray] | None = None,
 ) -> list[Verdict]:
     """What can be said of all pairs of losses, with at most 5 % error in all of it together.
 
@@ -73,11 +89,17 @@ def verdicts(
     Fleming), little at the first look, most at the last. Equivalence is that the interval lies within
     ± `rope`: two one-sided tests (Schuirmann 1987), each at half of the rate.
 
+    All runs share the images, so that their spread does not tell what other images would change. Where
+    `images` does, a second interval adds the variance of the difference over images to that over seeds. What
+    a seed does on an image counts in both, which makes it a little too wide.
+
     Args:
         ap: name → the value of each run, such as AP as a fraction of 1. A loss without a run stays undecided.
         rope: the difference that does not matter, in the unit of the values.
         looks: the numbers of runs per loss at which the comparison is looked at, increasing. One number is
             one look with the whole error rate. More runs than planned are one more look, after the last.
+        images: name → (runs, R) values on R resamples of the images, as
+            `detloss.lab.evaluate.matches.resample_images` draws them.
 
     Returns:
         A verdict for each pair, in the order of `ap`.
@@ -109,7 +131,12 @@ def verdicts(
             word = "better" if low > 0 else "worse"
         open_still = word == "undecided" and not math.isnan(low)
         further = _further(abs(difference), rope, spread, i, j, max(counts)) if open_still else None
-        found.append(Verdict(first, second, difference, low, high, word, further))
+        wide = math.nan
+        if images and not math.isnan(low):
+            drawn = images[first].mean(axis=0) - images[second].mean(axis=0)
+            wide = spread.half_width(i, j, *counts, float(np.nanvar(drawn)))
+        others = (difference - wide, difference + wide)
+        found.append(Verdict(first, second, difference, low, high, word, further, *others))
     return found
 
 
@@ -155,17 +182,21 @@ class _Spread:
         own = self.variances[i] / first + self.variances[j] / second
         return math.sqrt(np.fmax(pooled, own))
 
-    def half_width(self, i: int, j: int, first: int, second: int) -> float:
-        """Half of the simultaneous interval of that difference; nan without runs that differ.
+    def half_width(self, i: int, j: int, first: int, second: int, more: float = 0.0) -> float:
+        """Half of the simultaneous interval of that difference, with so much more variance; nan without runs.
 
         Runs that are not there yet, past the plan, count at the last look's level.
         """
         if not min(first, second) or not self.degrees:
             return math.nan
         runs = max(first, second, self.runs)
-        degrees = self.degrees * (runs - 1) / (self.runs - 1)
         level = _level(min(runs, max(self.looks[-1], self.runs)), self.looks)
-        return _critical(len(self.variances), degrees, level) * self.error(i, j, first, second)
+        error = self.error(i, j, first, second)
+        total = math.hypot(error, math.sqrt(more))
+        # Satterthwaite once more: what is added has degrees without end.
+        part = (error / total) ** 4 if more else 1.0
+        degrees = min(self.degrees * (runs - 1) / (self.runs - 1) / max(part, 1e-9), 1e6)
+        return _critical(len(self.variances), degrees, level) * total
 
 
 def _further(distance: float, rope: float, spread: _Spread, i: int, j: int, runs: int) -> int | None:
@@ -269,11 +300,14 @@ def points(value: float, half_width: float = math.nan, sign: bool = False) -> st
 
 
 def decide(
-    results: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Sequence[int] = LOOKS
+    results: Mapping[str, Mapping[int, float]],
+    rope: float = 0.01,
+    looks: Sequence[int] = LOOKS,
+    images: Mapping[str, np.ndarray] | None = None,
 ) -> list[Verdict]:
     """`verdicts` of ``{name: {seed: value}}`` without what is nan; none of fewer than two losses."""
     values = {name: list(seeds.values()) for name, seeds in measured(results).items()}
-    return verdicts(values, rope, looks) if len(values) > 1 else []
+    return verdicts(values, rope, looks, images) if len(values) > 1 else []
 
 
 def measured(results: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from detloss.lab.compare.sentences import answer, still_learning
@@ -90,3 +91,12 @@ def test_losses_that_still_learn_are_told():
 )
 def test_losses_that_have_learned_or_tell_nothing(ap):
     assert still_learning({"bce": curves(ap), "focal": []}) is None
+
+
+def test_other_images_are_told():
+    images = {"focal": np.full((3, 50), 0.861), "bce": np.tile(np.linspace(0.75, 0.80, 50), (3, 1))}
+    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], images=images).replace("\u00a0", " ")
+    assert text.endswith("it is better than bce (+8.6 ± 1.2, ± 2.9 over images too).")
+    wide = images | {"bce": np.tile(np.linspace(0.5, 1.0, 50), (3, 1))}
+    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], images=wide).replace("\u00a0", " ")
+    assert text.endswith("over images too: not certain of other images).")

@@ -28,8 +28,9 @@ def test_three_losses():
 
 
 def test_turned():
-    (one,) = verdicts({"bce": BCE, "focal": FOCAL}, looks=(3,))
-    (other,) = verdicts({"focal": FOCAL, "bce": BCE}, looks=(3,))
+    images = {name: np.random.default_rng(0).normal(0.8, 0.01, (3, 20)) for name in ("focal", "bce")}
+    (one,) = verdicts({"bce": BCE, "focal": FOCAL}, looks=(3,), images=images)
+    (other,) = verdicts({"focal": FOCAL, "bce": BCE}, looks=(3,), images=images)
     assert (one.verdict, other.verdict) == ("worse", "better")
     assert one.turned == other
     assert one.turned.turned == one
@@ -156,3 +157,33 @@ def test_a_difference_that_matters_is_not_called_equivalent(seeds):
     near = 0.5 + (simulated(2, "equal", seeds, 100) - 0.5) * 0.05
     assert np.mean([words == {"equivalent"} for words in said(near, [seeds])]) > 0.9
     assert SD == 0.02
+
+
+def test_the_second_interval_covers_other_images():
+    """Runs that share 60 images: what an image does to a difference is the same for all seeds."""
+    random = np.random.default_rng(0)
+    covered = {"seeds": 0, "images": 0}
+    for _ in range(150):
+        difficulty = random.normal(0, 0.1, 60)  # of each image for the second loss; the true difference is 0
+        runs = random.normal(0.5, 0.005, (2, 4))
+        runs[1] += difficulty.mean()
+        times = random.multinomial(60, np.full(60, 1 / 60), 300)
+        drawn = times @ difficulty / 60
+        images = {"a": np.full((4, 300), 0.5), "b": np.tile(0.5 + drawn, (4, 1))}
+        (one,) = verdicts({"a": runs[0], "b": runs[1]}, looks=(4,), images=images)
+        covered["seeds"] += one.low <= 0 <= one.high
+        covered["images"] += one.images_low <= 0 <= one.images_high
+        assert one.turned.images_high == -one.images_low
+        assert one.images_high >= one.high
+    assert covered["images"] >= 0.92 * 150
+    assert covered["seeds"] < 0.7 * 150
+
+
+def test_a_verdict_that_other_images_may_not_bear():
+    drawn = np.random.default_rng(0).normal(0.5, 0.05, 500)
+    images = {"a": np.full((3, 500), 0.9), "b": np.tile(drawn, (3, 1))}
+    (one,) = verdicts({"a": FOCAL, "b": BCE}, looks=(3,), images=images)
+    assert (one.verdict, one.on_other_images) == ("better", False)
+    (one,) = verdicts({"a": FOCAL, "b": BCE}, looks=(3,))
+    assert one.on_other_images
+    assert math.isnan(one.images_low)

@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 def run(arguments: Arguments) -> Path:
     """Runs `detloss compare`; its folder is returned."""
     from detloss.lab.compare.page import write_report
-    from detloss.lab.compare.results import save_samples
+    from detloss.lab.compare.results import read_results, save_samples
 
     config = arguments.settings
     config, training, validation = open_comparison(config)
@@ -79,11 +79,12 @@ def run(arguments: Arguments) -> Path:
     with interruptible(out):
         train_shown(state)
     console.print(comparison_table(state))
+    with counting("drawing the images anew") as progress:
+        results = read_results(out, progress)
+    write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in results.verdicts])
     with counting("drawing the report") as progress:
-        write_report(out, progress)
-    found = _verdicts(state)
-    write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in found])
-    say(answer(ap_by_loss(state), config.rope / 100, config.looks))
+        write_report(out, results, progress)
+    say(answer(ap_by_loss(state), config.rope / 100, config.looks, results.images))
     if warning := still_learning(curves_by_loss(state)):
         say(warning)
     if state.diverged:

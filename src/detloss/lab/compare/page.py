@@ -19,15 +19,22 @@ from detloss.lab.figures import save
 from detloss.lab.runs import write_text
 
 
-def write_report(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Path:
-    """Reads what a comparison left in ``folder``, writes figures/ and report.html there; returns the page.
+def write_report(
+    folder: Path,
+    results: Results | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Path:
+    """Writes figures/ and report.html into the folder of a comparison; the page is returned.
 
-    ``progress`` is called with (done, total) after each figure.
+    Args:
+        folder: of the comparison.
+        results: what it holds; read where it is not given.
+        progress: called with (done, total) after each figure.
 
     Raises:
         ValueError: there are no results.
     """
-    results = read_results(folder)
+    results = results or read_results(folder)
     figures = {}
     drawn = list(draw(results))
     for done, (stem, title, caption, figure) in enumerate(drawn, start=1):
@@ -50,7 +57,8 @@ def write_report(folder: Path, progress: Callable[[int, int], object] = lambda d
         question=_question(results),
         tuning=_tuning(results.config),
         config=results.config,
-        answer=answer(ap, results.config.rope / 100, results.config.looks),
+        answer=answer(ap, results.config.rope / 100, results.config.looks, results.images),
+        with_images=results.images is not None,
         still_learning=still_learning(results.seeds(lambda run: run.evaluations)),
         tables=tables(results),
         figures=figures,

@@ -13,6 +13,7 @@ from PIL import Image
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.data import Dataset, Sample
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.evaluate.matches import Matches, resample_images
 from detloss.lab.records import load_config
 from detloss.lab.runs import columns, read_columns, read_csv, read_json, write_json
 from detloss.lab.statistics import Verdict, by_loss, decide, short_names
@@ -22,13 +23,17 @@ SAMPLES = 4
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run: its row of results.csv as numbers, and what its folder holds."""
+    """One finished run: its row of results.csv as numbers, and what its folder holds.
+
+    `matches` is None where an older version trained it.
+    """
 
     row: Mapping[str, float]
     evaluation: Evaluation
     log: Mapping[str, np.ndarray]
     evaluations: Mapping[str, np.ndarray]
     detections: list[dict[str, Any]]
+    matches: Matches | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Results:
     sweep: dict[str, dict[str, np.ndarray]]
     diverged: list[str]
     samples: list[Sample]
+    images: dict[str, np.ndarray] | None
 
     def column(self, name: str) -> dict[str, dict[int, float]]:
         """{loss: {seed: value}} of a column of results.csv."""
@@ -54,7 +60,7 @@ class Results:
     @property
     def verdicts(self) -> list[Verdict]:
         """On AP, of all pairs of losses."""
-        return decide(self.column("ap"), self.config.rope / 100, self.config.looks)
+        return decide(self.column("ap"), self.config.rope / 100, self.config.looks, self.images)
 
     @property
     def threshold(self) -> float:
@@ -81,8 +87,8 @@ def save_samples(folder: Path, dataset: Dataset) -> None:
     write_json(folder / "samples" / "samples.json", listed)
 
 
-def read_results(folder: Path) -> Results:
-    """Reads the folder of a comparison.
+def read_results(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Results:
+    """Reads the folder of a comparison, and draws its images anew, with the progress of that.
 
     Raises:
         ValueError: it has no finished run.
@@ -116,14 +122,27 @@ def read_results(folder: Path) -> Results:
         sweep={name: columns(sweep[name]) for name in runs if sweep[name]},
         diverged=diverged,
         samples=_read_samples(folder / "samples"),
+        images=_resampled(runs, progress),
     )
+
+
+def _resampled(
+    runs: Mapping[str, Mapping[int, Run]], progress: Callable[[int, int], object]
+) -> dict[str, np.ndarray] | None:
+    """AP of each run on resamples of the images; None where a run has not kept its matches."""
+    kept = {name: [run.matches for run in of.values() if run.matches] for name, of in runs.items()}
+    if any(len(kept[name]) < len(of) for name, of in runs.items()):
+        return None
+    return resample_images(kept, progress=progress)
 
 
 def _read_run(row: Mapping[str, str], folder: Path) -> Run:
     numbers = {name: float(value or "nan") for name, value in row.items() if not name.endswith("_loss")}
     evaluation = Evaluation.from_dict(read_json(folder / "metrics.json"))
     log, evaluations = (read_columns(folder / name) for name in ("log.csv", "evaluations.csv"))
-    return Run(numbers, evaluation, log, evaluations, read_json(folder / "detections.json"))
+    file = folder / "matches.npz"
+    matches = Matches.load(file) if file.exists() else None
+    return Run(numbers, evaluation, log, evaluations, read_json(folder / "detections.json"), matches)
 
 
 def _read_samples(folder: Path) -> list[Sample]:

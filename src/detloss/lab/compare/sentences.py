@@ -4,13 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from detloss.lab.statistics import LOOKS, Verdict, Word, between, decide, mean_interval, measured, points
 
 NOTHING_FOUND = 0.0005
 """A mean AP below is 0.0 in points."""
 
 
-def answer(ap: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Sequence[int] = LOOKS) -> str:
+def answer(
+    ap: Mapping[str, Mapping[int, float]],
+    rope: float = 0.01,
+    looks: Sequence[int] = LOOKS,
+    images: Mapping[str, np.ndarray] | None = None,
+) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
     It names the loss of highest mean AP among those with a result on every seed (the seeds that a loss
@@ -42,12 +49,12 @@ def answer(ap: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Seq
     if n == 1:
         listed = "".join(f", {name} {points(means[name][0])}" for name in complete if name != leader)
         return f"No verdict from one seed: {'; '.join([f'{leader} has AP {mean}{listed}', *missing])}."
-    found = decide(ap, rope, looks)
+    found = decide(ap, rope, looks, images)
     groups: dict[Word, list[str]] = {"better": [], "worse": [], "equivalent": [], "undecided": []}
     for name in others:
         if ap[name]:
             one = between(found, leader, name)
-            groups[one.verdict].append(f"{name} ({one.shown}{_further(one)})")
+            groups[one.verdict].append(f"{name} ({one.shown}{_images(one)}{_further(one)})")
     if len(complete) == 1:
         said = [f"{leader} alone has a result on every seed, AP {mean}"]
     elif missing:
@@ -62,6 +69,13 @@ def answer(ap: Mapping[str, Mapping[int, float]], rope: float = 0.01, looks: Seq
     }
     said += [f"{words[word]} {_listed(names)}" for word, names in groups.items() if names]
     return f"Over {n} seeds: {'; '.join(said + missing)}."
+
+
+def _images(one: Verdict) -> str:
+    if math.isnan(one.images_high):
+        return ""
+    half = points(one.images_high - one.difference)
+    return f", ± {half} over images too" + ("" if one.on_other_images else ": not certain of other images")
 
 
 def _further(one: Verdict) -> str:

@@ -90,24 +90,28 @@ def _differences(results: Results) -> Table:
     }
     rows = []
     for one in results.verdicts:
-        ends = [points(end, sign=True) for end in (one.low, one.high)]
-        interval = NONE if math.isnan(one.low) else " to ".join(ends)
+        intervals = [_range(one.low, one.high), _range(one.images_low, one.images_high)]
         seeds = NONE if one.further is None else str(one.further)
         calibration = points(ece[one.first] - ece[one.second], sign=True)
         name = f"{one.first} − {one.second}"
-        rows.append([name, one.verdict, points(one.difference, sign=True), interval, seeds, calibration])
+        rows.append([name, one.verdict, points(one.difference, sign=True), *intervals, seeds, calibration])
     looks = " ".join(map(str, results.config.looks))
     return Table(
-        ["pair", "verdict on AP", "ΔAP", "interval", "further seeds", "ΔECE"],
+        ["pair", "verdict on AP", "ΔAP", "over seeds", "over seeds and images", "further seeds", "ΔECE"],
         rows,
         [
             "In points of 100; the verdict is on the first of the pair. In 95 % of comparisons all intervals "
             f"hold together, for all pairs and all planned looks (at {looks} seeds).",
             f"Equivalent: the whole interval lies within ± {results.config.rope:g} AP. Undecided: neither "
             "that nor on one side of 0; so many further seeds would probably decide (–: none in reach).",
-            "A lower ECE is better.",
+            "The verdict is by the interval over seeds; the other one says what to expect on other images of "
+            "this kind too. A lower ECE is better.",
         ],
     )
+
+
+def _range(low: float, high: float) -> str:
+    return NONE if math.isnan(low) else f"{points(low, sign=True)} to {points(high, sign=True)}"
 
 
 def _calibration(results: Results) -> Table:

@@ -124,7 +124,7 @@ def resample_images(
     runs: Mapping[str, Sequence[Matches]],
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, np.ndarray]:
     """What AP would have been on other images: the bootstrap, with the same draws for runs on the same ones.
 
