@@ -8,7 +8,15 @@ from PIL import Image
 
 from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep
 from detloss.lab.evaluate import Detections, evaluate
-from detloss.lab.evaluate.figures import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.lab.evaluate.figures import (
+    confusion,
+    errors,
+    f1_against_score,
+    precision_recall,
+    reliability,
+    sample_detections,
+    score_against_iou,
+)
 from detloss.lab.figures import save, styles
 from detloss.lab.training.figures import training_curves
 from helpers.fake_comparison import LOSSES, NAMES, found, truths
@@ -93,6 +101,33 @@ def test_precision_recall_is_the_mean_over_seeds(evaluations):
     ax = precision_recall(evaluations).axes[0]
     for loss, seeds in evaluations.items():
         np.testing.assert_allclose(lines(ax)[loss], np.mean([e.precision for e in seeds], axis=0))
+
+
+def test_errors_are_means_over_seeds(evaluations):
+    ax = errors(evaluations).axes[0]
+    heights = {bars.get_label(): [bar.get_height() for bar in bars.patches] for bars in ax.containers
+               if hasattr(bars, "patches")}  # fmt: skip
+    for loss, seeds in evaluations.items():
+        expected = [100 * np.mean([e.errors[kind] for e in seeds]) for kind in seeds[0].errors]
+        np.testing.assert_allclose(heights[loss], expected)
+    assert [label.get_text() for label in ax.get_xticklabels()] == list(
+        next(iter(evaluations.values()))[0].errors
+    )
+
+
+def test_f1_is_marked_at_its_best(evaluations):
+    ax = f1_against_score(evaluations).axes[0]
+    marks = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    for mark, seeds in zip(marks, evaluations.values(), strict=True):
+        assert mark.get_ydata()[0] == pytest.approx(np.mean([e.operating.best_f1 for e in seeds]))
+
+
+def test_a_row_of_the_confusion_matrix_is_all_objects_of_a_class(evaluations):
+    figure = confusion(evaluations, NAMES)
+    assert len(figure.axes) == len(evaluations)
+    parts = figure.axes[0].images[0].get_array()
+    np.testing.assert_allclose(parts[:-1].sum(axis=1), 1)
+    assert figure.axes[0].get_xticklabels()[-1].get_text() == "nothing"
 
 
 def test_reliability_pools_the_seeds(evaluations):
@@ -202,7 +237,8 @@ def test_empty_figures_say_so(nothing_found, tmp_path):
     figures = {
         "no detections with score ≥ 0.05": reliability(none),
         "no detections matched to an object": score_against_iou(none),
-        "no runs": score_against_iou({"bce": []}),
+        "no runs": errors({"bce": []}),
+        "no objects, or nothing found": f1_against_score({"bce": []}),
         "no evaluations": ap_over_steps({"bce": []}),
         "no results": ap_per_seed({"bce": {}}),
         "no log": loss_share({"bce": []}),

@@ -130,7 +130,7 @@ def test_ap_by_size_and_class(folder, page):
 
 FIGURES = {
     *("ap_per_seed", "ap_over_steps", "precision_recall", "reliability", "score_iou"),
-    *("loss_share", "cost", "samples", "sweep"),
+    *("errors", "f1", "confusion", "loss_share", "cost", "samples", "sweep"),
 }
 
 
@@ -139,7 +139,7 @@ def test_figures_are_written_and_embedded(folder, page):
     assert written == {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} - {"samples.svg"}
     sources = re.findall(r'<img src="data:image/([\w+]+);base64,([^"]+)" alt="([^"]+)"', page)
     assert len(sources) == len(FIGURES)
-    assert sorted(kind for kind, _, _ in sources) == ["jpeg"] + ["svg+xml"] * 8
+    assert sorted(kind for kind, _, _ in sources) == ["jpeg"] + ["svg+xml"] * 11
     for kind, content, alt in sources:
         start = base64.b64decode(content)[:5]
         assert start == b"<?xml" if kind == "svg+xml" else start.startswith(b"\xff\xd8")

@@ -10,7 +10,17 @@ import numpy as np
 from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep
 from detloss.lab.compare.results import Results
 from detloss.lab.evaluate import from_coco_results
-from detloss.lab.evaluate.figures import precision_recall, reliability, sample_detections, score_against_iou
+from detloss.lab.evaluate.figures import (
+    confusion,
+    errors,
+    f1_against_score,
+    precision_recall,
+    reliability,
+    sample_detections,
+    score_against_iou,
+)
+
+MOST_CLASSES = 12  # a confusion matrix of more cannot be read
 
 
 class Drawn(NamedTuple):
@@ -52,6 +62,29 @@ def draw(results: Results) -> Iterator[Drawn]:
         "A box is right from IoU 0.5 on.",
         precision_recall(evaluations),
     )
+    yield Drawn(
+        "errors",
+        "Which errors",
+        "What AP at IoU 0.5 would gain if all errors of one kind were mended (TIDE). Classification: on an "
+        "object of another class. Localisation: on an object, IoU below 0.5. Both: both. Duplicate: a second "
+        "box on an object. Background: on nothing. Missed: an object that nothing found.",
+        errors(evaluations),
+    )
+    yield Drawn(
+        "f1",
+        "Which score to deploy",
+        "F1 is high where most of what is found is right and most objects are found. The mark is the best "
+        "score of each loss: losses differ in how high their scores are; one threshold does not suit all.",
+        f1_against_score(evaluations),
+    )
+    if len(results.data["names"]) <= MOST_CLASSES:
+        yield Drawn(
+            "confusion",
+            "What objects are taken for",
+            "Percent of the objects of a row, each loss at the score of its best F1. Right column: not "
+            "found. Last row: detections where no object is, percent of all detections.",
+            confusion(evaluations, results.data["names"]),
+        )
     yield Drawn(
         "reliability",
         "Reliability",

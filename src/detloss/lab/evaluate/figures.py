@@ -14,7 +14,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from detloss.lab.evaluate import Detections, Evaluation, Truth
-from detloss.lab.figures import FAINT, INK, PALETTE, WIDTH, band, drawing, finish, one, panels, say, styles
+from detloss.lab.figures import (
+    FAINT,
+    INK,
+    PALETTE,
+    WIDTH,
+    band,
+    broken,
+    drawing,
+    finish,
+    one,
+    panels,
+    say,
+    styles,
+)
 from detloss.lab.statistics import mean_interval
 
 Evaluations = Mapping[str, Sequence[Evaluation]]
@@ -30,6 +43,66 @@ def precision_recall(evaluations: Evaluations) -> Figure:
         band(ax, seeds, name, style)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     finish(ax, "no objects, so no precision")
+    return figure
+
+
+@drawing
+def errors(evaluations: Evaluations) -> Figure:
+    """What each kind of error costs in AP50, by TIDE: a bar per loss with the 95 % interval over seeds."""
+    figure, ax = one("What each kind of error costs", "", "AP50 that mending it would add, points", 3.5)
+    listed = {name: seeds for name, seeds in evaluations.items() if seeds}
+    kinds = list(dict.fromkeys(kind for seeds in listed.values() for e in seeds for kind in e.errors))
+    width = 0.8 / max(len(listed), 1)
+    for i, (name, style) in enumerate(styles(listed).items()):
+        means, halves = zip(*(mean_interval([100 * e.errors[kind] for e in listed[name]]) for kind in kinds))
+        x = np.arange(len(kinds)) + (i - (len(listed) - 1) / 2) * width
+        spread = None if np.isnan(halves).any() else np.array([np.minimum(halves, means), halves])
+        ax.bar(x, means, width, yerr=spread, color=style.color, ecolor=INK, capsize=2, label=broken(name))
+    ax.set_xticks(range(len(kinds)), kinds, fontsize=8.5)
+    ax.grid(axis="x", visible=False)
+    finish(ax, "no runs")
+    return figure
+
+
+@drawing
+def f1_against_score(evaluations: Evaluations) -> Figure:
+    """F1 at IoU 0.5 of the detections with at least a score, mean over seeds and band; a mark at the best."""
+    figure, ax = one("Which score to deploy", "lowest score that counts", "F1 at IoU 0.5", 3.5)
+    for name, style in styles(evaluations).items():
+        points = [e.operating for e in evaluations[name] if not math.isnan(e.operating.best_score)]
+        if not points:
+            continue
+        band(ax, [(p.scores, p.f1) for p in points], name, style)
+        best = _mean([p.best_score for p in points]), _mean([p.best_f1 for p in points])
+        ax.plot(*best, style.marker, color=style.color, markeredgecolor="white", markersize=8)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    finish(ax, "no objects, or nothing found")
+    return figure
+
+
+@drawing
+def confusion(evaluations: Evaluations, names: Sequence[str]) -> Figure:
+    """Which class objects are found as, each loss at the score of its best F1: parts of the objects of a row.
+
+    All seeds together. The last column are objects that were not found; the last row counts detections
+    where no object is, as a part of all detections.
+    """
+    listed = {name: seeds for name, seeds in evaluations.items() if seeds}
+    figure, axes = panels(len(listed), 0.9 + 0.36 * (len(names) + 1), "found as", "object")
+    for ax, (name, seeds) in zip(axes, listed.items()):
+        counts = np.sum([np.array(e.confusion, float) for e in seeds], axis=0)
+        totals = counts.sum(axis=1)
+        totals[-1] = counts[:, :-1].sum()
+        parts = counts / np.maximum(totals, 1)[:, None]
+        ax.imshow(parts, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), part in np.ndenumerate(parts):
+            if (row, column) != (len(names), len(names)):
+                text = f"{100 * part:.0f}"
+                ax.text(column, row, text, ha="center", va="center", color="white" if part > 0.5 else INK)
+        ax.set_xticks(range(len(names) + 1), [*names, "nothing"], rotation=30, ha="right")
+        ax.set_yticks(range(len(names) + 1), [*names, "nothing"])
+        ax.grid(visible=False)
+        ax.set_title(_title(name))
     return figure
 
 
