@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from detloss.lab.compare.sentences import answer, still_learning
+from detloss.lab.compare.sentences import answer, course, gaps, still_learning
 
 BCE = {0: 0.770, 1: 0.775, 2: 0.780}
 FOCAL = {0: 0.860, 1: 0.862, 2: 0.861}
@@ -100,3 +100,41 @@ def test_other_images_are_told():
     wide = images | {"bce": np.tile(np.linspace(0.5, 1.0, 50), (3, 1))}
     text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], images=wide).replace("\u00a0", " ")
     assert text.endswith("over images too: not certain of other images).")
+
+
+def test_the_gap_over_the_budget():
+    curves_ = {
+        "a": curves([0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 0.6]),
+        "b": curves([0.2, 0.25, 0.3, 0.3]),
+        "c": [],
+    }
+    assert gaps(curves_, "a", "b") == pytest.approx([-0.1, -0.05, 0.2])
+    assert gaps(curves_, "b", "a") == pytest.approx([0.1, 0.05, -0.2])
+    assert all(math.isnan(gap) for gap in gaps(curves_, "a", "c"))
+    late = gaps({"a": curves([0.2, 0.4]), "b": curves([0.1, 0.1])}, "a", "b")  # first evaluation at half
+    assert late[1:] == pytest.approx([0.1, 0.3])
+    assert math.isnan(late[0])
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        ([0.1, 0.05, 0.02], "shrinking"),
+        ([0.01, 0.02, 0.1], "growing"),
+        ([-0.02, 0.01, 0.03], "reversed"),
+        ([0.02, -0.01, 0.03], "reversed"),
+        ([-0.1, -0.05, -0.02], "shrinking"),
+        ([0.02, 0.02, 0.02], "steady"),
+        ([math.nan, 0.02, 0.02], "steady"),
+        ([math.nan, math.nan, 0.02], ""),
+        ([0.1, 0.1, 0.0], ""),
+    ],
+)
+def test_the_course_of_a_gap(gap, expected):
+    assert course(gap) == expected
+
+
+def test_the_sentence_carries_the_course():
+    rising = {"bce": curves([0.5, 0.6, 0.7, 0.775]), "focal": curves([0.5, 0.61, 0.75, 0.861])}
+    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], curves=rising).replace("\u00a0", " ")
+    assert "bce (+8.6 ± 1.2, growing)" in text

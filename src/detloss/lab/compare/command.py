@@ -84,8 +84,9 @@ def run(arguments: Arguments) -> Path:
     write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in results.verdicts])
     with counting("drawing the report") as progress:
         write_report(out, results, progress)
-    say(answer(ap_by_loss(state), config.rope / 100, config.looks, results.images))
-    if warning := still_learning(curves_by_loss(state)):
+    curves = curves_by_loss(state)
+    say(answer(ap_by_loss(state), config.rope / 100, config.looks, results.images, curves))
+    if warning := still_learning(curves):
         say(warning)
     if state.diverged:
         raise JobFailed(

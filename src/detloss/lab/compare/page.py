@@ -44,7 +44,7 @@ def write_report(
         source = _data_uri(folder / "figures" / f"{stem}.{suffixes[-1]}")
         figures[stem] = {"title": title, "caption": caption, "source": source}
         progress(done, len(drawn))
-    ap = results.column("ap")
+    ap, curves = results.column("ap"), results.seeds(lambda run: run.evaluations)
     environment = Environment(
         loader=PackageLoader("detloss.lab.compare", ""),
         autoescape=True,
@@ -57,9 +57,9 @@ def write_report(
         question=_question(results),
         tuning=_tuning(results.config),
         config=results.config,
-        answer=answer(ap, results.config.rope / 100, results.config.looks, results.images),
+        answer=answer(ap, results.config.rope / 100, results.config.looks, results.images, curves),
         with_images=results.images is not None,
-        still_learning=still_learning(results.seeds(lambda run: run.evaluations)),
+        still_learning=still_learning(curves),
         tables=tables(results),
         figures=figures,
         data=results.data,

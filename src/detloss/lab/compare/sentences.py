@@ -10,6 +10,10 @@ from detloss.lab.statistics import LOOKS, Verdict, Word, between, decide, mean_i
 
 NOTHING_FOUND = 0.0005
 """A mean AP below is 0.0 in points."""
+BUDGETS = (0.25, 0.5, 1.0)
+"""Parts of the steps at which the gap between two losses is told."""
+Curves = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Loss → for each seed, columns `step` and `ap` over its evaluations."""
 
 
 def answer(
@@ -17,6 +21,7 @@ def answer(
     rope: float = 0.01,
     looks: Sequence[int] = LOOKS,
     images: Mapping[str, np.ndarray] | None = None,
+    curves: Curves | None = None,
 ) -> str:
     """The comparison of ``{name: {seed: AP}}`` in one sentence, in points of AP.
 
@@ -54,7 +59,9 @@ def answer(
     for name in others:
         if ap[name]:
             one = between(found, leader, name)
-            groups[one.verdict].append(f"{name} ({one.shown}{_images(one)}{_further(one)})")
+            word = course(gaps(curves, leader, name)) if curves else ""
+            told = f"{one.shown}{f', {word}' if word else ''}{_images(one)}{_further(one)}"
+            groups[one.verdict].append(f"{name} ({told})")
     if len(complete) == 1:
         said = [f"{leader} alone has a result on every seed, AP {mean}"]
     elif missing:
@@ -78,6 +85,38 @@ def _images(one: Verdict) -> str:
     return f", ± {half} over images too" + ("" if one.on_other_images else ": not certain of other images")
 
 
+def gaps(curves: Curves, first: str, second: str) -> list[float]:
+    """Mean AP of the first loss - that of the second after a quarter, half and all of the steps.
+
+    Between two evaluations a straight line; nan before the first one, and for a loss without runs.
+    """
+    ends = [float(run["step"][-1]) for name in (first, second) for run in curves[name] if len(run["step"])]
+    means = []
+    for name in (first, second):
+        at = [
+            np.interp(np.array(BUDGETS) * max(ends), run["step"], run["ap"], left=math.nan)
+            for run in curves[name]
+            if len(run["step"])
+        ]
+        means.append(np.mean(at, axis=0) if at else np.full(len(BUDGETS), math.nan))
+    return [float(gap) for gap in means[0] - means[1]]
+
+
+def course(gap: Sequence[float]) -> str:
+    """What becomes of a gap as training goes on: "growing", "shrinking", "reversed", "steady", or "".
+
+    Reversed: it was on the other side at a quarter or at half of the steps. Growing or shrinking: by a quarter
+    of itself or more since half of the steps.
+    """
+    _, half, end = gap
+    if math.isnan(half) or math.isnan(end) or abs(end) < NOTHING_FOUND:
+        return ""
+    if any(before * end < 0 and abs(before) >= NOTHING_FOUND for before in gap[:-1]):
+        return "reversed"
+    ratio = abs(half / end)
+    return "shrinking" if ratio > 1.25 else "growing" if ratio < 0.8 else "steady"
+
+
 def _further(one: Verdict) -> str:
     if one.verdict != "undecided" or math.isnan(one.low):
         return ""
@@ -90,7 +129,7 @@ STILL_LEARNING = 0.02
 """A rise of AP since the evaluation before the last, from which on training is said to be short."""
 
 
-def still_learning(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> str | None:
+def still_learning(curves: Curves) -> str | None:
     """A warning where AP was still rising at the end: then the order says who learns fast, not who gets far.
 
     Args:

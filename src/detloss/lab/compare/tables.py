@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from detloss.lab.compare.results import Results, Run
+from detloss.lab.compare.sentences import course, gaps
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.records import to_dict
 from detloss.lab.statistics import mean_interval, measured, points
@@ -85,29 +86,54 @@ def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
 
 
 def _differences(results: Results) -> Table:
-    ece = {
-        name: mean_interval(values.values())[0] for name, values in measured(results.column("ece")).items()
-    }
+    """All pairs, the higher mean first, so that the words are of it."""
+    ece = {name: mean_interval(of.values())[0] for name, of in measured(results.column("ece")).items()}
+    curves = results.seeds(lambda run: run.evaluations)
     rows = []
-    for one in results.verdicts:
+    for one in (found.turned if found.difference < 0 else found for found in results.verdicts):
         intervals = [_range(one.low, one.high), _range(one.images_low, one.images_high)]
-        seeds = NONE if one.further is None else str(one.further)
-        calibration = points(ece[one.first] - ece[one.second], sign=True)
-        name = f"{one.first} − {one.second}"
-        rows.append([name, one.verdict, points(one.difference, sign=True), *intervals, seeds, calibration])
+        rows.append(
+            [
+                f"{one.first} − {one.second}",
+                one.verdict,
+                points(one.difference, sign=True),
+                _course(gaps(curves, one.first, one.second)),
+                *intervals[: 2 if results.images else 1],
+                NONE if one.further is None else str(one.further),
+                points(ece[one.first] - ece[one.second], sign=True),
+            ]
+        )
     looks = " ".join(map(str, results.config.looks))
+    over_images = ["over seeds and images"] if results.images else []
     return Table(
-        ["pair", "verdict on AP", "ΔAP", "over seeds", "over seeds and images", "further seeds", "ΔECE"],
+        [
+            "pair",
+            "verdict on AP",
+            "ΔAP",
+            "at ¼ and ½ of the steps",
+            "over seeds",
+            *over_images,
+            "further seeds",
+            "ΔECE",
+        ],
         rows,
         [
             "In points of 100; the verdict is on the first of the pair. In 95 % of comparisons all intervals "
             f"hold together, for all pairs and all planned looks (at {looks} seeds).",
             f"Equivalent: the whole interval lies within ± {results.config.rope:g} AP. Undecided: neither "
             "that nor on one side of 0; so many further seeds would probably decide (–: none in reach).",
-            "The verdict is by the interval over seeds; the other one says what to expect on other images of "
-            "this kind too. A lower ECE is better.",
+            "The verdict is by the interval over seeds; that over images too says what to expect on other "
+            "images of this kind. A lower ECE is better."
+            if results.images
+            else "A lower ECE is better.",
         ],
     )
+
+
+def _course(gap: list[float]) -> str:
+    if math.isnan(gap[0]) and math.isnan(gap[1]):
+        return NONE
+    return f"{points(gap[0], sign=True)}, {points(gap[1], sign=True)}: {course(gap)}".rstrip(": ")
 
 
 def _range(low: float, high: float) -> str:

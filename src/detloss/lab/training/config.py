@@ -54,7 +54,7 @@ class Recipe:
     GFL; by the IoU of its predicted box, as in VFNet."""
     amp: Literal["auto", "off", "bf16", "fp16"] = "auto"
     """Autocast for the network; the loss is always float32. auto: bf16 where the hardware has it."""
-    evaluations: int = 3
+    evaluations: int = 4
     """Times the validation split is evaluated, the last after the last step; each leaves a checkpoint."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
