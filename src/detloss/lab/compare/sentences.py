@@ -105,7 +105,7 @@ def gaps(curves: Curves, first: str, second: str) -> list[float]:
 def course(gap: Sequence[float]) -> str:
     """What becomes of a gap as training goes on: "growing", "shrinking", "reversed", "steady", or "".
 
-    Reversed: it was on the other side at a quarter or at half of the steps. Growing or shrinking: by a quarter
+    Reversed: it was on the other side at a quarter or at half of the steps. Growing, shrinking: by a quarter
     of itself or more since half of the steps.
     """
     _, half, end = gap
