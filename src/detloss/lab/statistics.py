@@ -134,7 +134,8 @@ def verdicts(
         wide = math.nan
         if images and not math.isnan(low):
             drawn = images[first].mean(axis=0) - images[second].mean(axis=0)
-            wide = spread.half_width(i, j, *counts, float(np.nanvar(drawn)))
+            # More degrees of freedom can outweigh a little more variance.
+            wide = max(half, spread.half_width(i, j, *counts, float(np.nanvar(drawn))))
         others = (difference - wide, difference + wide)
         found.append(Verdict(first, second, difference, low, high, word, further, *others))
     return found
