@@ -258,9 +258,10 @@ def test_dtypes_of_results(loss, dtype):
 
 
 @each_loss
-def test_a_sum_beyond_the_range_of_fp16(loss):
+@pytest.mark.parametrize("impl", ["eager", pytest.param("compile", marks=pytest.mark.slow)])
+def test_a_sum_beyond_the_range_of_fp16(loss, impl):
     logits = torch.full((1000, 100), 10.0, dtype=torch.float16, requires_grad=True)
-    value = loss(logits, torch.zeros(1000, 100), reduction="sum")
+    value = loss(logits, torch.zeros(1000, 100), reduction="sum", impl=impl)
     value.backward()
     assert value > 65504
     assert value.isfinite()

@@ -139,11 +139,6 @@ def check_case(case, dtype, reduction):
         assert error <= 4 * allowed + resolution
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_equals_the_eager_formula(name):
-    check_case(CASES[name], torch.float32, "sum")
-
-
 @pytest.mark.parametrize("name", ["focal index", "softmax index", "ciou"])
 def test_equals_the_eager_formula_for_each_element(name):
     check_case(CASES[name], torch.float32, "none")

@@ -287,7 +287,6 @@ def wrong(family: str) -> tuple[int, list[str]]:
 QUICK = [
     "focal index weight=row classes=3",
     "own dense weight=none classes=3",
-    "softmax_focal index alpha=False",
     "dfl weight=row",
     "giou weight=none",
     "ciou weight=row boxes2 fixed",
