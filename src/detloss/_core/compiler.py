@@ -117,7 +117,7 @@ class _Worker:
     interrupted, or ends, does not wait for a compiler.
     """
 
-    SECONDS_AT_EXIT = 1.0
+    SECONDS_AT_EXIT = 5.0  # on a busy machine; else a fraction of a second
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[tuple[Future[Any], Form]] = SimpleQueue()
