@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ def test_by_hand(rows, expected):
 @pytest.mark.clients
 @pytest.mark.parametrize("seed", range(6))
 def test_as_tidecv(seed):
-    tidecv = pytest.importorskip("tidecv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        tidecv = pytest.importorskip("tidecv")
     detections, truths = scene(np.random.default_rng(seed), 60, 4, 0.15)
     objects, results = tidecv.Data("truth"), tidecv.Data("found")
     for image, annotation in enumerate(truths):
