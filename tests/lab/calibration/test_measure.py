@@ -17,7 +17,7 @@ from detloss.lab.evaluate import (
     expected_calibration_error,
     localisation_aware_error,
 )
-from detloss.lab.evaluate.reliability import equal_bins, match
+from detloss.lab.evaluate.reliability import equal_bins, judge
 from helpers.detections import Annotated, found, truth
 
 MIDDLE = (0.5, 0.5, 0.3, 0.3)
@@ -317,7 +317,7 @@ def test_places_are_fractions_of_their_own_image():
 
 def test_places_by_hand():
     # 200 px wide, 50 px high: centre (40, 15), size 40 × 10
-    matches = match([found((20, 10, 60, 20, 0, 0.9))], [truth()], 0.05, [(50, 200)])
+    matches = judge([found((20, 10, 60, 20, 0, 0.9))], [truth()], 0.05, [(50, 200)])
     np.testing.assert_allclose(matches.places, [[0.2, 0.3, 0.2, 0.2]])
 
 

@@ -424,3 +424,36 @@ def test_nothing_is_printed_or_logged_or_changed(capfd, caplog):
     assert caplog.records == []
     for old, new in zip(before[0] + before[1], [d.boxes for d in detections] + [t.boxes for t in truths]):
         np.testing.assert_array_equal(old, new)
+
+
+def test_calibration_from_any_overlap_on():
+    """Of one class IoU .4 with score .6, and a mistake of score .3; of another IoU 1 with .9."""
+    objects = truth((0, 0, 10, 10, 0), (50, 50, 60, 60, 1))
+    detections = found((0, 0, 10, 4, 0, 0.6), (90, 90, 99, 99, 0, 0.3), (50, 50, 60, 60, 1, 0.9))
+    calibration = evaluate([detections], [objects], ["a", "b"]).calibration
+    # alone in their bins: class a (|.6 - .4| + |.3 - 0|) / 2, class b |.9 - 1|
+    assert calibration.laece0 == pytest.approx((0.25 + 0.1) / 2, abs=1e-6)
+    assert calibration.laace0 == pytest.approx((0.25 + 0.1) / 2, abs=1e-6)
+    assert calibration.laece == pytest.approx((0.45 + 0.1) / 2, abs=1e-6)  # from IoU .5 on it is a mistake
+
+
+def test_laace_does_not_let_errors_of_a_bin_cancel():
+    objects = [truth((0, 0, 10, 10, 0)), truth((0, 0, 10, 10, 0))]
+    detections = [found((0, 0, 10, 10, 0, 0.8)), found((0, 0, 10, 6, 0, 0.8))]  # IoU 1 and .6
+    calibration = evaluate(detections, objects, ["a"]).calibration
+    assert calibration.laece0 == pytest.approx(0, abs=1e-6)
+    assert calibration.laace0 == pytest.approx(0.2, abs=1e-6)
+
+
+def test_platt_scaling_repairs_scores_that_are_too_proud():
+    random = np.random.default_rng(0)
+    detections, objects = [], []
+    for _ in range(300):
+        score = random.uniform(0.5, 0.99)
+        right = random.uniform() < score - 0.4
+        box = (0, 0, 10, 10) if right else (50, 50, 60, 60)
+        detections.append(found((*box, 0, score)))
+        objects.append(truth((0, 0, 10, 10, 0)))
+    calibration = evaluate(detections, objects, ["a"]).calibration
+    assert calibration.ece > 0.3
+    assert calibration.ece_platt < 0.1

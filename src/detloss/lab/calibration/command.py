@@ -186,11 +186,13 @@ def _print(
     errors = ("recall", "ap", "ece", "signed_gap", "dece", "laece")
     console.print(_table(by_loss, ("loss",), errors, spread=True))
     for (loss,), rows in grouped(by_loss, ("loss",)).items():
-        chance = [points(over_seeds(rows, name)[0]) for name in ("ece_by_chance", "dece_by_chance")]
+        chance = [
+            points(over_seeds(rows, name)[0]) for name in ("ece_by_chance", "dece_by_chance", "ece_platt")
+        ]
         share = sum(row["dece_detections"] for row in rows) / (sum(row["detections"] for row in rows) or 1)
         say(
             f"{loss}: were every score right, chance alone would give ECE {chance[0]} and D-ECE {chance[1]}; "
-            f"D-ECE is over {100 * share:.0f} % of the detections"
+            f"D-ECE is over {100 * share:.0f} % of the detections. Platt scaling would leave ECE {chance[2]}"
         )
     say("\nBy class")
     console.print(_table(by_class, ("loss", "class"), ("recall", "ap", "ece", "signed_gap", "laece")))

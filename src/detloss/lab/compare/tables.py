@@ -155,6 +155,7 @@ def _calibration(results: Results) -> Table:
                         "recall",
                         "ece",
                         "ece_by_chance",
+                        "ece_platt",
                         "signed_gap",
                         "laece",
                         "dece",
@@ -164,11 +165,15 @@ def _calibration(results: Results) -> Table:
             ]
         )
     return Table(
-        ["loss", "detections", "recall", "ECE", "by chance", "gap", "LaECE", "D-ECE", "by chance"],
+        [
+            *("loss", "detections", "recall", "ECE", "by chance", "after Platt", "gap"),
+            *("LaECE", "D-ECE", "by chance"),
+        ],
         rows,
         [
             f"Detections with a score of at least {results.threshold:g}, in points of 100, mean over seeds ± "
-            "half of the 95 % interval. By chance: the error if every score were right.",
+            "half of the 95 % interval. By chance: the error if every score were right. After Platt: ECE "
+            "where two numbers, fitted on the other half of the images, have repaired the scores.",
             "Gap: mean score − share of right detections; above 0 the scores are too proud. LaECE: against "
             "the IoU reached, class by class. D-ECE: also by place and size of the box.",
         ],

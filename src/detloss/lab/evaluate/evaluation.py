@@ -14,7 +14,7 @@ from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.detections import Truth, check, xywh
 from detloss.lab.evaluate.operating import Operating
-from detloss.lab.evaluate.reliability import Calibration, calibrate, match, rank_correlation
+from detloss.lab.evaluate.reliability import ANY_OVERLAP, Calibration, calibrate, judge, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
 from detloss.lab.records import from_dict, to_dict
 
@@ -156,8 +156,9 @@ def evaluate(
     at50 = at50[:, at50[0] >= 0]
     per_class = [_mean(precision[:, :, i, 0]) for i in range(len(names))]
     voc2007, voc2010 = voc_map(detections, truths, names)
-    matches = match(detections, truths, score_threshold, sizes)
-    scores, ious = matches.scores, matches.ious
+    judged = judge(detections, truths, score_threshold, sizes)
+    loosely = judge(detections, truths, score_threshold, least=ANY_OVERLAP)
+    scores, ious = judged.scores, judged.ious
     right = np.flatnonzero(ious)
     labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels[~truth.ignored] for truth in truths)])
     objects_of = np.bincount(labels, minlength=len(names))
@@ -189,7 +190,7 @@ def evaluate(
             for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
             if count
         ),
-        calibration=calibrate(matches, objects_of, names, by_area[0], per_class, score_threshold),
+        calibration=calibrate(judged, loosely, objects_of, names, by_area[0], per_class, score_threshold),
         score_iou_correlation=rank_correlation(scores[right], ious[right]),
         recall_grid=np.linspace(0.0, 1.0, 101),
         precision=at50.mean(axis=1) if at50.size else np.full(101, np.nan),

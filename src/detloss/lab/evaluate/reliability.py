@@ -10,6 +10,7 @@ import numpy as np
 from hotcoco import mask as coco_mask
 
 from detloss.lab.data.sample import Detections
+from detloss.lab.evaluate.calibrator import cross_fitted
 from detloss.lab.evaluate.detections import Truth, xywh
 
 BINS = 10
@@ -17,6 +18,7 @@ LAECE_BINS = 25
 DECE_BINS = (5, 5, 5, 5, 5)
 DECE_LEAST = 8
 MATCH_IOU = 0.5
+ANY_OVERLAP = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,11 @@ class Calibration:
         dece: detection-ECE, ``detection_calibration_error``; nan also without the sizes of the images.
         dece_by_chance: as ``ece_by_chance``.
         dece_detections: how many detections are in the cells that ``dece`` is over.
+        ece_platt: ``ece`` of the scores after Platt scaling, each half of the images by a fit to the other
+            half, ``detloss.lab.evaluate.calibrator``: what is left where two parameters repair the scores.
         laece: localisation-aware ECE, ``localisation_aware_error``.
+        laece0, laace0: the same for detections that are right from any overlap on, over bins and detection by
+            detection, |score - IoU|; LaECE₀ and LaACE₀ of Kuzucu et al., ECCV 2024 (2405.20459).
         threshold: the lowest score that counts.
         detections: how many detections count.
         recall: objects found by those detections / objects; nan without objects.
@@ -72,11 +78,14 @@ class Calibration:
 
     ece: float
     ece_by_chance: float
+    ece_platt: float
     signed_gap: float
     dece: float
     dece_by_chance: float
     dece_detections: int
     laece: float
+    laece0: float
+    laace0: float
     threshold: float
     detections: int
     recall: float
@@ -90,32 +99,37 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class Judged:
     """The n detections that count, all images together.
 
     Attributes:
         scores: (n,).
-        ious: (n,) with the object that a detection is matched to; 0 is a mistake, else ≥ 0.5.
+        ious: (n,) with the object that a detection is matched to; 0 is a mistake.
         labels: (n,).
+        images: (n,) which image.
         places: (n, 4) centre x, centre y, width, height as fractions of the image; nan without its size.
     """
 
     scores: np.ndarray
     ious: np.ndarray
     labels: np.ndarray
+    images: np.ndarray
     places: np.ndarray
 
 
-def match(
+def judge(
     detections: Sequence[Detections],
     truths: Sequence[Truth],
     threshold: float,
     sizes: Sequence[tuple[int, int]] | None = None,
-) -> Matches:
-    """Matches the detections of each image; ``sizes``: (height, width) of each."""
+    least: float = MATCH_IOU,
+) -> Judged:
+    """Match the detections of each image from an IoU of ``least`` on; ``sizes``: (height, width) of each."""
     scores, ious, labels, places = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
+    images = [np.zeros(0, np.int64)]
     for i, (found, truth) in enumerate(zip(detections, truths)):
-        rows, overlap = _match_image(found, truth, threshold)
+        rows, overlap = _match_image(found, truth, threshold, least)
+        images.append(np.full(len(rows), i))
         height, width = (math.nan, math.nan) if sizes is None else sizes[i]
         box = xywh(found.boxes[rows])
         box[:, :2] += box[:, 2:] / 2
@@ -123,19 +137,23 @@ def match(
         ious.append(overlap)
         labels.append(found.labels[rows])
         places.append(box / (width, height, width, height))
-    return Matches(*(np.concatenate(parts) for parts in (scores, ious, labels, places)))
+    return Judged(*(np.concatenate(parts) for parts in (scores, ious, labels, images, places)))
 
 
 def calibrate(
-    matches: Matches,
+    judged: Judged,
+    loosely: Judged,
     objects: np.ndarray,
     names: Sequence[str],
     ap: float,
     class_ap: Sequence[float],
     threshold: float,
 ) -> Calibration:
-    """The calibration of what ``match`` returned; ``objects``: (C,) how many there are of each class."""
-    scores, ious = matches.scores, matches.ious
+    """The calibration of what ``judge`` returned, and of what it returned from any overlap on.
+
+    ``objects``: (C,) how many there are of each class.
+    """
+    scores, ious, gaps = judged.scores, judged.ious, np.abs(loosely.scores - loosely.ious)
     right = (ious > 0).astype(np.float64)
     bins = equal_bins(scores, BINS)
     count = np.bincount(bins, minlength=BINS)
@@ -143,15 +161,18 @@ def calibrate(
     confidence, accuracy, precision_iou = (
         np.bincount(bins, weights=values, minlength=BINS) / filled for values in (scores, right, ious)
     )
-    dece, dece_by_chance, dece_detections = detection_calibration_error(scores, right, matches.places)
+    dece, dece_by_chance, dece_detections = detection_calibration_error(scores, right, judged.places)
     return Calibration(
         ece=expected_calibration_error(scores, right),
         ece_by_chance=_cells_error(scores, right, bins)[1],
+        ece_platt=expected_calibration_error(cross_fitted(scores, right, judged.images), right),
         signed_gap=_average(scores - right),
         dece=dece,
         dece_by_chance=dece_by_chance,
         dece_detections=dece_detections,
-        laece=localisation_aware_error(scores, ious, matches.labels),
+        laece=localisation_aware_error(scores, ious, judged.labels),
+        laece0=localisation_aware_error(loosely.scores, loosely.ious, loosely.labels),
+        laace0=_average(np.array([_average(gaps[own]) for own in _by_class(loosely.labels)])),
         threshold=threshold,
         detections=len(scores),
         recall=_share(right, int(objects.sum())),
@@ -164,7 +185,7 @@ def calibrate(
         per_class=tuple(
             _of_class(name, scores[own], ious[own], int(objects[label]), class_ap[label])
             for label, name in enumerate(names)
-            for own in [matches.labels == label]
+            for own in [judged.labels == label]
         ),
     )
 
@@ -311,7 +332,9 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks[inverse]
 
 
-def _match_image(found: Detections, truth: Truth, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def _match_image(
+    found: Detections, truth: Truth, threshold: float, least: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows that count and their IoU. COCO's matching: by falling score, each to the free object of most
     overlap."""
     order = np.argsort(-found.scores, kind="stable")
@@ -325,7 +348,7 @@ def _match_image(found: Detections, truth: Truth, threshold: float) -> tuple[np.
     overlap = overlap[:, ~truth.ignored]
     for row in range(len(order) if overlap.shape[1] else 0):
         best = int(overlap[row].argmax())
-        if overlap[row, best] >= MATCH_IOU:
+        if overlap[row, best] >= least:
             ious[row] = overlap[row, best]
             overlap[:, best] = 0.0
     counts = (ious > 0) | ~on_ignored
