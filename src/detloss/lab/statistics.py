@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy.special import ndtr, ndtri, stdtrit
 
 Word = Literal["better", "worse", "equivalent", "undecided"]
 LOOKS = (3, 5, 8)
@@ -204,7 +204,7 @@ def _further(distance: float, rope: float, spread: _Spread, i: int, j: int, runs
     """Further runs of each loss after which the interval clears 0 or fits within ± rope, 4 times in 5."""
 
     def decides(n: int) -> bool:
-        slack = spread.half_width(i, j, n, n) + stats.norm.ppf(0.8) * spread.error(i, j, n, n)
+        slack = spread.half_width(i, j, n, n) + ndtri(0.8) * spread.error(i, j, n, n)
         return bool(distance >= slack or rope - distance >= slack)
 
     if not decides(MOST_SEEDS):
@@ -230,26 +230,32 @@ def _critical(losses: int, degrees: float, level: float) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _quantile(losses: int, quarter: int, level: float) -> float:
-    return float(stats.studentized_range.isf(level, losses, 2 ** (quarter / 4)))
+    from scipy.stats import studentized_range  # takes a second to import: only where a verdict is made
+
+    return float(studentized_range.isf(level, losses, 2 ** (quarter / 4)))
 
 
 @functools.lru_cache(maxsize=1024)
 def _level(runs: int, looks: tuple[int, ...]) -> float:
     """The error rate of the look at so many runs, such that all looks up to it spend what is planned."""
+    from scipy.optimize import brentq
+
     times = np.array([*(look for look in looks if look < runs), runs], float)
     times /= max(runs, looks[-1])
-    spent = 2 * stats.norm.sf(stats.norm.isf(ERROR_RATE / 2) / np.sqrt(times))
-    bounds = [float(stats.norm.isf(spent[0] / 2))]
+    spent = 2 * ndtr(ndtri(ERROR_RATE / 2) / np.sqrt(times))
+    bounds = [-float(ndtri(spent[0] / 2))]
     for k in range(2, len(times) + 1):
-        bounds.append(optimize.brentq(_missing, 1.0, 10.0, (bounds, times[:k], 1 - spent[k - 1]), xtol=1e-4))
-    return 2 * float(stats.norm.sf(bounds[-1]))
+        bounds.append(brentq(_missing, 1.0, 10.0, (bounds, times[:k], 1 - spent[k - 1]), xtol=1e-4))
+    return 2 * float(ndtr(-bounds[-1]))
 
 
 def _missing(bound: float, bounds: list[float], times: np.ndarray, within: float) -> float:
     """P(no look is past its bound) - what it is to be; without a difference the looks are a Brownian path."""
+    from scipy.stats import multivariate_normal
+
     upper = np.array([*bounds, bound])
     covariance = np.sqrt(np.minimum.outer(times, times) / np.maximum.outer(times, times))
-    normal = stats.multivariate_normal(cov=covariance, seed=np.random.default_rng(0))
+    normal = multivariate_normal(cov=covariance, seed=np.random.default_rng(0))
     return float(normal.cdf(upper, lower_limit=-upper)) - within
 
 
@@ -260,7 +266,7 @@ def mean_interval(values: Iterable[float], confidence: float = 0.95) -> tuple[fl
     if n < 2:
         return (float(listed[0]) if n else math.nan), math.nan
     spread = float(listed.std(ddof=1)) / math.sqrt(n)
-    return float(listed.mean()), float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread
+    return float(listed.mean()), float(stdtrit(n - 1, (1 + confidence) / 2)) * spread
 
 
 def short_names(pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logit
 
 Method = Literal["temperature", "platt", "isotonic"]
@@ -55,6 +54,8 @@ def fit(scores: np.ndarray, right: np.ndarray, method: Method = "platt") -> Cali
     Raises:
         ValueError: no detections.
     """
+    from scipy.optimize import isotonic_regression, minimize  # slow to import
+
     if not len(scores):
         raise ValueError("scores is empty; a calibrator needs detections to learn from")
     right = right.astype(bool)
