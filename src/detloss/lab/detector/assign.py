@@ -118,12 +118,7 @@ def atss(
 
 
 def centre_cell(
-    anchors: Tensor,
-    strides: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    ignore: float = 0.6,
+    anchors: Tensor, strides: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, ignore: float = 0.6
 ) -> Assignment:
     """YOLOv2's assignment (1612.08242, section 2): the best shape in the cell that holds the centre.
 

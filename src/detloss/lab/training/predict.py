@@ -41,10 +41,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def detect_images(
-    detector: Detector,
-    config: TrainConfig,
-    images: Sequence[np.ndarray],
-    device: torch.device,
+    detector: Detector, config: TrainConfig, images: Sequence[np.ndarray], device: torch.device
 ) -> list[Detections]:
     """Detections in images of any size, in their own pixels, within the paper's limits."""
     nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
