@@ -16,6 +16,7 @@ from detloss.lab.bench.cases import DTYPES, LOSSES, TARGETS, VARIANTS, Arguments
 from detloss.lab.bench.measure import Work, available, copy_rate, interleave, memory, seconds
 from detloss.lab.bench.peers import Missing
 from detloss.lab.bench.table import short
+from detloss.lab.records import require, require_least
 from detloss.lab.runs import versions, write_csv
 
 Row = dict[str, Any]
@@ -71,9 +72,9 @@ class BenchConfig:
         for size in self.sizes:
             if not (1 <= size < math.inf and size == int(size)):
                 raise ValueError(f"sizes has {size:g}; a size is a whole number of elements, such as 1e6")
-        for name, least in (("seconds", 0), ("slowest", 0), ("rounds", 1)):
-            if not least <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("seconds", "slowest", "rounds"):
+            require(self, name, getattr(self, name) < math.inf, "it must be finite")
+        require_least(self, seconds=0, slowest=0, rounds=1)
 
     @property
     def cells(self) -> list["Cell"]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detloss.lab.data.sample import Detections
 from detloss.lab.detector import Detector, Grid, Output
+from detloss.lab.records import require, require_least
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("score", "nms"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
-        for name in ("candidates", "detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            require(self, name, 0 <= getattr(self, name) <= 1, "it must be from 0 to 1")
+        require_least(self, candidates=1, detections=1)
 
 
 @torch.no_grad()
