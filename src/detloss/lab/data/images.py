@@ -54,9 +54,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{path}: pixels are of mode {image.mode}, deeper than 8 bits; convert the image"
-            )
+            mode = f"pixels are of mode {image.mode}, deeper than 8 bits"
+            raise ValueError(f"{path}: {mode}; convert the image")
         turned = ImageOps.exif_transpose(image)
         if "transparency" in turned.info:
             turned = turned.convert("RGBA")
