@@ -87,6 +87,11 @@ def check_choices(record: Any) -> None:
             _value(kind, getattr(record, name), name)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def require(record: Any, name: str, holds: bool, words: str) -> None:
     """ValueError "NAME is VALUE; WORDS" where what must hold of a record's field does not."""
     if not holds:

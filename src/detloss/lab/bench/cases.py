@@ -10,27 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detloss import losses
 from detloss.lab.bench import peers
 from detloss.lab.bench.measure import Work
 from detloss.lab.bench.peers import ALPHA, GAMMA, VARIFOCAL_ALPHA, Missing
 from detloss.linear import linear_loss
-from detloss.losses import (
-    asymmetric_loss,
-    binary_cross_entropy_with_logits,
-    box_iou_loss,
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    distribution_focal_loss,
-    efficient_box_iou_loss,
-    generalized_box_iou_loss,
-    matchability_aware_loss,
-    poly_focal_loss,
-    quality_focal_loss,
-    sample_dependent_focal_loss,
-    sigmoid_focal_loss,
-    softmax_focal_loss,
-    varifocal_loss,
-)
 
 OURS = ("auto", "compile", "eager")
 VARIANTS = {
@@ -240,12 +224,14 @@ def _box(function: Any, torchvision: str = "") -> Loss:
 
 
 def _linear() -> Loss:
+    focal = losses.sigmoid_focal_loss
+
     def ours(a: Arguments, impl: str) -> Tensor:
         features, weight = a.leaves
-        return linear_loss(sigmoid_focal_loss, features, weight, a.targets, reduction="sum", impl=impl)
+        return linear_loss(focal, features, weight, a.targets, reduction="sum", impl=impl)
 
     def unfused(a: Arguments) -> Forward:
-        return lambda: sigmoid_focal_loss(F.linear(*a.leaves), a.targets, ALPHA, GAMMA, reduction="sum")
+        return lambda: focal(F.linear(*a.leaves), a.targets, ALPHA, GAMMA, reduction="sum")
 
     def torchvision(a: Arguments) -> Forward:
         function = peers.torchvision_loss("sigmoid_focal_loss")
@@ -268,7 +254,7 @@ def _linear() -> Loss:
 
 LOSSES: dict[str, Loss] = {
     "focal": _sigmoid(
-        sigmoid_focal_loss,
+        losses.sigmoid_focal_loss,
         _torchvision("sigmoid_focal_loss") | {"snippet": lambda: peers.focal_snippet},
         {
             "mmcv": partial(peers.mmcv_loss, "sigmoid_focal_loss"),
@@ -278,19 +264,22 @@ LOSSES: dict[str, Loss] = {
         gamma=GAMMA,
     ),
     "quality_focal": _sigmoid(
-        quality_focal_loss, {"snippet": lambda: peers.quality_focal_snippet}, beta=GAMMA
+        losses.quality_focal_loss, {"snippet": lambda: peers.quality_focal_snippet}, beta=GAMMA
     ),
     "varifocal": _sigmoid(
-        varifocal_loss, {"snippet": lambda: peers.varifocal_snippet}, alpha=VARIFOCAL_ALPHA, gamma=GAMMA
+        losses.varifocal_loss,
+        {"snippet": lambda: peers.varifocal_snippet},
+        alpha=VARIFOCAL_ALPHA,
+        gamma=GAMMA,
     ),
-    "poly_focal": _sigmoid(poly_focal_loss, {}),
-    "asymmetric": _sigmoid(asymmetric_loss, {}),
-    "mal": _sigmoid(matchability_aware_loss, {}),
-    "flsd": _sigmoid(sample_dependent_focal_loss, {}),
-    "bce": _sigmoid(binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
+    "poly_focal": _sigmoid(losses.poly_focal_loss, {}),
+    "asymmetric": _sigmoid(losses.asymmetric_loss, {}),
+    "mal": _sigmoid(losses.matchability_aware_loss, {}),
+    "flsd": _sigmoid(losses.sample_dependent_focal_loss, {}),
+    "bce": _sigmoid(losses.binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
     "softmax_focal": Loss(
         _softmax_arguments,
-        _sum(softmax_focal_loss, gamma=GAMMA),
+        _sum(losses.softmax_focal_loss, gamma=GAMMA),
         {
             "torch": _peer(lambda: peers.cross_entropy),
             "snippet": _peer(lambda: peers.softmax_focal_snippet, "index"),
@@ -299,15 +288,15 @@ LOSSES: dict[str, Loss] = {
     ),
     "dfl": Loss(
         _distribution_arguments,
-        _sum(distribution_focal_loss),
+        _sum(losses.distribution_focal_loss),
         {"snippet": _peer(lambda: peers.distribution_focal_snippet)},
         ("distance",),
     ),
-    "iou": _box(box_iou_loss),
-    "giou": _box(generalized_box_iou_loss, "generalized_box_iou_loss"),
-    "diou": _box(distance_box_iou_loss, "distance_box_iou_loss"),
-    "ciou": _box(complete_box_iou_loss, "complete_box_iou_loss"),
-    "eiou": _box(efficient_box_iou_loss),
+    "iou": _box(losses.box_iou_loss),
+    "giou": _box(losses.generalized_box_iou_loss, "generalized_box_iou_loss"),
+    "diou": _box(losses.distance_box_iou_loss, "distance_box_iou_loss"),
+    "ciou": _box(losses.complete_box_iou_loss, "complete_box_iou_loss"),
+    "eiou": _box(losses.efficient_box_iou_loss),
     "linear": _linear(),
 }
 

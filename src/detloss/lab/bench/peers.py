@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detloss.lab.records import first_line
+
 ALPHA, GAMMA = 0.25, 2.0
 VARIFOCAL_ALPHA = 0.75
 Peer = Callable[..., Tensor]
@@ -32,7 +34,7 @@ def imported(module: str) -> Any:
             raise Missing(f"{top} is not installed") from None
         raise Missing(f"{top} cannot be imported: {error}") from None
     except (ImportError, RuntimeError, OSError) as error:
-        raise Missing(f"{top} cannot be imported: {_first_line(error)}") from None
+        raise Missing(f"{top} cannot be imported: {first_line(error)}") from None
 
 
 @cache
@@ -123,7 +125,3 @@ def apex_focal_loss(name: str) -> Peer:
         return function(inputs, targets.where(targets < classes, -1), one, classes, ALPHA, GAMMA, 0.0)
 
     return loss
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

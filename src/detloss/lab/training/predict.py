@@ -67,9 +67,8 @@ def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: floa
         if top < 0:
             left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lt")
         canvas.rectangle((left, top, right + 2, bottom), fill=colour)
-        canvas.text(
-            (left + 1, top), text, fill="black" if colour == "#f0e442" else "white", font=font, anchor="lt"
-        )
+        ink = "black" if colour == "#f0e442" else "white"
+        canvas.text((left + 1, top), text, fill=ink, font=font, anchor="lt")
     return picture
 
 

@@ -14,6 +14,7 @@ from detloss.lab.detector.criterion import Criterion, Terms
 from detloss.lab.detector.inference import images_to_tensor
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import first_line
 from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
 from detloss.lab.training.trained import save, save_weights
@@ -152,10 +153,8 @@ class Training:
         try:
             state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{folder / 'last.pt'} is damaged ({reason}); remove it to train anew"
-            ) from error
+            damaged = f"{folder / 'last.pt'} is damaged ({first_line(error)})"
+            raise ValueError(f"{damaged}; remove it to train anew") from error
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.step_count, self.seconds = state["step"], state["seconds"]
