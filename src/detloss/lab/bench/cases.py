@@ -258,7 +258,7 @@ LOSSES: dict[str, Loss] = {
         _torchvision("sigmoid_focal_loss") | {"snippet": lambda: peers.focal_snippet},
         {
             "mmcv": partial(peers.mmcv_loss, "sigmoid_focal_loss"),
-            "apex": partial(peers.apex_focal_loss, "focal_loss"),
+            "apex": peers.apex_focal_loss,
         },
         alpha=ALPHA,
         gamma=GAMMA,

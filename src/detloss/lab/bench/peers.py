@@ -6,7 +6,7 @@ logit and the targets are class indices, making that tensor belongs to its work.
 
 import importlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -59,14 +59,8 @@ def one_hot(inputs: Tensor, targets: Tensor, quality: Tensor | None = None) -> T
     return hot if quality is None else hot * quality.unsqueeze(-1)
 
 
-def bce(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Torch's own."""
-    return F.binary_cross_entropy_with_logits(inputs, targets, reduction="sum")
-
-
-def cross_entropy(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Torch's own."""
-    return F.cross_entropy(inputs, targets, reduction="sum")
+bce: Peer = partial(F.binary_cross_entropy_with_logits, reduction="sum")
+cross_entropy: Peer = partial(F.cross_entropy, reduction="sum")
 
 
 def focal_snippet(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -115,7 +109,7 @@ def mmcv_loss(name: str) -> Peer:
 
 
 @cache
-def apex_focal_loss(name: str) -> Peer:
+def apex_focal_loss() -> Peer:
     """The CUDA operation of apex: class indices, -1 is background, sum over what counts."""
     function = imported("apex.contrib.focal_loss.focal_loss").focal_loss
 

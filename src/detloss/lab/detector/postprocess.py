@@ -40,18 +40,17 @@ def detect(
     results = []
     for i in range(batch):
         kept, start = [], 0
-        for level in grid.level_sizes:
-            flat = scores[i, start : start + level].reshape(-1)
+        for level in scores[i].split(grid.level_sizes):
+            flat = level.reshape(-1)
             index = (flat >= limits.score).nonzero()[:, 0]
             if len(index) > limits.candidates:
                 index = index[flat[index].topk(limits.candidates).indices]
-            kept.append(index + start * classes)
-            start += level
+            kept.append(index + start)
+            start += len(flat)
         index = torch.cat(kept)
         location, label = index // classes, index % classes
-        boxes = detector.decode(
-            output.regression[i, location], grid.anchors[location], grid.strides[location]
-        )
+        there = (output.regression[i, location], grid.anchors[location], grid.strides[location])
+        boxes = detector.decode(*there)
         limit = boxes.new_tensor([size[1], size[0], size[1], size[0]])
         boxes = torch.minimum(boxes.clamp(min=0), limit)
         results.append(suppress(boxes, scores[i].reshape(-1)[index], label, limits))
