@@ -87,6 +87,23 @@ def check_choices(record: Any) -> None:
             _value(kind, getattr(record, name), name)
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def require(record: Any, name: str, holds: bool, words: str) -> None:
+    """ValueError "NAME is VALUE; WORDS" where what must hold of a record's field does not."""
+    if not holds:
+        raise ValueError(f"{name} is {getattr(record, name)!s}; {words}")
+
+
+def require_least(record: Any, **least: float) -> None:
+    """ValueError where a field is below the least that is given for its name."""
+    for name, low in least.items():
+        require(record, name, getattr(record, name) >= low, f"it must be at least {low}")
+
+
 def load_config(kind: type[T], path: Path) -> T:
     """Reads a configuration from its file, or from the `config.json` of a run folder.
 

@@ -93,7 +93,7 @@ def test_in_any_encoding(here, encoding):
             "compare --detector.kind yolov2 --detector.strides 8 --scenes.classes 1 --losses softmax_focal",
             "of one its loss is always 0; take a sigmoid loss",
         ),
-        ("train --scenes.size 8", "size: is 8"),
+        ("train --scenes.size 8", "size is 8"),
         ("train --config nothere.json", "nothere.json: No such file"),
         ("train --data nothere", "nothere: no such path"),
         ("compare --data nothere", "nothere: no such path"),
@@ -103,7 +103,7 @@ def test_in_any_encoding(here, encoding):
         ("predict", "run is missing"),
         ("predict empty empty", "empty is not a run folder.*no config.json"),
         ("scenes --format xml", r"'xml'.*coco, voc, yolo"),
-        ("scenes --scenes.classes 99", "classes: is 99"),
+        ("scenes --scenes.classes 99", "classes is 99"),
     ],
 )
 def test_mistakes(here, line, message):

@@ -141,12 +141,12 @@ def test_colour_moves_pixels_within_its_range_and_no_boxes():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"flip": 2}, "flip: is 2, must be 0 to 1"),
-        ({"colour": -0.1}, "colour: is -0.1"),
+        ({"flip": 2}, "flip is 2; it must be from 0 to 1"),
+        ({"colour": -0.1}, "colour is -0.1"),
         ({"translate": 3}, "translate"),
         ({"visible": -1}, "visible"),
         ({"scale": (0, 1)}, "scale"),
-        ({"scale": (2, 1)}, r"scale: is \(2, 1\), must be \(smallest, largest\)"),
+        ({"scale": (2, 1)}, r"scale is \(2, 1\); it must be \(smallest, largest\)"),
     ],
 )
 def test_bad_knobs(config, message):

@@ -200,7 +200,7 @@ def test_pickled_as_a_path_and_images_are_private_copies():
 )
 def test_bad_knobs(knob):
     (name,) = knob
-    with pytest.raises(ValueError, match=rf"^{name}: is .*, must be"):
+    with pytest.raises(ValueError, match=rf"^{name} is .*; it must be"):
         SceneConfig(**knob)
 
 

@@ -10,27 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from detloss import losses
 from detloss.lab.bench import peers
 from detloss.lab.bench.measure import Work
 from detloss.lab.bench.peers import ALPHA, GAMMA, VARIFOCAL_ALPHA, Missing
 from detloss.linear import linear_loss
-from detloss.losses import (
-    asymmetric_loss,
-    binary_cross_entropy_with_logits,
-    box_iou_loss,
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    distribution_focal_loss,
-    efficient_box_iou_loss,
-    generalized_box_iou_loss,
-    matchability_aware_loss,
-    poly_focal_loss,
-    quality_focal_loss,
-    sample_dependent_focal_loss,
-    sigmoid_focal_loss,
-    softmax_focal_loss,
-    varifocal_loss,
-)
 
 OURS = ("auto", "compile", "eager")
 VARIANTS = {
@@ -47,12 +31,7 @@ VARIANTS = {
     "gemm": "the matrix products of the last layer and its gradients alone",
     "clone": "a copy of the inputs and of targets of their shape, which measures the bandwidth",
 }
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
 TARGETS = ("dense", "index")
 POSITIVES = 0.01  # part of the rows that hold an object
 CLASSES, SOFTMAX_CLASSES, BINS = 80, 81, 17
@@ -122,19 +101,23 @@ class Loss:
 # Arguments
 
 
+def _generator(seed: int, device: torch.device) -> dict[str, Any]:
+    """Where random numbers are drawn, and from which seed."""
+    return {"generator": torch.Generator(device).manual_seed(seed), "device": device}
+
+
 def _normal(rows: int, columns: int, scale: float, shift: float, dtype: Any, device: Any) -> Tensor:
-    """In place, so that making the arguments takes no more memory than they do."""
-    generator = torch.Generator(device).manual_seed(0)
-    values = torch.randn(rows, columns, generator=generator, dtype=dtype, device=device)
-    return values.mul_(scale).add_(shift)
+    """Leaves; made in place, so that making the arguments takes no more memory than they do."""
+    values = torch.randn(rows, columns, dtype=dtype, **_generator(0, device))
+    return values.mul_(scale).add_(shift).requires_grad_()
 
 
 def _labels(rows: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Class indices, most of them background (C), and which rows hold an object."""
-    generator = torch.Generator(device).manual_seed(1)
+    draw = _generator(1, device)
     labels = torch.full((rows,), classes, device=device)
-    positive = torch.rand(rows, generator=generator, device=device) < POSITIVES
-    found = torch.randint(classes, (rows,), generator=generator, device=device)
+    positive = torch.rand(rows, **draw) < POSITIVES
+    found = torch.randint(classes, (rows,), **draw)
     return torch.where(positive, found, labels), positive
 
 
@@ -142,10 +125,9 @@ def _sigmoid_arguments(
     elements: int, form: str, dtype: torch.dtype, device: torch.device, with_quality: bool = False
 ) -> Arguments:
     rows = max(1, round(elements / CLASSES))
-    inputs = _normal(rows, CLASSES, 3, -3, dtype, device).requires_grad_()
+    inputs = _normal(rows, CLASSES, 3, -3, dtype, device)
     labels, positive = _labels(rows, CLASSES, device)
-    generator = torch.Generator(device).manual_seed(2)
-    quality = torch.rand(rows, generator=generator, dtype=torch.float32, device=device).to(dtype)
+    quality = torch.rand(rows, dtype=torch.float32, **_generator(2, device)).to(dtype)
     if form == "index":
         return Arguments(inputs, labels, quality if with_quality else None)
     targets = torch.zeros(rows, CLASSES, dtype=dtype, device=device)
@@ -156,7 +138,7 @@ def _sigmoid_arguments(
 
 def _softmax_arguments(elements: int, form: str, dtype: torch.dtype, device: torch.device) -> Arguments:
     rows = max(1, round(elements / SOFTMAX_CLASSES))
-    inputs = _normal(rows, SOFTMAX_CLASSES, 3, 0, dtype, device).requires_grad_()
+    inputs = _normal(rows, SOFTMAX_CLASSES, 3, 0, dtype, device)
     labels, _ = _labels(rows, SOFTMAX_CLASSES - 1, device)  # the last class is the background
     if form == "index":
         return Arguments(inputs, labels)
@@ -166,19 +148,17 @@ def _softmax_arguments(elements: int, form: str, dtype: torch.dtype, device: tor
 
 def _distribution_arguments(elements: int, form: str, dtype: torch.dtype, device: torch.device) -> Arguments:
     rows = max(1, round(elements / BINS))
-    generator = torch.Generator(device).manual_seed(1)
-    distances = torch.rand(rows, generator=generator, dtype=torch.float32, device=device).mul_(BINS - 1)
-    inputs = _normal(rows, BINS, 2, 0, dtype, device).requires_grad_()
-    return Arguments(inputs, distances.to(dtype))
+    distances = torch.rand(rows, dtype=torch.float32, **_generator(1, device)).mul_(BINS - 1)
+    return Arguments(_normal(rows, BINS, 2, 0, dtype, device), distances.to(dtype))
 
 
 def _boxes(elements: int, form: str, dtype: torch.dtype, device: torch.device) -> Arguments:
     """Pairs of which most overlap; the gradient is asked for the predicted ones."""
-    generator = torch.Generator(device).manual_seed(0)
-    true = torch.rand(elements, 4, generator=generator, device=device)
+    draw = _generator(0, device)
+    true = torch.rand(elements, 4, **draw)
     true[:, :2].mul_(100)
     true[:, 2:].mul_(40).add_(true[:, :2]).add_(10)  # no shift below turns a box inside out
-    predicted = torch.rand(elements, 4, generator=generator, device=device)
+    predicted = torch.rand(elements, 4, **draw)
     predicted[:, :2].mul_(8).add_(true[:, :2])
     predicted[:, 2:].mul_(8).add_(true[:, 2:])
     return Arguments(predicted.to(dtype).requires_grad_(), true.to(dtype))
@@ -186,8 +166,8 @@ def _boxes(elements: int, form: str, dtype: torch.dtype, device: torch.device) -
 
 def _linear_arguments(elements: int, form: str, dtype: torch.dtype, device: torch.device) -> Arguments:
     rows = max(1, round(elements / LAST_CLASSES))
-    features = _normal(rows, FEATURES, 1, 0, dtype, device).requires_grad_()
-    weight = _normal(LAST_CLASSES, FEATURES, 0.02, 0, dtype, device).requires_grad_()
+    features = _normal(rows, FEATURES, 1, 0, dtype, device)
+    weight = _normal(LAST_CLASSES, FEATURES, 0.02, 0, dtype, device)
     return Arguments(features, _labels(rows, LAST_CLASSES, device)[0], weight=weight)
 
 
@@ -223,64 +203,41 @@ def _sigmoid(
 ) -> Loss:
     """An elementwise loss over 80 classes; those that take the quality of a row get it."""
     with_quality = "quality" in inspect.signature(function).parameters
+    found = {name: _peer(find, "dense") for name, find in on_dense.items()}
+    found |= {name: _peer(find, "index") for name, find in (on_indices or {}).items()}
+    return Loss(partial(_sigmoid_arguments, with_quality=with_quality), _sum(function, **hyper), found)
+
+
+def _sum(function: Any, **hyper: Any) -> Callable[[Arguments, str], Tensor]:
+    """The sum of a loss of inputs, targets and, where there is one, the quality of each row."""
 
     def ours(a: Arguments, impl: str) -> Tensor:
         quality = {"quality": a.quality} if a.quality is not None else {}
         return function(a.inputs, a.targets, reduction="sum", impl=impl, **quality, **hyper)
 
-    found = {name: _peer(find, "dense") for name, find in on_dense.items()}
-    found |= {name: _peer(find, "index") for name, find in (on_indices or {}).items()}
-    return Loss(partial(_sigmoid_arguments, with_quality=with_quality), ours, found)
-
-
-def _softmax_focal() -> Loss:
-    return Loss(
-        _softmax_arguments,
-        lambda a, impl: softmax_focal_loss(a.inputs, a.targets, gamma=GAMMA, reduction="sum", impl=impl),
-        {
-            "torch": _peer(lambda: peers.cross_entropy),
-            "snippet": _peer(lambda: peers.softmax_focal_snippet, "index"),
-            "mmcv": _peer(partial(peers.mmcv_loss, "softmax_focal_loss"), "index"),
-        },
-    )
-
-
-def _dfl() -> Loss:
-    return Loss(
-        _distribution_arguments,
-        lambda a, impl: distribution_focal_loss(a.inputs, a.targets, reduction="sum", impl=impl),
-        {"snippet": _peer(lambda: peers.distribution_focal_snippet)},
-        targets=("distance",),
-    )
+    return ours
 
 
 def _box(function: Any, torchvision: str = "") -> Loss:
-    return Loss(
-        _boxes,
-        lambda a, impl: function(a.inputs, a.targets, reduction="sum", impl=impl),
-        {name: _peer(find) for name, find in (_torchvision(torchvision) if torchvision else {}).items()},
-        targets=("box",),
-    )
-
-
-def _logits(a: Arguments) -> Tensor:
-    assert a.weight is not None
-    return F.linear(a.inputs, a.weight)
+    beside = _torchvision(torchvision) if torchvision else {}
+    return Loss(_boxes, _sum(function), {name: _peer(find) for name, find in beside.items()}, ("box",))
 
 
 def _linear() -> Loss:
+    focal = losses.sigmoid_focal_loss
+
     def ours(a: Arguments, impl: str) -> Tensor:
-        assert a.weight is not None
-        return linear_loss(sigmoid_focal_loss, a.inputs, a.weight, a.targets, reduction="sum", impl=impl)
+        features, weight = a.leaves
+        return linear_loss(focal, features, weight, a.targets, reduction="sum", impl=impl)
 
     def unfused(a: Arguments) -> Forward:
-        return lambda: sigmoid_focal_loss(_logits(a), a.targets, ALPHA, GAMMA, reduction="sum")
+        return lambda: focal(F.linear(*a.leaves), a.targets, ALPHA, GAMMA, reduction="sum")
 
     def torchvision(a: Arguments) -> Forward:
         function = peers.torchvision_loss("sigmoid_focal_loss")
 
         def forward() -> Tensor:
-            logits = _logits(a)
+            logits = F.linear(*a.leaves)
             return function(logits, peers.one_hot(logits, a.targets))
 
         return forward
@@ -291,44 +248,55 @@ def _linear() -> Loss:
         logits = F.linear(inputs, weight)
         return lambda: (torch.mm(inputs, weight.T, out=logits) @ weight, logits.T @ inputs)
 
-    return Loss(
-        _linear_arguments,
-        ours,
-        {"unfused": unfused, "torchvision": torchvision, "gemm": gemm},
-        targets=("index",),
-        limit="gemm",
-    )
+    beside = {"unfused": unfused, "torchvision": torchvision, "gemm": gemm}
+    return Loss(_linear_arguments, ours, beside, ("index",), limit="gemm")
 
 
 LOSSES: dict[str, Loss] = {
     "focal": _sigmoid(
-        sigmoid_focal_loss,
+        losses.sigmoid_focal_loss,
         _torchvision("sigmoid_focal_loss") | {"snippet": lambda: peers.focal_snippet},
         {
             "mmcv": partial(peers.mmcv_loss, "sigmoid_focal_loss"),
-            "apex": partial(peers.apex_focal_loss, "focal_loss"),
+            "apex": peers.apex_focal_loss,
         },
         alpha=ALPHA,
         gamma=GAMMA,
     ),
     "quality_focal": _sigmoid(
-        quality_focal_loss, {"snippet": lambda: peers.quality_focal_snippet}, beta=GAMMA
+        losses.quality_focal_loss, {"snippet": lambda: peers.quality_focal_snippet}, beta=GAMMA
     ),
     "varifocal": _sigmoid(
-        varifocal_loss, {"snippet": lambda: peers.varifocal_snippet}, alpha=VARIFOCAL_ALPHA, gamma=GAMMA
+        losses.varifocal_loss,
+        {"snippet": lambda: peers.varifocal_snippet},
+        alpha=VARIFOCAL_ALPHA,
+        gamma=GAMMA,
     ),
-    "poly_focal": _sigmoid(poly_focal_loss, {}),
-    "asymmetric": _sigmoid(asymmetric_loss, {}),
-    "mal": _sigmoid(matchability_aware_loss, {}),
-    "flsd": _sigmoid(sample_dependent_focal_loss, {}),
-    "bce": _sigmoid(binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
-    "softmax_focal": _softmax_focal(),
-    "dfl": _dfl(),
-    "iou": _box(box_iou_loss),
-    "giou": _box(generalized_box_iou_loss, "generalized_box_iou_loss"),
-    "diou": _box(distance_box_iou_loss, "distance_box_iou_loss"),
-    "ciou": _box(complete_box_iou_loss, "complete_box_iou_loss"),
-    "eiou": _box(efficient_box_iou_loss),
+    "poly_focal": _sigmoid(losses.poly_focal_loss, {}),
+    "asymmetric": _sigmoid(losses.asymmetric_loss, {}),
+    "mal": _sigmoid(losses.matchability_aware_loss, {}),
+    "flsd": _sigmoid(losses.sample_dependent_focal_loss, {}),
+    "bce": _sigmoid(losses.binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
+    "softmax_focal": Loss(
+        _softmax_arguments,
+        _sum(losses.softmax_focal_loss, gamma=GAMMA),
+        {
+            "torch": _peer(lambda: peers.cross_entropy),
+            "snippet": _peer(lambda: peers.softmax_focal_snippet, "index"),
+            "mmcv": _peer(partial(peers.mmcv_loss, "softmax_focal_loss"), "index"),
+        },
+    ),
+    "dfl": Loss(
+        _distribution_arguments,
+        _sum(losses.distribution_focal_loss),
+        {"snippet": _peer(lambda: peers.distribution_focal_snippet)},
+        ("distance",),
+    ),
+    "iou": _box(losses.box_iou_loss),
+    "giou": _box(losses.generalized_box_iou_loss, "generalized_box_iou_loss"),
+    "diou": _box(losses.distance_box_iou_loss, "distance_box_iou_loss"),
+    "ciou": _box(losses.complete_box_iou_loss, "complete_box_iou_loss"),
+    "eiou": _box(losses.efficient_box_iou_loss),
     "linear": _linear(),
 }
 

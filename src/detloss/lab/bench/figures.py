@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detloss.lab.bench.table import grouped
 from detloss.lab.figures import FAINT, INK, WIDTH, Style, drawing, finish
 
 VARIANT_STYLES = {
@@ -35,18 +36,15 @@ def bench_times(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     Columns loss, targets, dtype, variant, size, median_s, limit_s; an empty field is no point.
     """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["loss"], row["targets"], row["dtype"]), []).append(row)
+    groups = grouped(rows)
     count = math.ceil(len(groups) / 2) or 1
     figure = Figure(figsize=(2 * WIDTH, 3.1 * count))
     axes = list(figure.subplots(count, 2, squeeze=False).flat)
     for ax in axes[max(1, len(groups)) :]:
         ax.remove()
     axes[0].set_title("" if groups else "Time against size")
-    for ax, ((loss, targets, dtype), found) in zip(axes, groups.items()):
-        form = {"dense": ", dense targets", "index": ", class indices"}.get(targets, "")
-        ax.set(title=f"{loss}{form}, {dtype}", xlabel="elements", ylabel="forward and backward, s")
+    for ax, (title, found) in zip(axes, groups.items()):
+        ax.set(title=title, xlabel="elements", ylabel="forward and backward, s")
         _panel(ax, found)
     for ax in axes[: max(1, len(groups))]:
         finish(ax, "nothing measured", legend=False)
@@ -57,13 +55,8 @@ def _panel(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     ends: list[tuple[float, float, str, str]] = []
     curves = [(name, style, "median_s") for name, style in VARIANT_STYLES.items()]
     for name, style, column in [*curves, ("limit", LIMIT, "limit_s")]:
-        points = sorted(
-            {
-                (float(row["size"]), float(row[column]))
-                for row in rows
-                if row[column] != "" and (name in (row["variant"], "limit"))
-            }
-        )
+        mine = [row for row in rows if row[column] != "" and name in (row["variant"], "limit")]
+        points = sorted({(float(row["size"]), float(row[column])) for row in mine})
         if points:
             x, y = zip(*points)
             ax.plot(x, y, color=style.color, marker=style.marker, linestyle=style.line, label=name)
@@ -87,13 +80,6 @@ def _label(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
         if i + 1 < len(heights):
             heights[i] = min(heights[i], heights[i + 1] - APART)
     for (x, y, name, color), height in zip(ends, heights):
-        ax.annotate(
-            name,
-            (x, y),
-            (1.04, height),
-            textcoords="axes fraction",
-            color=color,
-            fontsize=8,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
-        )
+        to_the_end = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6}
+        looks: dict[str, Any] = {"color": color, "fontsize": 8, "va": "center", "arrowprops": to_the_end}
+        ax.annotate(name, (x, y), (1.04, height), textcoords="axes fraction", **looks)

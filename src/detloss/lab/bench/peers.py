@@ -6,12 +6,14 @@ logit and the targets are class indices, making that tensor belongs to its work.
 
 import importlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from detloss.lab.records import first_line
 
 ALPHA, GAMMA = 0.25, 2.0
 VARIFOCAL_ALPHA = 0.75
@@ -32,7 +34,7 @@ def imported(module: str) -> Any:
             raise Missing(f"{top} is not installed") from None
         raise Missing(f"{top} cannot be imported: {error}") from None
     except (ImportError, RuntimeError, OSError) as error:
-        raise Missing(f"{top} cannot be imported: {_first_line(error)}") from None
+        raise Missing(f"{top} cannot be imported: {first_line(error)}") from None
 
 
 @cache
@@ -57,14 +59,8 @@ def one_hot(inputs: Tensor, targets: Tensor, quality: Tensor | None = None) -> T
     return hot if quality is None else hot * quality.unsqueeze(-1)
 
 
-def bce(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Torch's own."""
-    return F.binary_cross_entropy_with_logits(inputs, targets, reduction="sum")
-
-
-def cross_entropy(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Torch's own."""
-    return F.cross_entropy(inputs, targets, reduction="sum")
+bce: Peer = partial(F.binary_cross_entropy_with_logits, reduction="sum")
+cross_entropy: Peer = partial(F.cross_entropy, reduction="sum")
 
 
 def focal_snippet(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -113,7 +109,7 @@ def mmcv_loss(name: str) -> Peer:
 
 
 @cache
-def apex_focal_loss(name: str) -> Peer:
+def apex_focal_loss() -> Peer:
     """The CUDA operation of apex: class indices, -1 is background, sum over what counts."""
     function = imported("apex.contrib.focal_loss.focal_loss").focal_loss
 
@@ -123,7 +119,3 @@ def apex_focal_loss(name: str) -> Peer:
         return function(inputs, targets.where(targets < classes, -1), one, classes, ALPHA, GAMMA, 0.0)
 
     return loss
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -16,19 +16,22 @@ from detloss.lab.bench.cases import DTYPES, LOSSES, TARGETS, VARIANTS, Arguments
 from detloss.lab.bench.measure import Work, available, copy_rate, interleave, memory, seconds
 from detloss.lab.bench.peers import Missing
 from detloss.lab.bench.table import short
+from detloss.lab.records import require, require_least
 from detloss.lab.runs import versions, write_csv
 
 Row = dict[str, Any]
+Tell = Callable[[str], None]
 PROBE = 10**6
 """Elements of a first try before a larger size, which tells the memory and time that the size will take."""
 WARM_UP = 3
 
+ENVIRONMENT = ("device", "cpu", "cores", "threads", "simd", "torch", "torchvision", "detloss", "commit")
 COLUMNS = (
     *("loss", "targets", "dtype", "size", "rows", "variant"),
     *("rounds", "median_s", "q10_s", "q90_s", "first_s"),
     *("peak_bytes", "kept_bytes", "peak_units", "kept_units"),
     *("must_move_bytes", "copy_bytes_per_s", "limit_s", "limit_share", "note", "failed"),
-    *("device", "cpu", "cores", "threads", "simd", "torch", "torchvision", "detloss", "commit"),
+    *ENVIRONMENT,
 )
 
 
@@ -71,9 +74,9 @@ class BenchConfig:
         for size in self.sizes:
             if not (1 <= size < math.inf and size == int(size)):
                 raise ValueError(f"sizes has {size:g}; a size is a whole number of elements, such as 1e6")
-        for name, least in (("seconds", 0), ("slowest", 0), ("rounds", 1)):
-            if not least <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("seconds", "slowest", "rounds"):
+            require(self, name, getattr(self, name) < math.inf, "it must be finite")
+        require_least(self, seconds=0, slowest=0, rounds=1)
 
     @property
     def cells(self) -> list["Cell"]:
@@ -105,7 +108,7 @@ class Cell:
 
 
 def bench(
-    config: BenchConfig, device: torch.device, out: Path, tell: Callable[[str], None] = lambda text: None
+    config: BenchConfig, device: torch.device, out: Path, tell: Tell = lambda text: None
 ) -> Iterator[list[Row]]:
     """Measures cell by cell and gives the rows of each; `out`/results.csv holds all rows so far.
 
@@ -120,7 +123,7 @@ def bench(
 
 
 def measure(
-    cell: Cell, config: BenchConfig, device: torch.device, tell: Callable[[str], None] = lambda text: None
+    cell: Cell, config: BenchConfig, device: torch.device, tell: Tell = lambda text: None
 ) -> list[Row]:
     """One row a variant; a variant that is not there, is left out or fails has a note and no numbers."""
     loss = LOSSES[cell.loss]
@@ -177,7 +180,7 @@ def _state_limit(limit: str, arguments: Arguments, copies: Sequence[float], rows
 
 
 def _try_small(
-    cell: Cell, config: BenchConfig, device: torch.device, rows: dict[str, Row], tell: Callable[[str], None]
+    cell: Cell, config: BenchConfig, device: torch.device, rows: dict[str, Row], tell: Tell
 ) -> None:
     """Notes the variants that would take too long or too much memory, going by a smaller size."""
     arguments, times = cell.arguments(PROBE, device), cell.size / PROBE
@@ -220,19 +223,8 @@ def reason(error: Exception) -> str:
 @cache
 def environment(device: torch.device) -> Row:
     """Hardware and versions, for every row."""
-    known = versions(str(device))
-    try:
-        torchvision = version("torchvision")
-    except PackageNotFoundError:
-        torchvision = ""
-    return {
-        "device": known["device"],
-        "cpu": known["cpu"],
-        "cores": known["cores"],
-        "threads": torch.get_num_threads(),
-        "simd": torch.backends.cpu.get_cpu_capability(),
-        "torch": known["torch"],
-        "torchvision": torchvision,
-        "detloss": known["detloss"],
-        "commit": known["commit"],
-    }
+    found = versions(str(device)) | {"torchvision": ""}
+    found |= {"threads": torch.get_num_threads(), "simd": torch.backends.cpu.get_cpu_capability()}
+    with contextlib.suppress(PackageNotFoundError):
+        found["torchvision"] = version("torchvision")
+    return {name: found[name] for name in ENVIRONMENT}

@@ -15,10 +15,16 @@ def tables(rows: Rows) -> list[tuple[str, Table]]:
     Each with its title: a line a variant, a column a size. Peak memory, what is kept for backward (both in
     units of the inputs' bytes) and the share of the limit are those of the variant's largest size.
     """
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    return [_table(title, found) for title, found in grouped(rows).items()]
+
+
+def grouped(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each loss, form of targets and dtype, under a title that names them."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["loss"], row["targets"], row["dtype"]), []).append(row)
-    return [_table(*group, found) for group, found in groups.items()]
+        form = {"dense": ", dense targets", "index": ", class indices"}.get(row["targets"], "")
+        groups.setdefault(f"{row['loss']}{form}, {row['dtype']}", []).append(row)
+    return groups
 
 
 def reference(rows: Rows) -> str:
@@ -26,11 +32,9 @@ def reference(rows: Rows) -> str:
     return "torchvision" if any(_measured(r) and r["variant"] == "torchvision" for r in rows) else "eager"
 
 
-def _table(loss: str, targets: str, dtype: str, rows: Rows) -> tuple[str, Table]:
+def _table(title: str, rows: Rows) -> tuple[str, Table]:
     base = reference(rows)
     sizes = sorted({int(row["size"]) for row in rows})
-    what = {"dense": ", dense targets", "index": ", class indices"}.get(targets, "")
-    title = f"{loss}{what}, {dtype}: times as fast as {base}"
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     table.add_column("variant", no_wrap=True)
     for name in [short(size) for size in sizes] + ["peak", "kept", "limit"]:
@@ -45,7 +49,7 @@ def _table(loss: str, targets: str, dtype: str, rows: Rows) -> tuple[str, Table]
         share = f"{100 * float(last['limit_share']):.0f} %" if last["limit_share"] else ""
         memory = [f"{float(last[column]):.2f}" for column in ("peak_units", "kept_units")]
         table.add_row(variant, *speeds, *memory, share)
-    return title, table
+    return f"{title}: times as fast as {base}", table
 
 
 def _speed(base: Mapping[str, Any] | None, row: Mapping[str, Any] | None) -> str:
@@ -64,32 +68,31 @@ def notes(rows: Rows) -> list[str]:
     where: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["note"]:
-            cell = f"{row['loss']} {row['targets']} {row['dtype']} {short(int(row['size']))}"
-            where.setdefault((row["variant"], row["note"]), []).append(cell)
+            where.setdefault((row["variant"], row["note"]), []).append(_cell(row))
     return [
         f"{variant}: {note} ({cells[0] if len(cells) == 1 else f'{len(cells)} times'})"
         for (variant, note), cells in where.items()
     ]
 
 
+def _cell(row: Mapping[str, Any]) -> str:
+    return f"{row['loss']} {row['targets']} {row['dtype']} {short(int(row['size']))}"
+
+
 def line(rows: Rows) -> str:
     """One cell in a line: how many times as fast as its reference each variant is."""
     base = reference(rows)
-    first = rows[0]
     by_name = {row["variant"]: row for row in rows}
     speeds = [
         f"{name} {_speed(by_name.get(base), row)}×"
         for name, row in by_name.items()
         if _measured(row) and name != base
     ]
-    where = f"{first['loss']} {first['targets']} {first['dtype']} {short(int(first['size']))}"
-    return f"{where}, as fast as {base}: {', '.join(speeds) or 'nothing measured'}"
+    return f"{_cell(rows[0])}, as fast as {base}: {', '.join(speeds) or 'nothing measured'}"
 
 
 def short(size: int) -> str:
     """A number of elements in a few letters: 1e6, 2.5e4, 960."""
-    return (
-        f"{size:.2e}".replace(".00e", "e").replace("0e", "e").replace("e+0", "e")
-        if size >= 1000
-        else str(size)
-    )
+    if size < 1000:
+        return str(size)
+    return f"{size:.2e}".replace(".00e", "e").replace("0e", "e").replace("e+0", "e")

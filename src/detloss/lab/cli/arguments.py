@@ -11,15 +11,10 @@ from tyro import _errors  # private, but its one way to say in other words what 
 from detloss.lab.records import load_config
 
 T = TypeVar("T")
-Out = Annotated[
-    Path | None, tyro.conf.arg(help="Folder for the results; otherwise the next number under runs/.")
-]
-FromFile = Annotated[
-    Path | None,
-    tyro.conf.arg(
-        name="config", help="A run folder or its config.json; other arguments change what it says."
-    ),
-]
+OUT = "Folder for the results; otherwise the next number under runs/."
+CONFIG = "A run folder or its config.json; other arguments change what it says."
+Out = Annotated[Path | None, tyro.conf.arg(help=OUT)]
+FromFile = Annotated[Path | None, tyro.conf.arg(name="config", help=CONFIG)]
 
 
 class Usage(ValueError):
@@ -67,18 +62,11 @@ def _one_line(event: _errors.ParseErrorEvent) -> str:
 
 def given(kind: type[T], arguments: Sequence[str]) -> T:
     """The settings that --config names, or the defaults; looked up before the arguments are parsed."""
-    file = _value_of(arguments, "--config")
-    return load_config(kind, Path(file)) if file else kind()
-
-
-def _value_of(arguments: Sequence[str], flag: str) -> str | None:
-    """The value given to a flag, looked up before the arguments are parsed."""
-    for i, argument in enumerate(arguments):
-        if argument == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(flag + "="):
-            return argument.partition("=")[2]
-    return None
+    for argument, after in zip(arguments, [*arguments[1:], ""]):
+        flag, equals, value = argument.partition("=")
+        if flag == "--config" and (file := value if equals else after):
+            return load_config(kind, Path(file))
+    return kind()
 
 
 def refuse_another(out: Path | None, config: Any) -> None:

@@ -5,14 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 # Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
 console = Console(highlight=False, emoji=False)
@@ -39,13 +32,13 @@ def say(text: str) -> None:
 def progress_bar() -> Progress:
     """Description, bar, count, time gone and time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        "{task.description}",
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        "left",
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        "{task.fields[note]}",
         console=console,
         transient=True,
         disable=not console.is_terminal,

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from detloss.lab.data.sample import Sample
+from detloss.lab.records import require
 
 FILL = 114  # grey of pixels outside the image, as in YOLO's letterbox
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601 luma, Pillow's
@@ -30,13 +31,9 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("flip", "translate", "colour", "visible"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: is {value}, must be 0 to 1")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise ValueError(
-                f"scale: is {self.scale}, must be (smallest, largest) with 0 < smallest <= largest"
-            )
+            require(self, name, 0 <= getattr(self, name) <= 1, "it must be from 0 to 1")
+        ordered = 0 < self.scale[0] <= self.scale[1]
+        require(self, "scale", ordered, "it must be (smallest, largest) with 0 < smallest <= largest")
 
 
 def augment(sample: Sample, rng: np.random.Generator, config: Augment | None = None) -> Sample:

@@ -65,26 +65,20 @@ class BoxCheck:
         ]
 
 
-class Labels:
-    """Class names resolved to labels by name."""
+def labels_of(classes: Sequence[str], names: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
+    """`(N,)` int64: the place of each class among the names; ValueError at the first that is unknown.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self._labels = {name: label for label, name in enumerate(self.names)}
-
-    def __call__(self, classes: Sequence[str], where: Callable[[int], str]) -> np.ndarray:
-        """`(N,)` int64 labels of class names; ValueError at the first that is unknown.
-
-        where: says which file and object number i is.
-        """
-        for i, name in enumerate(classes):
-            if name not in self._labels:
-                known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
-                raise ValueError(
-                    f"{where(i)}: class {name!r} is not among the classes known from training ({known}); "
-                    "rename or remove the object, or add objects of the class to the training split"
-                )
-        return np.array([self._labels[name] for name in classes], np.int64)
+    where: says which file and object number i is.
+    """
+    labels = {name: label for label, name in enumerate(names)}
+    for i, name in enumerate(classes):
+        if name not in labels:
+            known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+            raise ValueError(
+                f"{where(i)}: class {name!r} is not among the classes known from training ({known}); "
+                "rename or remove the object, or add objects of the class to the training split"
+            )
+    return np.array([labels[name] for name in classes], np.int64)
 
 
 def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str, str | None, list[str]]:

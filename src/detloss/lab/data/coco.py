@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles
 from detloss.lab.data.sample import Annotation
@@ -49,13 +49,7 @@ FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "annotations": {"image_id": ID, "category_id": CATEGORY, "bbox": BOX, "id": ID, "iscrowd": FLAG},
 }
 OPTIONAL = {("annotations", "id"), ("annotations", "iscrowd")}
-UNIQUE = (
-    ("images", "id"),
-    ("images", "file_name"),
-    ("categories", "id"),
-    ("categories", "name"),
-    ("annotations", "id"),
-)
+UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("id",)}
 
 
 def annotation_files(path: Path) -> dict[str, Path]:
@@ -92,22 +86,20 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
 
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
     for annotation in table["annotations"]:
-        if annotation["image_id"] not in by_image:
-            raise ValueError(
-                f"{_where(file, annotation)}: there is no image of id {annotation['image_id']!r}"
-            )
+        if (id := annotation["image_id"]) not in by_image:
+            raise ValueError(f"{_where(file, annotation)}: there is no image of id {id!r}")
         by_image[annotation["image_id"]].append(annotation)
     ids = _ids([image["file_name"] for image in table["images"]])
     chosen = part_of(ids, part, str(file))
     folder = _image_folder(root, file, shipped, table["images"][0]["file_name"])
 
-    labels, check = Labels(names), BoxCheck()
+    check = BoxCheck()
     annotations, paths, sizes = [], [], []
     for i in chosen:
         image = table["images"][i]
         objects = by_image[image["id"]]
         size = (int(image["height"]), int(image["width"]))
-        annotations.append(_annotation(file, objects, categories, ids[i], size, labels, check))
+        annotations.append(_annotation(file, objects, categories, ids[i], size, names, check))
         paths.append(folder / image["file_name"])
         sizes.append(size)
         if not paths[-1].is_file():
@@ -161,7 +153,7 @@ def _parse(file: Path) -> dict[str, Any]:
                 if field in row and not valid(row[field]):
                     value = reprlib.repr(row[field])
                     raise ValueError(f"{file}: {kind}[{i}].{field} is {value}, must be {words}")
-    for kind, field in UNIQUE:
+    for kind, field in ((kind, field) for kind, unique in UNIQUE.items() for field in unique):
         most = Counter(row[field] for row in table[kind] if field in row).most_common(1)
         if most and most[0][1] > 1:
             raise ValueError(f"{file}: {kind}: {field} {most[0][0]!r} occurs more than once")
@@ -200,7 +192,7 @@ def _annotation(
     categories: dict[Any, str],
     id: str,
     size: tuple[int, int],
-    labels: Labels,
+    names: Sequence[str],
     check: BoxCheck,
 ) -> Annotation:
     def where(i: int) -> str:
@@ -214,7 +206,7 @@ def _annotation(
         x, y, width, height = map(float, o["bbox"])
         boxes[i] = x, y, x + width, y + height
     ignored = np.array([bool(o.get("iscrowd", 0)) for o in objects], bool)
-    found = labels([categories[o["category_id"]] for o in objects], where)
+    found = labels_of([categories[o["category_id"]] for o in objects], names, where)
     boxes, keep = check(boxes, size, where)
     return Annotation(boxes[keep], found[keep], ignored[keep], id)
 
@@ -236,16 +228,9 @@ def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -
                 images.append({"id": number, "file_name": file, "width": width, "height": height})
                 boxes, labels, ignored, _ = item.annotation
                 for (x1, y1, x2, y2), label, crowd in zip(boxes.tolist(), labels.tolist(), ignored.tolist()):
-                    annotations.append(
-                        {
-                            "id": len(annotations) + 1,
-                            "image_id": number,
-                            "category_id": label + 1,
-                            "bbox": [x1, y1, x2 - x1, y2 - y1],
-                            "area": (x2 - x1) * (y2 - y1),
-                            "iscrowd": int(crowd),
-                        }
-                    )
+                    one = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
+                    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+                    annotations.append(one | box | {"iscrowd": int(crowd)})
             table = {"images": images, "annotations": annotations, "categories": categories}
             text = json.dumps(table, ensure_ascii=False)
             (root / "annotations" / f"instances_{split}.json").write_text(text, "utf-8")

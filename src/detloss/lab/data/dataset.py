@@ -37,15 +37,12 @@ class Dataset:
         for kind, values in (("class name", self.names), ("id", [a.id for a in self._annotations])):
             if len(set(values)) != len(values):
                 double = Counter(values).most_common(1)[0][0]
-                raise ValueError(
-                    f"{kind} {double!r} occurs more than once; each must be unique in its data set"
-                )
+                raise ValueError(f"{kind} {double!r} occurs more than once; each must be unique")
         for annotation in self._annotations:
             wrong = annotation.labels[(annotation.labels < 0) | (annotation.labels >= len(self.names))]
             if wrong.size:
-                raise ValueError(
-                    f"sample {annotation.id}: label {wrong[0]} is not in 0..{len(self.names) - 1}"
-                )
+                known = f"0..{len(self.names) - 1}"
+                raise ValueError(f"sample {annotation.id}: label {wrong[0]} is not in {known}")
 
     @property
     def class_map(self) -> dict[str, int]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from detloss.lab.records import first_line
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -19,11 +21,8 @@ def is_image(path: Path) -> bool:
 
 def find_image(folder: Path, stem: str) -> Path | None:
     """The image file of that stem in a folder, or None."""
-    for suffix in SUFFIXES:
-        for name in (stem + suffix, stem + suffix.upper()):
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    files = (folder / (stem + end) for suffix in SUFFIXES for end in (suffix, suffix.upper()))
+    return next((file for file in files if file.is_file()), None)
 
 
 @contextmanager
@@ -35,8 +34,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"{path}: no such image") from None
     except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         # What Pillow raises on truncated or damaged files depends on the format.
-        message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: the image cannot be decoded ({message}); replace or remove it") from error
+        what = f"the image cannot be decoded ({first_line(error)})"
+        raise ValueError(f"{path}: {what}; replace or remove it") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -54,9 +53,8 @@ def read_image(path: Path) -> np.ndarray:
     """
     with _opened(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise ValueError(
-                f"{path}: pixels are of mode {image.mode}, deeper than 8 bits; convert the image"
-            )
+            mode = f"pixels are of mode {image.mode}, deeper than 8 bits"
+            raise ValueError(f"{path}: {mode}; convert the image")
         turned = ImageOps.exif_transpose(image)
         if "transparency" in turned.info:
             turned = turned.convert("RGBA")

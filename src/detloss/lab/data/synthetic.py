@@ -21,6 +21,7 @@ from PIL import Image
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.glyphs import DISTRACTORS, GLYPHS, mask, pose, stroke
 from detloss.lab.data.sample import Annotation
+from detloss.lab.records import require
 
 VERSION = 4  # raised whenever a scene of the same config looks different: old caches are then not read
 SPLITS = ("train", "val")
@@ -59,23 +60,22 @@ class SceneConfig:
     """Seed of everything drawn."""
 
     def __post_init__(self) -> None:
-        def check(ok: bool, name: str, may_be: str) -> None:
-            if not ok:
-                raise ValueError(f"{name}: is {getattr(self, name)}, must be {may_be}")
-
-        check(self.size >= 16, "size", "16 px or more")
-        check(self.train >= 1, "train", "1 or more")
-        check(self.val >= 1, "val", "1 or more")
-        check(1 <= self.classes <= len(GLYPHS), "classes", f"1 to {len(GLYPHS)}")
-        check(1 <= self.objects[0] <= self.objects[1], "objects", "(fewest, most) with 1 <= fewest <= most")
-        check(4 <= self.object_size[0] <= self.object_size[1] <= self.size / 2, "object_size",
-              f"(shortest, longest) within 4 to size / 2 = {self.size / 2:g} px")  # fmt: skip
-        check(0 < self.contrast[0] <= self.contrast[1] <= 1, "contrast", "(least, most) within (0, 1]")
-        check(0 <= self.clutter[0] <= self.clutter[1], "clutter", "(fewest, most) with 0 <= fewest <= most")
-        check(0 <= self.noise <= 1, "noise", "0 to 1")
-        check(self.long_tail >= 0, "long_tail", "0 or more")
-        check(0 <= self.empty <= 1, "empty", "0 to 1")
-        check(self.seed >= 0, "seed", "0 or more")
+        within_scene = 4 <= self.object_size[0] <= self.object_size[1] <= self.size / 2
+        for name, holds, words in (
+            ("size", self.size >= 16, "at least 16 px"),
+            ("train", self.train >= 1, "at least 1"),
+            ("val", self.val >= 1, "at least 1"),
+            ("classes", 1 <= self.classes <= len(GLYPHS), f"from 1 to {len(GLYPHS)}"),
+            ("objects", 1 <= self.objects[0] <= self.objects[1], "(fewest, most) with 1 <= fewest <= most"),
+            ("object_size", within_scene, f"(shortest, longest) from 4 to size / 2 = {self.size / 2:g} px"),
+            ("contrast", 0 < self.contrast[0] <= self.contrast[1] <= 1, "(least, most) within (0, 1]"),
+            ("clutter", 0 <= self.clutter[0] <= self.clutter[1], "(fewest, most) with 0 <= fewest <= most"),
+            ("noise", 0 <= self.noise <= 1, "from 0 to 1"),
+            ("long_tail", self.long_tail >= 0, "at least 0"),
+            ("empty", 0 <= self.empty <= 1, "from 0 to 1"),
+            ("seed", self.seed >= 0, "at least 0"),
+        ):
+            require(self, name, holds, f"it must be {words}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _draw_all(
     progress: Callable[[int, int], Any] | None,
 ) -> None:
     """Draw a split into two files; each appears whole or not at all, the images first."""
-    boxes, labels, counts = [], [], []
+    boxes, labels = [], []
     with tempfile.TemporaryDirectory(dir=images.parent, prefix=".drawing-") as folder:
         shape = (count, config.size, config.size, 3)
         drawn = np.lib.format.open_memmap(Path(folder, "images.npy"), "w+", np.uint8, shape)
@@ -238,16 +238,12 @@ def _draw_all(
             drawn[i], scene_boxes, scene_labels = draw_scene(config, split, i)
             boxes.append(scene_boxes)
             labels.append(scene_labels)
-            counts.append(len(scene_labels))
             if progress is not None:
                 progress(i + 1, count)
         drawn.flush()
         del drawn
-        np.savez(
-            Path(folder, "table.npz"),
-            boxes=np.concatenate(boxes),
-            labels=np.concatenate(labels),
-            counts=np.array(counts),
-        )
+        counts = np.array([len(one) for one in labels])
+        columns: dict[str, Any] = {"boxes": np.concatenate(boxes), "labels": np.concatenate(labels)}
+        np.savez(Path(folder, "table.npz"), **columns, counts=counts)
         os.replace(Path(folder, "images.npy"), images)
         os.replace(Path(folder, "table.npz"), table)

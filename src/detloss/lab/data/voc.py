@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles, find_image, image_size
 from detloss.lab.data.sample import Annotation
@@ -40,14 +40,14 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
         names = _names(root, trees)
     chosen = part_of(ids, part, where)
 
-    labels, check = Labels(names), BoxCheck()
+    check = BoxCheck()
     annotations, images, sizes = [], [], []
     for i in chosen:
         image = find_image(root / "JPEGImages", ids[i]) or _named_image(root, trees[i])
         if image is None:
             raise ValueError(f"{files[i]}: no image {ids[i]}.jpg, .png, ... in {root / 'JPEGImages'}")
         size = _size(files[i], trees[i], image)
-        annotations.append(_annotation(files[i], trees[i], ids[i], size, labels, check))
+        annotations.append(_annotation(files[i], trees[i], ids[i], size, names, check))
         images.append(image)
         sizes.append(size)
     return Dataset(names, annotations, ImageFiles(images, sizes), notes + check.notes())
@@ -96,7 +96,7 @@ def _size(file: Path, tree: ET.Element, image: Path) -> tuple[int, int]:
 
 
 def _annotation(
-    file: Path, tree: ET.Element, id: str, size: tuple[int, int], labels: Labels, check: BoxCheck
+    file: Path, tree: ET.Element, id: str, size: tuple[int, int], names: Sequence[str], check: BoxCheck
 ) -> Annotation:
     objects = tree.findall("object")
     classes = [_text(o, "name") for o in objects]
@@ -114,7 +114,7 @@ def _annotation(
                 raise ValueError(f"{where(i)}: bndbox/{corner} is {text!r}, must be a number") from None
     boxes[:, :2] -= 1
     ignored = np.array([_text(o, "difficult") == "1" for o in objects], bool)
-    found = labels(classes, where)
+    found = labels_of(classes, names, where)
     boxes, keep = check(boxes, size, where)
     return Annotation(boxes[keep], found[keep], ignored[keep], id)
 

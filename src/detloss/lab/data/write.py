@@ -46,9 +46,7 @@ def items(samples: Dataset | Iterable[Sample], names: Sequence[str]) -> Iterator
         seen.add(annotation.id)
         if Path(annotation.id).name != annotation.id:
             raise ValueError(f"id {annotation.id!r} cannot be the name of a file; rename it")
-        if len(annotation.labels) and not 0 <= annotation.labels.min() <= annotation.labels.max() < len(
-            names
-        ):
+        if not np.isin(annotation.labels, range(len(names))).all():
             raise ValueError(f"sample {annotation.id}: labels must be 0..{len(names) - 1}")
         yield item
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detloss.lab.data.check import BoxCheck, Labels, choose_split, part_of
+from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
 from detloss.lab.data.data_yaml import quoted, read_data_yaml
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles, image_size, is_image
@@ -48,12 +48,12 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     if names is None:
         names = own
 
-    labels, check = Labels(names), BoxCheck()
+    check = BoxCheck()
     annotations, paths, sizes = [], [], []
     for i in chosen:
         size = image_size(files[i])
         text = _label_folder(folder) / f"{ids[i]}.txt"
-        annotations.append(_annotation(text, ids[i], size, own, labels, check))
+        annotations.append(_annotation(text, ids[i], size, own, names, check))
         paths.append(files[i])
         sizes.append(size)
     return Dataset(names, annotations, ImageFiles(paths, sizes), notes + check.notes())
@@ -82,7 +82,7 @@ def _label_folder(images: Path) -> Path:
 
 
 def _annotation(
-    file: Path, id: str, size: tuple[int, int], own: Sequence[str], labels: Labels, check: BoxCheck
+    file: Path, id: str, size: tuple[int, int], own: Sequence[str], names: Sequence[str], check: BoxCheck
 ) -> Annotation:
     try:
         text = file.read_text("utf-8") if file.is_file() else ""
@@ -106,7 +106,7 @@ def _annotation(
     def where(i: int) -> str:
         return f"{file}: line {rows[i][0]} ({classes[i]})"
 
-    found = labels(classes, where)
+    found = labels_of(classes, names, where)
     height, width = size
     centre, half = values[:, 1:3] * (width, height), values[:, 3:] * (width, height) / 2
     boxes, keep = check(np.concatenate([centre - half, centre + half], 1), size, where)

@@ -55,12 +55,8 @@ def _kmeans(sizes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
         anchors = np.concatenate([anchors, sizes[rng.choice(len(sizes), 1, p=far / far.sum())]])
     for _ in range(300):
         nearest = _iou(sizes, anchors).argmax(axis=1)
-        moved = np.array(
-            [
-                np.median(sizes[nearest == k], axis=0) if (nearest == k).any() else anchors[k]
-                for k in range(count)
-            ]
-        )
+        clusters = [sizes[nearest == k] for k in range(count)]
+        moved = np.array([np.median(c, axis=0) if len(c) else a for c, a in zip(clusters, anchors)])
         if np.array_equal(moved, anchors):
             break
         anchors = moved

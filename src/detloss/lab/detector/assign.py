@@ -1,8 +1,9 @@
 """Which locations must find which object: max-IoU (RetinaNet), ATSS and centre-cell (YOLOv2) assignment.
 
-All take a whole batch at once. The objects of an image are padded to the largest count in the batch:
-`boxes` is `(B, M, 4)` in pixels, `labels` is `(B, M)` with a class index, `NO_OBJECT` for padding, or
-`IGNORED` for a region that is neither to be found nor a mistake when found (VOC "difficult", COCO crowd).
+All take a whole batch at once. The anchors of its images are `(P, 4)` xyxy in pixels. The objects of an image
+are padded to the largest count in the batch: `boxes` is `(B, M, 4)` in pixels, `labels` is `(B, M)` with a
+class index, `NO_OBJECT` for padding, or `IGNORED` for a region that is neither to be found nor a mistake when
+found (VOC "difficult", COCO crowd). `num_classes` means background in the result.
 """
 
 from collections.abc import Sequence
@@ -46,10 +47,6 @@ def max_iou(
     An anchor is positive from IoU `positive`, background below `negative`, ignored in between.
 
     Args:
-        anchors: `(P, 4)` xyxy in pixels.
-        boxes: `(B, M, 4)` objects.
-        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
-        num_classes: number of classes; this index means background in the result.
         positive: IoU from which an anchor is positive.
         negative: IoU below which an anchor is background.
         rescue: give an object that no anchor overlaps by `positive` the anchors that overlap it most, as
@@ -87,21 +84,17 @@ def atss(
     most.
 
     Args:
-        anchors: `(P, 4)` one square anchor a location, level after level.
+        anchors: one square anchor per location, level after level.
         level_sizes: number of anchors of each level, in that order.
-        boxes: `(B, M, 4)` objects.
-        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
-        num_classes: number of classes; this index means background in the result.
         candidates: k of the paper.
     """
     boxes, labels = _at_least_one(boxes, labels)
     iou = _iou(boxes, labels, anchors)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    object_centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    distance = (object_centres[:, :, None] - centres).square().sum(-1)
+    centres = _centres(anchors)
+    distance = (_centres(boxes)[:, :, None] - centres).square().sum(-1)
     nearest, start = [], 0
-    for size in level_sizes:
-        level = distance[..., start : start + size]
+    for level in distance.split(list(level_sizes), dim=-1):
+        size = level.shape[-1]
         nearest.append(level.topk(min(candidates, size), dim=-1, largest=False).indices + start)
         start += size
     candidate = torch.cat(nearest, dim=-1)
@@ -118,12 +111,7 @@ def atss(
 
 
 def centre_cell(
-    anchors: Tensor,
-    strides: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    ignore: float = 0.6,
+    anchors: Tensor, strides: Tensor, boxes: Tensor, labels: Tensor, num_classes: int, ignore: float = 0.6
 ) -> Assignment:
     """YOLOv2's assignment (1612.08242, section 2): the best shape in the cell that holds the centre.
 
@@ -132,16 +120,12 @@ def centre_cell(
     background; darknet asks that of the predicted box, this of the anchor, which does not move in training.
 
     Args:
-        anchors: `(P, 4)` xyxy in pixels, centred in their cells.
+        anchors: centred in their cells.
         strides: `(P,)` side of the cells.
-        boxes: `(B, M, 4)` objects.
-        labels: `(B, M)` class indices, `NO_OBJECT`, `IGNORED`.
-        num_classes: number of classes; this index means background in the result.
         ignore: IoU above which an anchor that is not positive is ignored.
     """
     boxes, labels = _at_least_one(boxes, labels)
-    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
-    offset = (boxes[..., None, :2] + boxes[..., None, 2:]) / 2 - centres
+    offset = _centres(boxes)[..., None, :] - _centres(anchors)
     low, high = -strides / 2, strides / 2
     inside = ((offset >= low[:, None]) & (offset < high[:, None])).all(-1) & (labels >= 0)[..., None]
     size, anchor = boxes[..., None, 2:] - boxes[..., None, :2], anchors[:, 2:] - anchors[:, :2]
@@ -152,6 +136,10 @@ def centre_cell(
     taken = best > 0
     unclear = (_iou(boxes, labels, anchors).amax(dim=1) > ignore) & ~taken
     return _assignment(match, taken, unclear, anchors, boxes, labels, num_classes)
+
+
+def _centres(boxes: Tensor) -> Tensor:
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def _at_least_one(boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,18 +163,18 @@ def _assignment(
     anchors: Tensor,
     boxes: Tensor,
     labels: Tensor,
-    num_classes: int,
+    background: int,
 ) -> Assignment:
     unclear = unclear | (_covered(boxes, labels, anchors) & ~taken)
     target = labels.gather(1, match)
-    target = target.masked_fill(~taken, num_classes).masked_fill(unclear, IGNORED)
+    target = target.masked_fill(~taken, background).masked_fill(unclear, IGNORED)
     box = boxes.gather(1, match[..., None].expand(-1, -1, 4)) * taken[..., None]
     return Assignment(target, box, taken)
 
 
 def _covered(boxes: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
     """`(B, P)`: whether an ignored region holds the anchor's centre."""
-    x, y = ((anchors[:, :2] + anchors[:, 2:]) / 2).unbind(-1)
+    x, y = _centres(anchors).unbind(-1)
     left, top, right, bottom = boxes[..., None, :].unbind(-1)
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     return (inside & (labels == IGNORED)[..., None]).any(dim=1)

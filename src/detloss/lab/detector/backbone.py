@@ -28,22 +28,19 @@ def stages(config: DetectorConfig) -> Iterator[Stage]:
             return
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    """Convolution, normalisation, ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
+def convolution(
+    inputs: int, outputs: int, stride: int = 1, kernel: int = 3, then: nn.Module | None = None
+) -> nn.Sequential:
+    """Convolution, normalisation, and ReLU or what is to come then."""
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), then or nn.ReLU())
 
 
 class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = convolution(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.second = convolution(channels, channels)[:2]
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -70,11 +67,7 @@ def _darknet19(config: DetectorConfig) -> Iterator[Stage]:
         layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True)] if i else []
         for j, factor in enumerate(plan):
             outputs, kernel = factor * config.width, 1 if j % 2 else 3
-            layers += [
-                nn.Conv2d(channels, outputs, kernel, padding=kernel // 2, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.LeakyReLU(0.1),
-            ]
+            layers += convolution(channels, outputs, kernel=kernel, then=nn.LeakyReLU(0.1))
             channels = outputs
         yield Stage(nn.Sequential(*layers), channels, 2**i)
 

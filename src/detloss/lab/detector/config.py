@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from detloss.lab.records import check_choices
+from detloss.lab.records import check_choices, require, require_least
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,24 @@ class DetectorConfig:
         check_choices(self)
         first = self.strides[0] if self.strides else 0
         consecutive = tuple(first * 2**i for i in range(len(self.strides)))
-        if first < 4 or first & (first - 1) or self.strides != consecutive:
-            raise ValueError(
-                f"strides is {self.strides}; it may be (4, 8, 16), (8, 16, 32, 64, 128), ...: consecutive "
-                "powers of two from 4 or more"
-            )
-        if self.kind == "yolov2" and len(self.strides) > 1:
-            raise ValueError(f"strides is {self.strides}; yolov2 has one, such as 8 or 32")
-        for name, least in (("width", 1), ("channels", 1), ("head_depth", 0), ("anchor_count", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        fit = first >= 4 and not first & (first - 1) and self.strides == consecutive
+        series = "(4, 8, 16), (8, 16, 32, 64, 128), ...: consecutive powers of two from 4 or more"
+        require(self, "strides", fit, f"it may be {series}")
+        single = self.kind != "yolov2" or len(self.strides) == 1
+        require(self, "strides", single, "yolov2 has one, such as 8 or 32")
+        require_least(self, width=1, channels=1, head_depth=0, anchor_count=1)
         for name in ("anchor_scales", "anchor_ratios"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be one positive number or more")
-        if self.anchors and min(min(anchor) for anchor in self.anchors) <= 0:
-            raise ValueError(f"anchors is {self.anchors}; widths and heights must be positive, in pixels")
+            positive = min(getattr(self, name), default=0) > 0
+            require(self, name, positive, "it must be one positive number or more")
+        positive = all(side > 0 for anchor in self.anchors for side in anchor)
+        require(self, "anchors", positive, "widths and heights must be positive, in pixels")
         if self.anchors and self.kind != "yolov2":
             raise ValueError("anchors needs kind yolov2; retinanet's are anchor_size, _scales and _ratios")
         if self.weights and self.backbone != "resnet50":
             raise ValueError(f"weights is {self.weights!r}; only backbone resnet50 starts from a file")
-        if not self.anchor_size > 0:
-            raise ValueError(f"anchor_size is {self.anchor_size}; it must be positive, such as 4")
-        if not 0 < self.prior < 1:
-            raise ValueError(f"prior is {self.prior}; it must lie between 0 and 1, such as 0.01")
-        if self.bins < 0 or self.bins == 1:
-            raise ValueError(f"bins is {self.bins}; it may be 0 (plain distances) or at least 2, such as 16")
+        require(self, "anchor_size", self.anchor_size > 0, "it must be positive, such as 4")
+        require(self, "prior", 0 < self.prior < 1, "it must lie between 0 and 1, such as 0.01")
+        usable = self.bins == 0 or self.bins >= 2
+        require(self, "bins", usable, "it may be 0 (plain distances) or at least 2, such as 16")
         if self.bins and self.kind != "anchor_free":
             raise ValueError(f"bins needs kind anchor_free: {self.kind} regresses offsets, not distances")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from detloss.lab.data.sample import Detections
 from detloss.lab.detector import Detector, Grid, Output
+from detloss.lab.records import require, require_least
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("score", "nms"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
-        for name in ("candidates", "detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            require(self, name, 0 <= getattr(self, name) <= 1, "it must be from 0 to 1")
+        require_least(self, candidates=1, detections=1)
 
 
 @torch.no_grad()
@@ -42,18 +40,17 @@ def detect(
     results = []
     for i in range(batch):
         kept, start = [], 0
-        for level in grid.level_sizes:
-            flat = scores[i, start : start + level].reshape(-1)
+        for level in scores[i].split(grid.level_sizes):
+            flat = level.reshape(-1)
             index = (flat >= limits.score).nonzero()[:, 0]
             if len(index) > limits.candidates:
                 index = index[flat[index].topk(limits.candidates).indices]
-            kept.append(index + start * classes)
-            start += level
+            kept.append(index + start)
+            start += len(flat)
         index = torch.cat(kept)
         location, label = index // classes, index % classes
-        boxes = detector.decode(
-            output.regression[i, location], grid.anchors[location], grid.strides[location]
-        )
+        there = (output.regression[i, location], grid.anchors[location], grid.strides[location])
+        boxes = detector.decode(*there)
         limit = boxes.new_tensor([size[1], size[0], size[1], size[0]])
         boxes = torch.minimum(boxes.clamp(min=0), limit)
         results.append(suppress(boxes, scores[i].reshape(-1)[index], label, limits))

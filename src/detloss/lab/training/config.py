@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from detloss.lab.data import Augment, SceneConfig
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.detector.postprocess import Limits
-from detloss.lab.records import check_choices
+from detloss.lab.records import check_choices, require, require_least
 
 
 @dataclass(frozen=True)
@@ -61,22 +61,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        least = {"size": 16, "steps": 1, "batch": 1, "evaluations": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; it must be at least 0 (off) and below 1, such as 0.98")
+        require_least(self, size=16, steps=1, batch=1, evaluations=1)
+        require(self, "ema", 0 <= self.ema < 1, "it must be at least 0 (off) and below 1, such as 0.98")
         for name in ("clip", "weight_decay", "distribution_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or a positive number")
+            finite = 0 <= getattr(self, name) < math.inf
+            require(self, name, finite, "it must be 0 (off) or a positive number")
         if self.batch == 1 and self.size <= self.detector.strides[-1]:
             raise ValueError(
                 f"size is {self.size} and the largest stride {self.detector.strides[-1]}: one image has one "
                 "location there, which cannot be normalised; use a larger size or batch"
             )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup is {self.warmup}; it is a part of the steps: at least 0 and below 1")
+        below_all = 0 <= self.warmup < 1
+        require(self, "warmup", below_all, "it is a part of the steps: at least 0 and below 1")
 
     def shared(self) -> dict[str, Any]:
         """The recipe's part of a configuration, as arguments of another one."""
@@ -117,7 +113,5 @@ class TrainConfig(Recipe, _Run):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("lr", "box_weight"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be a positive number")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be at least 0")
+            require(self, name, 0 < getattr(self, name) < math.inf, "it must be a positive number")
+        require_least(self, seed=0)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -50,16 +49,15 @@ def run(arguments: Arguments) -> Path:
         raise ValueError(f"--out {arguments.out} is the run itself, whose results are kept; give another")
     device = pick_device(arguments.device)
     detector, config, names = load_detector(arguments.run, device)
-    config = replace(
-        config, data=arguments.data or config.data, val_split=arguments.split or config.val_split
-    )
+    data, split = arguments.data or config.data, arguments.split or config.val_split
+    config = replace(config, data=data, val_split=split)
     refuse_another(arguments.out, config)
-    dataset = open_split(config, config.val_split, names)
+    dataset = open_split(config, split, names)
     if arguments.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
-    data = Letterboxed(dataset, config.size)
+    fitted = Letterboxed(dataset, config.size)
     with counting("evaluating") as progress:
-        evaluation, detections = evaluate_on(detector, data, config.limits, device, progress)
+        evaluation, detections = evaluate_on(detector, fitted, config.limits, device, progress)
     out = new_folder("evaluate", arguments.out)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     write_json(out / "config.json", to_dict(config))
@@ -75,17 +73,13 @@ def run(arguments: Arguments) -> Path:
 def print_evaluation(evaluation: Evaluation) -> None:
     """The numbers of an evaluation, a line each."""
     calibration = evaluation.calibration
-    lines: list[tuple[str, Any]] = [
-        ("AP, AP50, AP75", (evaluation.ap, evaluation.ap50, evaluation.ap75)),
-        (
-            "AP of small, medium, large objects (COCO)",
-            (evaluation.ap_small, evaluation.ap_medium, evaluation.ap_large),
-        ),
-        ("AR at 1, 10, 100 detections", (evaluation.ar1, evaluation.ar10, evaluation.ar100)),
-        ("mAP at IoU 0.5 by VOC's rules of 2007 and 2010", (evaluation.voc2007, evaluation.voc2010)),
-    ]
-    for text, values in lines:
-        say(f"{text}: {', '.join(points(v) for v in values)}")
+    for text, names in (
+        ("AP, AP50, AP75", ("ap", "ap50", "ap75")),
+        ("AP of small, medium, large objects (COCO)", ("ap_small", "ap_medium", "ap_large")),
+        ("AR at 1, 10, 100 detections", ("ar1", "ar10", "ar100")),
+        ("mAP at IoU 0.5 by VOC's rules of 2007 and 2010", ("voc2007", "voc2010")),
+    ):
+        say(f"{text}: {', '.join(points(getattr(evaluation, name)) for name in names)}")
     for one in evaluation.size_bins:
         say(f"  AP of objects of {one.low:g} to {one.high:g} px: {points(one.ap)} ({one.objects} objects)")
     for one_class in calibration.per_class:

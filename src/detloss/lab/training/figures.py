@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from detloss.lab.figures import (
-    INK,
-    LOSS_STYLES,
-    WIDTH,
-    Table,
-    finish,
-    thinned,
-)
+from detloss.lab.figures import INK, LOSS_STYLES, WIDTH, Table, finish, thinned
 
 
 def training_curves(log: Table) -> Figure:

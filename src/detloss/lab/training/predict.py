@@ -40,19 +40,6 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def detect_images(
-    detector: Detector,
-    config: TrainConfig,
-    images: Sequence[np.ndarray],
-    device: torch.device,
-) -> list[Detections]:
-    """Detections in images of any size, in their own pixels, within the paper's limits."""
-    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    annotations = [Annotation(*nothing, str(i)) for i in range(len(images))]
-    data = Letterboxed(Dataset((), annotations, images), config.size)
-    return predict(detector, data, Limits(), device)
-
-
 def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:
     """The image with a box, class and score for each detection with a score of at least `least`."""
     picture = Image.fromarray(image)
@@ -70,9 +57,8 @@ def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: floa
         if top < 0:
             left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lt")
         canvas.rectangle((left, top, right + 2, bottom), fill=colour)
-        canvas.text(
-            (left + 1, top), text, fill="black" if colour == "#f0e442" else "white", font=font, anchor="lt"
-        )
+        ink = "black" if colour == "#f0e442" else "white"
+        canvas.text((left + 1, top), text, fill=ink, font=font, anchor="lt")
     return picture
 
 
@@ -86,13 +72,19 @@ def predict_files(
     least: float,
     progress: Callable[[int, int], Any],
 ) -> tuple[list[str], list[Detections]]:
-    """Detects in each file, saves the drawn image as `out/<stem>.png`; ids and detections are returned."""
+    """Detects in each file within the paper's limits and saves the drawn image as `out/<stem>.png`.
+
+    Returns ids and detections, in pixels of the files.
+    """
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     ids: list[str] = []
     results: list[Detections] = []
     for start in range(0, len(files), 16):
         block = files[start : start + 16]
         images = [read_image(file) for file in block]
-        for file, image, found in zip(block, images, detect_images(detector, config, images, device)):
+        data = Dataset((), [Annotation(*nothing, str(i)) for i in range(len(block))], images)
+        everything = predict(detector, Letterboxed(data, config.size), Limits(), device)
+        for file, image, found in zip(block, images, everything):
             id = _unused(file.stem, ids)
             draw(image, found, names, least).save(out / f"{id}.png")
             ids.append(id)

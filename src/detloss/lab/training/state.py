@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,15 @@ from detloss.lab.detector.criterion import Criterion, Terms
 from detloss.lab.detector.inference import images_to_tensor
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import first_line
 from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
 from detloss.lab.training.trained import save, save_weights
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 LOG_COLUMNS = (
-    "step",
-    "lr",
-    "loss",
-    "classification_loss",
-    "box_loss",
-    "distribution_loss",
-    "objectness_loss",
-    "positives",
-    "normalizer",
-    "positive_loss_share",
-    "gradient_norm",
-    "seconds",
+    *("step", "lr", "loss", "classification_loss", "box_loss", "distribution_loss", "objectness_loss"),
+    *("positives", "normalizer", "positive_loss_share", "gradient_norm", "seconds"),
 )
 
 
@@ -88,6 +80,13 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.step_count = 0
         self.seconds = 0.0
+        # What a checkpoint holds, beside the two counts.
+        self._parts: dict[str, Any] = {
+            "detector": self.detector,
+            "average": self.average.model,
+            "optimizer": self.optimizer,
+            "scaler": self.scaler,
+        }
 
     def step(self) -> dict[str, float]:
         """One optimiser step; its row of the log.
@@ -144,14 +143,8 @@ class Training:
     def save(self, folder: Path) -> None:
         """Writes `last.pt` (all that resuming needs) and `last.safetensors` (the averaged weights)."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "step": self.step_count,
-            "seconds": self.seconds,
-            "detector": self.detector.state_dict(),
-            "average": self.average.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+        state = {"step": self.step_count, "seconds": self.seconds}
+        state |= {name: part.state_dict() for name, part in self._parts.items()}
         save(folder / "last.pt", lambda part: torch.save(state, part))
         save_weights(self.average.model, self.data.dataset.names, folder)
 
@@ -160,12 +153,8 @@ class Training:
         try:
             state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(
-                f"{folder / 'last.pt'} is damaged ({reason}); remove it to train anew"
-            ) from error
-        self.detector.load_state_dict(state["detector"])
-        self.average.model.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+            damaged = f"{folder / 'last.pt'} is damaged ({first_line(error)})"
+            raise ValueError(f"{damaged}; remove it to train anew") from error
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
         self.step_count, self.seconds = state["step"], state["seconds"]

@@ -18,6 +18,7 @@ from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.state import LOG_COLUMNS, NonFiniteLoss, Training
 from detloss.lab.training.trained import evaluate_on
 
+Rows = list[dict[str, Any]]
 EVALUATION_COLUMNS = ("step", "ap", "ap50", "ap75", "ece")
 
 
@@ -60,8 +61,8 @@ def train(
     if (out / "metrics.json").exists():
         metrics = read_json(out / "metrics.json")
         return TrainResult(Evaluation.from_dict(metrics), metrics["seconds"], metrics["peak_memory_mb"])
-    log: list[dict[str, Any]] = []
-    evaluations: list[dict[str, Any]] = []
+    log: Rows = []
+    evaluations: Rows = []
     if (out / "last.pt").exists():
         state.restore(out)
         log = [row for row in read_csv(out / "log.csv") if int(row["step"]) <= state.step_count]
@@ -88,10 +89,8 @@ def train(
     _record(out, state, log, evaluations, evaluation)
     result = TrainResult(evaluation, state.seconds, peak_memory_mb(state.device))
     # Last: a folder with metrics.json is a finished run.
-    write_json(
-        out / "metrics.json",
-        {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb, **evaluation.to_dict()},
-    )
+    cost = {"seconds": result.seconds, "peak_memory_mb": result.peak_memory_mb}
+    write_json(out / "metrics.json", cost | evaluation.to_dict())
     on_evaluation(state.step_count, evaluation)
     return result
 
@@ -104,24 +103,11 @@ def _claim(out: Path, config: TrainConfig, device: torch.device) -> None:
         raise WrongFolder(f"{out} holds a run with another configuration")
 
 
-def _record(
-    out: Path,
-    state: Training,
-    log: list[dict[str, Any]],
-    evaluations: list[dict[str, Any]],
-    evaluation: Evaluation,
-) -> None:
+def _record(out: Path, state: Training, log: Rows, evaluations: Rows, evaluation: Evaluation) -> None:
     """A checkpoint and the tables that go with it."""
     if not evaluations or int(evaluations[-1]["step"]) < state.step_count:
-        evaluations.append(
-            {
-                "step": state.step_count,
-                "ap": evaluation.ap,
-                "ap50": evaluation.ap50,
-                "ap75": evaluation.ap75,
-                "ece": evaluation.calibration.ece,
-            }
-        )
+        values = (evaluation.ap, evaluation.ap50, evaluation.ap75, evaluation.calibration.ece)
+        evaluations.append(dict(zip(EVALUATION_COLUMNS, (state.step_count, *values))))
     write_csv(out / "log.csv", LOG_COLUMNS, log)
     write_csv(out / "evaluations.csv", EVALUATION_COLUMNS, evaluations)
     state.save(out)

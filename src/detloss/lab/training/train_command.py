@@ -58,17 +58,14 @@ def run(arguments: Arguments) -> Path:
         task = bar.add_task("training", total=config.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
-            bar.update(
-                task, completed=row["step"], note=f"loss {row['loss']:.3f}, {row['positives']} positives"
-            )
+            note = f"loss {row['loss']:.3f}, {row['positives']} positives"
+            bar.update(task, completed=row["step"], note=note)
 
         def on_evaluation(step: int, evaluation: Evaluation) -> None:
             say(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
 
-        size = config.size
-        result = train(
-            config, Letterboxed(training, size), Letterboxed(validation, size), out, on_step, on_evaluation
-        )
+        fitted = (Letterboxed(training, config.size), Letterboxed(validation, config.size))
+        result = train(config, *fitted, out, on_step, on_evaluation)
     save(training_curves(read_columns(out / "log.csv")), out / "curves")
     say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
     return out

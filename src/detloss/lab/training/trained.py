@@ -16,7 +16,7 @@ from detloss.lab.detector import Detector
 from detloss.lab.detector.inference import predict
 from detloss.lab.detector.postprocess import Limits
 from detloss.lab.evaluate import Evaluation, evaluate
-from detloss.lab.records import load_config
+from detloss.lab.records import first_line, load_config
 from detloss.lab.runs import replacing
 from detloss.lab.training.config import TrainConfig
 
@@ -42,7 +42,7 @@ def save(path: Path, write: Callable[[Path], Any]) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f"cannot write {path}, is the disk full? ({str(error).splitlines()[0]})") from error
+        raise OSError(f"cannot write {path}, is the disk full? ({first_line(error)})") from error
 
 
 def save_weights(detector: Detector, names: Sequence[str], folder: Path) -> None:
