@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from detloss.lab.cli.terminal import say
@@ -45,3 +46,18 @@ def test_comparison_table_is_whole_in_80_columns(tmp_path):
 def test_names_of_losses_are_shown_as_they_are(capsys):
     say("poly_focal,epsilon=linear:-1:1")
     assert capsys.readouterr().out == "poly_focal,epsilon=linear:-1:1\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": 9}, r"seeds is 9, past the last of the planned looks \(3, 5, 8\); let looks end with 9"),
+        ({"looks": (5, 3)}, r"looks is \(5, 3\); it must be increasing"),
+        ({"looks": ()}, r"looks is \(\)"),
+        ({"rope": 0.0}, "rope is 0.0; it must be a number of AP points above 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        CompareConfig(**changes)
+    assert CompareConfig(seeds=9, looks=(9,)).looks == (9,)
