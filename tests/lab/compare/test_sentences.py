@@ -111,6 +111,10 @@ def test_the_gap_over_the_budget():
     assert gaps(curves_, "a", "b") == pytest.approx([-0.1, -0.05, 0.2])
     assert gaps(curves_, "b", "a") == pytest.approx([0.1, 0.05, -0.2])
     assert all(math.isnan(gap) for gap in gaps(curves_, "a", "c"))
+    odd = [{"step": [88, 175, 262, 350], "ap": ap} for ap in ([0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 0.0])]
+    assert gaps({"a": odd[:1], "b": odd[1:]}, "a", "b") == pytest.approx(
+        [0.1, 0.2, 0.4]
+    )  # evaluated at 350 / 4
     late = gaps({"a": curves([0.2, 0.4]), "b": curves([0.1, 0.1])}, "a", "b")  # first evaluation at half
     assert late[1:] == pytest.approx([0.1, 0.3])
     assert math.isnan(late[0])

@@ -79,7 +79,7 @@ def answer(
 
 
 def _images(one: Verdict) -> str:
-    if math.isnan(one.images_high):
+    if math.isnan(one.images_high) or one.images_high - one.high < NOTHING_FOUND:
         return ""
     half = points(one.images_high - one.difference)
     return f", ± {half} over images too" + ("" if one.on_other_images else ": not certain of other images")
@@ -94,7 +94,7 @@ def gaps(curves: Curves, first: str, second: str) -> list[float]:
     means = []
     for name in (first, second):
         at = [
-            np.interp(np.array(BUDGETS) * max(ends), run["step"], run["ap"], left=math.nan)
+            np.interp(np.round(np.array(BUDGETS) * max(ends)), run["step"], run["ap"], left=math.nan)
             for run in curves[name]
             if len(run["step"])
         ]
