@@ -1,8 +1,7 @@
 """What the runs of a comparison allow to say: which loss is better, which are equivalent, what is undecided.
 
 Higher is better everywhere. Runs of two losses with the same seed share data, batches and initial weights,
-yet their results are hardly more alike than those of two seeds (mean correlation .05 over 428 pairs of this
-project's runs): all runs count as independent.
+yet their results are hardly more alike than those of two seeds: all runs count as independent.
 """
 
 import functools
@@ -77,7 +76,7 @@ def verdicts(
     looks: Sequence[int] = LOOKS,
     images: Mapping[str, np.ndarray] | None = None,
 ) -> list[Verdict]:
-    """What can be said of all pairs of losses, with at most 5 % error in all of it together.
+    """What can be said of all pairs of losses, held to 5 % error in all of it together.
 
     The standard error of a difference is the larger of two: from the variance pooled over all losses, and
     from the two losses' own. Its degrees of freedom are those of the pooled variance (Satterthwaite 1946).
@@ -105,8 +104,8 @@ def verdicts(
         A verdict for each pair, in the order of `ap`.
 
     Raises:
-        ValueError: fewer than two losses, a value that is not finite, a rope that is not positive, or looks
-            that do not increase.
+        ValueError: fewer than two losses, a value that is not finite, a rope that is not positive, looks that
+            do not increase, or `images` without one of the losses.
     """
     if len(ap) < 2:
         raise ValueError(f"ap has {len(ap)} losses; it must have at least two to compare")
@@ -115,8 +114,9 @@ def verdicts(
             raise ValueError(f"ap of {name!r} is {list(values)}; leave out the runs without a finite value")
     if not 0 < rope < math.inf:
         raise ValueError(f"rope is {rope}; it must be a positive number, such as 0.01 for one point of AP")
-    if not looks or looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(looks)):
-        raise ValueError(f"looks is {tuple(looks)}; it must be increasing numbers of seeds, such as 3 5 8")
+    check_looks(looks)
+    if images is not None and (missing := [name for name in ap if name not in images]):
+        raise ValueError(f"images has no {missing[0]!r}; give the resamples of every loss of ap, or none")
     spread = _Spread.of([np.asarray(values, float) for values in ap.values()], tuple(looks))
     found = []
     for (i, first), (j, second) in itertools.combinations(enumerate(ap), 2):
@@ -139,6 +139,12 @@ def verdicts(
         others = (difference - wide, difference + wide)
         found.append(Verdict(first, second, difference, low, high, word, further, *others))
     return found
+
+
+def check_looks(looks: Sequence[int]) -> None:
+    """ValueError where planned looks are no increasing numbers of seeds."""
+    if not looks or looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(looks)):
+        raise ValueError(f"looks is {tuple(looks)}; it must be increasing numbers of seeds, such as 3 5 8")
 
 
 def between(found: Iterable[Verdict], first: str, second: str) -> Verdict:

@@ -70,7 +70,7 @@ def test_question_and_answer(folder, text):
     )
     assert "chosen by successive halving on a part of the training images held out for that" in text
     results = read_results(folder)
-    assert plain(answer(ap, curves=results.seeds(lambda run: run.evaluations))) in text
+    assert plain(answer(ap, curves=results.curves)) in text
     assert "batches, augmentation), not other images. None covers another outcome of the sweep." in text
     own = "a learning rate of its own (of 0.003, 0.01, 0.03) and a box weight of its own (of 2, 6)"
     assert f"only the loss differs, with {own}." in text

@@ -53,7 +53,7 @@ def draw(results: Results) -> Iterator[Drawn]:
         "ap_over_steps",
         "AP during training",
         "Mean over seeds on the validation images; the band reaches from the lowest to the highest seed.",
-        ap_over_steps(results.seeds(lambda run: run.evaluations)),
+        ap_over_steps(results.curves),
     )
     yield Drawn(
         "precision_recall",

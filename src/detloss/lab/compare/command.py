@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -24,7 +23,7 @@ from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.data import Dataset
 from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
-from detloss.lab.runs import new_folder, read_columns, write_csv, write_json
+from detloss.lab.runs import new_folder, write_csv, write_json
 from detloss.lab.statistics import (
     Verdict,
     between,
@@ -33,7 +32,6 @@ from detloss.lab.statistics import (
     mean_interval,
     measured,
     points,
-    short_names,
 )
 from detloss.lab.training.opening import open_splits
 from detloss.lab.training.splits import settled
@@ -84,9 +82,8 @@ def run(arguments: Arguments) -> Path:
     write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in results.verdicts])
     with counting("drawing the report") as progress:
         write_report(out, results, progress)
-    curves = curves_by_loss(state)
-    say(answer(ap_by_loss(state), config.rope / 100, config.looks, results.images, curves))
-    if warning := still_learning(curves):
+    say(answer(results.column("ap"), config.rope / 100, config.looks, results.images, results.curves))
+    if warning := still_learning(results.curves):
         say(warning)
     if state.diverged:
         raise JobFailed(
@@ -125,16 +122,6 @@ def train_shown(state: Comparison) -> None:
 def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
     """{"focal": {seed: AP}} in the order asked for; a loss without results has an empty one."""
     return by_loss(state.config.pairs, state.results)
-
-
-def curves_by_loss(state: Comparison) -> dict[str, list[dict[str, np.ndarray]]]:
-    """{"focal": [evaluations.csv of each seed that has a result]}."""
-    names = short_names(state.config.pairs)
-    curves: dict[str, list[dict[str, np.ndarray]]] = {names[pair]: [] for pair in state.config.pairs}
-    for job in state.final_jobs():
-        if (job.folder / "metrics.json").exists():
-            curves[names[job.pair]].append(read_columns(job.folder / "evaluations.csv"))
-    return curves
 
 
 def comparison_table(state: Comparison) -> Table:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from detloss.lab.statistics import LOOKS
+from detloss.lab.statistics import LOOKS, check_looks
 from detloss.lab.training.config import Recipe, TrainConfig
 
 
@@ -62,8 +62,7 @@ class CompareConfig(Recipe, _Choice):
             raise ValueError(f"seeds is {self.seeds}; it must be at least 1 (3 for an interval)")
         if not 0 < self.rope < 100:
             raise ValueError(f"rope is {self.rope}; it must be a number of AP points above 0, such as 1")
-        if not self.looks or self.looks[0] < 1 or any(a >= b for a, b in itertools.pairwise(self.looks)):
-            raise ValueError(f"looks is {self.looks}; it must be increasing numbers of seeds, such as 3 5 8")
+        check_looks(self.looks)
         if self.seeds > self.looks[-1]:
             raise ValueError(
                 f"seeds is {self.seeds}, past the last of the planned looks {self.looks}; let looks end with "

@@ -44,7 +44,7 @@ def write_report(
         source = _data_uri(folder / "figures" / f"{stem}.{suffixes[-1]}")
         figures[stem] = {"title": title, "caption": caption, "source": source}
         progress(done, len(drawn))
-    ap, curves = results.column("ap"), results.seeds(lambda run: run.evaluations)
+    ap, curves = results.column("ap"), results.curves
     environment = Environment(
         loader=PackageLoader("detloss.lab.compare", ""),
         autoescape=True,

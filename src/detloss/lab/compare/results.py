@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Results:
         return by_loss(self.config.pairs, self.rows, name)
 
     @property
+    def curves(self) -> dict[str, list[Mapping[str, np.ndarray]]]:
+        """{loss: [evaluations.csv of each seed]}."""
+        return self.seeds(lambda run: run.evaluations)
+
+    @cached_property
     def verdicts(self) -> list[Verdict]:
         """On AP, of all pairs of losses."""
         return decide(self.column("ap"), self.config.rope / 100, self.config.looks, self.images)

@@ -88,7 +88,6 @@ def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
 def _differences(results: Results) -> Table:
     """All pairs, the higher mean first, so that the words are of it."""
     ece = {name: mean_interval(of.values())[0] for name, of in measured(results.column("ece")).items()}
-    curves = results.seeds(lambda run: run.evaluations)
     rows = []
     for one in (found.turned if found.difference < 0 else found for found in results.verdicts):
         intervals = [_range(one.low, one.high), _range(one.images_low, one.images_high)]
@@ -97,7 +96,7 @@ def _differences(results: Results) -> Table:
                 f"{one.first} − {one.second}",
                 one.verdict,
                 points(one.difference, sign=True),
-                _course(gaps(curves, one.first, one.second)),
+                _course(gaps(results.curves, one.first, one.second)),
                 *intervals[: 2 if results.images else 1],
                 NONE if one.further is None else str(one.further),
                 points(ece[one.first] - ece[one.second], sign=True),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-IOUS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _BLOCK = 100  # resamples at a time, for the memory
 
@@ -85,7 +84,7 @@ def _average_precision(matches: Matches, times: np.ndarray) -> np.ndarray:
             if not all_count:
                 seen = np.cumsum(weight * counts, axis=1)
             found = np.cumsum(weight[:, right], axis=1)
-            ap[:, label] += _interpolated(found, seen[:, right], needed) / len(IOUS)
+            ap[:, label] += _interpolated(found, seen[:, right], needed) / matches.right.shape[1]
     with np.errstate(invalid="ignore"):
         mean: np.ndarray = np.where(there, ap, 0).sum(axis=1) / there.sum(axis=1)
     return mean

@@ -63,20 +63,6 @@ def operating(matches: Matches) -> Operating:
     return Operating(best_score, best_precision, best_recall, best_f1, SCORES, precision, recall)
 
 
-def f1_per_image(matches: Matches, least: float) -> np.ndarray:
-    """(images,) F1 at IoU 0.5 over the detections of an image with a score of at least `least`.
-
-    F1 = 2 · right / (detections + objects); nan for an image with neither.
-    """
-    kept = matches.counts[:, 0] & (matches.score >= np.float32(least))
-    images = len(matches.ids)
-    found = np.bincount(matches.image[kept], minlength=images)
-    right = np.bincount(matches.image[kept & matches.right[:, 0]], minlength=images)
-    with np.errstate(invalid="ignore"):
-        f1: np.ndarray = 2 * right / (found + matches.objects.sum(axis=1))
-    return f1
-
-
 def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     total = np.nan_to_num(precision) + recall
     f1: np.ndarray = 2 * np.nan_to_num(precision) * recall / np.where(total == 0, 1, total)
