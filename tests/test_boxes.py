@@ -160,12 +160,14 @@ def test_scale_shift_and_symmetry(kind):
     assert_close(paired_box_iou(*turned, kind), expected)
 
 
-DEGENERATE = st.sampled_from([0.0, -0.0, 1.0, 1e-8, -1e-8, 1e-30, 0.5, 3.0, -2.0, 640.0, 1e6, -1e6, 1e9])
+DEGENERATE = st.sampled_from(
+    [0.0, -0.0, 1.0, 1e-8, -1e-8, 1e-30, 0.5, 3.0, -2.0, 640.0, 1e6, -1e6, 1e9, 3e19, 1e30, -1e30]
+)
 NUMBER = DEGENERATE | st.floats(-1e6, 1e6, width=32)
 BOX = st.tuples(NUMBER, NUMBER, NUMBER, NUMBER)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(pairs=st.lists(st.tuples(BOX, BOX), min_size=1, max_size=8), fmt=st.sampled_from(FORMATS))
 def test_finite_value_and_gradient_for_any_boxes(pairs, fmt):
     for kind in SIMILARITIES:
@@ -282,8 +284,9 @@ def test_relative_coordinates_meet_pixels():
     boxes1, boxes2 = random_boxes(30), random_boxes(30, 1)
     for kind in SIMILARITIES:
         relative = paired_box_iou(boxes1 / 1000, boxes2 / 1000, kind)
-        assert_close(relative, paired_box_iou(boxes1, boxes2, kind), rtol=2e-2, atol=2e-3)
-    assert_close(box_iou(boxes1 / 1e6, boxes2 / 1e6), box_iou(boxes1, boxes2))  # no eps at all
+        assert_close(relative, paired_box_iou(boxes1, boxes2, kind))
+    for function in PAIRWISE.values():
+        assert_close(function(boxes1 / 1e6, boxes2 / 1e6), function(boxes1, boxes2))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from detloss._core.private import CAN_FUSE
-from detloss.formula import elementwise_loss
+from detloss.formula import box_loss, elementwise_loss
 from detloss.linear import linear_loss
 from detloss.losses import asymmetric_loss, matchability_aware_loss, poly_focal_loss
 from detloss.names import CLASSIFICATION_LOSSES, find_loss
@@ -41,6 +41,9 @@ def plain(logits, targets, tau=1.0):
 # What every formula gets
 
 
+SHARED = ["weight", "ignore_index", "label_smoothing", "class_dim", "impl"]
+
+
 def test_name_docstring_and_signature():
     assert tempered_bce.__name__ == "tempered_bce"
     assert tempered_bce.__doc__.startswith("Binary cross entropy of logits divided by a temperature.")
@@ -49,7 +52,7 @@ def test_name_docstring_and_signature():
     assert "quality:" not in tempered_bce.__doc__
     assert "\n\nArgs:\n" in tempered_bce.__doc__
     parameters = inspect.signature(tempered_bce).parameters
-    assert list(parameters) == ["inputs", "targets", "tau", "reduction", "weight", "ignore_index", "impl"]
+    assert list(parameters) == ["inputs", "targets", "tau", "reduction", *SHARED]
     defaults = {name: p.default for name, p in parameters.items()}
     assert (defaults["tau"], defaults["reduction"], defaults["impl"]) == (1.0, "none", "auto")
 
@@ -60,7 +63,7 @@ def test_keyword_only_parameters_come_after_the_reduction(logits):
         return plain(logits + shift, targets, tau)
 
     parameters = inspect.signature(loss).parameters
-    names = ["inputs", "targets", "tau", "reduction", "shift", "quality", "weight", "ignore_index", "impl"]
+    names = ["inputs", "targets", "tau", "reduction", "shift", "quality", *SHARED]
     assert list(parameters) == names
     assert parameters["shift"].kind is inspect.Parameter.KEYWORD_ONLY
     assert "quality:" in loss.__doc__
@@ -234,10 +237,14 @@ def test_strings_booleans_and_none_reach_the_formula(logits):
         (lambda logits, targets, tau: logits, "has a hyperparameter tau without a default"),
         (lambda logits, targets, *, tau: logits, "has a hyperparameter tau without a default"),
         (lambda logits, targets, **hyper: logits, r"takes \*hyper; hyperparameters have names"),
-        (lambda logits, targets, weight=None: logits, "hyperparameter weight, which every loss has"),
-        (lambda logits, targets, reduction="none": logits, "hyperparameter reduction, which every loss has"),
-        (lambda logits, targets, impl=None: logits, "hyperparameter impl, which every loss has"),
-        (lambda logits, targets, inputs=None: logits, "hyperparameter inputs, which every loss has"),
+        (lambda logits, targets, weight=None: logits, "hyperparameter weight, a name that every loss has"),
+        (
+            lambda logits, targets, reduction="none": logits,
+            "hyperparameter reduction, a name that every loss has",
+        ),
+        (lambda logits, targets, impl=None: logits, "hyperparameter impl, a name that every loss has"),
+        (lambda logits, targets, hard=True: logits, "hyperparameter hard, a name that every loss has"),
+        (lambda logits, targets, inputs=None: logits, "hyperparameter inputs, a name that every loss has"),
         (lambda logits: logits, "does not take logits, targets"),
     ],
 )
@@ -331,6 +338,24 @@ def test_the_page_shows_the_sources_of_the_three():
 
 
 # Fused
+
+
+@pytest.mark.skipif(not CAN_FUSE, reason="this torch has no fused pass")
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_a_hyperparameter_may_be_called_scale(logits, reduction):
+    @elementwise_loss
+    def scaled_bce(logits, targets, scale=2.0):
+        return scale * torch.nn.functional.softplus(logits) - targets * logits
+
+    @box_loss
+    def scaled_corners(first, second, scale=2.0):
+        return sum((a - b).abs() for a, b in zip(first[:4], second[:4])) / scale
+
+    boxes = torch.rand(2, 7, 4, generator=torch.Generator().manual_seed(0)).cumsum(-1)
+    for loss, arguments in ((scaled_bce, (logits, INDEX)), (scaled_corners, boxes.unbind(0))):
+        found = value_and_gradient(loss, *arguments, reduction=reduction, scale=3.0, impl="compile")
+        expected = value_and_gradient(loss, *arguments, reduction=reduction, scale=3.0, impl="eager")
+        assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_compiled_is_eager_for_other_values_too(logits):

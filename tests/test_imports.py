@@ -33,7 +33,8 @@ def tops(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(ROOT)))
 def test_the_library_needs_torch_only_and_knows_no_laboratory(file):
-    assert tops(file) - sys.stdlib_module_names <= {"torch", "detloss"}
+    client = {file.stem} if file.parent.name == "integrations" else set()
+    assert tops(file) - sys.stdlib_module_names <= {"torch", "detloss"} | client
     assert not [name for name in imported(file) if name.startswith("detloss.lab")]
 
 
@@ -45,7 +46,28 @@ def test_drawing_and_the_command_line_have_their_own_files(file):
     assert "tyro" not in tops(file) or on_the_command_line
 
 
-FLOORS = ["_core", "boxes", "formula", "losses", "linear mining schedule", "calling", "names"]
+@pytest.mark.parametrize("client", ["torchvision", "transformers", "ultralytics", "rfdetr"])
+def test_a_client_is_imported_when_its_losses_are_swapped_and_not_before(client):
+    file = ROOT / f"integrations/{client}.py"
+    at_once = [
+        node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
+    ]
+    assert {str(node.module).partition(".")[0] for node in at_once} - sys.stdlib_module_names <= {
+        "torch",
+        "detloss",
+    }
+
+
+FLOORS = [
+    "_core",
+    "boxes",
+    "formula",
+    "losses",
+    "linear mining schedule balance",
+    "calling",
+    "names",
+    "integrations",
+]
 
 
 def test_the_library_is_built_from_below():

@@ -402,7 +402,8 @@ def test_module_of_a_pointwise_convolution(form, bias):
 def test_module_keeps_tensors_and_learns_parameters():
     weight, gamma = torch.rand(C), nn.Parameter(torch.tensor(1.5))
     module = LinearLoss(nn.Linear(K, C), sigmoid_focal_loss, weight=weight, gamma=gamma).double()
-    assert set(module.state_dict()) == {"linear.weight", "linear.bias", "weight", "gamma"}
+    assert set(module.state_dict()) == {"linear.weight", "linear.bias", "gamma"}
+    assert module.weight.dtype == torch.float64
     x, index = torch.randn(N, K, dtype=torch.float64), labels()
     module(x, index).backward()
     assert module.gamma.grad.abs() > 0

@@ -14,6 +14,8 @@ from detloss import losses
 FILE = Path(losses.__file__).with_suffix(".pyi")
 HEAD = '''"""Signatures and docstrings of the losses, written by tools/losses_stub.py: do not edit."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 '''
 
@@ -57,7 +59,9 @@ def signature(name: str, function: object, result: str = "Tensor") -> str:
             named = True
             lines.append("    *,\n")
         lines.append(
-            f"    {parameter},\n".replace("torch.Tensor", "Tensor").replace("torch.nn.modules.loss", "nn")
+            f"    {parameter},\n".replace("torch.Tensor", "Tensor")
+            .replace("torch.nn.modules.loss", "nn")
+            .replace("collections.abc.", "")
         )
     return f"def {name}(\n{''.join(lines)}) -> {result}: ...\n".replace("detloss.losses.bce.", "")
 

@@ -1,7 +1,8 @@
 """The losses of dense object detection: what a training script of your own imports.
 
 Every loss is a function and a Module; the overlaps of boxes are here too. All of it needs torch only. Further
-modules: `detloss.formula` (losses of your own), `detloss.mining`, `detloss.schedule`, `detloss.names`.
+modules: `detloss.formula` (losses of your own), `detloss.mining`, `detloss.schedule`, `detloss.balance`,
+`detloss.names`.
 
 `detloss.lab` is the laboratory behind the command `detloss`; it needs `pip install "detloss[lab]"`.
 """
@@ -26,12 +27,16 @@ from detloss.losses import (
     DistanceBoxIoULoss,
     DistributionFocalLoss,
     EfficientBoxIoULoss,
+    GaussianFocalLoss,
     GeneralizedBoxIoULoss,
+    IoUAwareBCELoss,
+    L1BoxLoss,
     MatchabilityAwareLoss,
     PolyFocalLoss,
     QualityFocalLoss,
     SampleDependentFocalLoss,
     SigmoidFocalLoss,
+    SmoothL1BoxLoss,
     SoftmaxFocalLoss,
     VarifocalLoss,
     asymmetric_loss,
@@ -42,12 +47,16 @@ from detloss.losses import (
     distribution_focal_loss,
     distribution_integral,
     efficient_box_iou_loss,
+    gaussian_focal_loss,
     generalized_box_iou_loss,
+    iou_aware_bce_loss,
+    l1_box_loss,
     matchability_aware_loss,
     poly_focal_loss,
     quality_focal_loss,
     sample_dependent_focal_loss,
     sigmoid_focal_loss,
+    smooth_l1_box_loss,
     softmax_focal_loss,
     varifocal_loss,
 )
@@ -62,13 +71,17 @@ __all__ = [
     "DistanceBoxIoULoss",
     "DistributionFocalLoss",
     "EfficientBoxIoULoss",
+    "GaussianFocalLoss",
     "GeneralizedBoxIoULoss",
+    "IoUAwareBCELoss",
+    "L1BoxLoss",
     "LinearLoss",
     "MatchabilityAwareLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
     "SampleDependentFocalLoss",
     "SigmoidFocalLoss",
+    "SmoothL1BoxLoss",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
     "__version__",
@@ -86,8 +99,11 @@ __all__ = [
     "distribution_integral",
     "efficient_box_iou_loss",
     "elementwise_loss",
+    "gaussian_focal_loss",
     "generalized_box_iou",
     "generalized_box_iou_loss",
+    "iou_aware_bce_loss",
+    "l1_box_loss",
     "linear_loss",
     "matchability_aware_loss",
     "paired_box_iou",
@@ -95,6 +111,7 @@ __all__ = [
     "quality_focal_loss",
     "sample_dependent_focal_loss",
     "sigmoid_focal_loss",
+    "smooth_l1_box_loss",
     "softmax_focal_loss",
     "varifocal_loss",
 ]

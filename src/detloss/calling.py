@@ -1,6 +1,6 @@
 """How training calls a loss, the library's or a user's own: on logits and labels, on pairs of boxes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detloss.balance import ClassWeight
 from detloss.losses import softmax_focal_loss
 from detloss.mining import Mining
 from detloss.schedule import Schedule
@@ -24,9 +25,10 @@ class Loss:
         name: the text it was found by.
         function: with the hyperparameters of `name` bound, all but the scheduled ones.
         takes: the names of the function's arguments.
-        own: whether it is the user's own function, not one of the library's.
+        own: whether it is the user's own function or a sum, not one of the library's.
         schedules: of hyperparameters that change during training, by name.
         mining: which locations count in training; None: all.
+        class_weight: how classes are weighed in training, by their objects there; None: alike.
     """
 
     name: str
@@ -35,12 +37,15 @@ class Loss:
     own: bool
     schedules: Mapping[str, Schedule] = field(default_factory=dict, hash=False)
     mining: Mining | None = None
+    class_weight: ClassWeight | None = None
 
     def at(self, step: int, steps: int, device: torch.device | str = "cpu") -> "Loss":
         """This loss at a step (from 0) of a training: what is scheduled has the value it has then.
 
         The value is a 0-dim tensor, with which no pass is compiled again.
         """
+        if isinstance(self.function, Sum):
+            return replace(self, function=self.function.at(step, steps, device))
         if not self.schedules:
             return self
         values = {
@@ -66,6 +71,22 @@ class Loss:
     def takes_quality(self) -> bool:
         """Whether a positive's label is its IoU, not 1: so it is for every loss with a `quality` argument."""
         return "quality" in self.takes
+
+
+class Sum:
+    """A weighted sum of box losses, as a function of predicted and true boxes."""
+
+    def __init__(self, terms: Sequence[tuple[float, Loss]]) -> None:
+        self.terms = tuple(terms)
+
+    def at(self, step: int, steps: int, device: torch.device | str = "cpu") -> "Sum":
+        """Each term as it is at a step of a training."""
+        return Sum([(weight, loss.at(step, steps, device)) for weight, loss in self.terms])
+
+    def __call__(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """One value per pair."""
+        first, *rest = (weight * regress(loss, predicted, true) for weight, loss in self.terms)
+        return sum(rest, first)
 
 
 def classify(loss: Loss, logits: Tensor, labels: Tensor, quality: Tensor | None) -> Tensor:

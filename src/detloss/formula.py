@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from detloss._core.box import Box
 from detloss._core.boxwise import box_loss
 from detloss._core.elementwise import elementwise_loss
-from detloss.boxes import area, distance_term, enclosing, intersection, iou
+from detloss.boxes import area, distance_term, enclosing, inside_out, intersection, iou
 
 __all__ = [
     "Box",
@@ -28,6 +28,7 @@ __all__ = [
     "distance_term",
     "elementwise_loss",
     "enclosing",
+    "inside_out",
     "intersection",
     "iou",
     "label_error",

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss._core.checks import broadcastable, check_reduction, check_tensor
+from detloss._core.checks import MASKS, broadcastable, check_reduction, check_tensor
 from detloss._core.dtypes import arithmetic_dtype
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import LossModule
 from detloss._core.private import graph_is_kept, is_batched_gradient, is_watched
 
 Parts = tuple[Tensor, Tensor, Tensor | None]  # input (N, K), weight (C, K), bias (C,)
@@ -28,12 +28,13 @@ Parts = tuple[Tensor, Tensor, Tensor | None]  # input (N, K), weight (C, K), bia
 
 def linear_loss(
     loss: Callable[..., Tensor],
-    input: Tensor,
+    input: Tensor | Sequence[Tensor],
     linear_weight: Tensor,
-    targets: Tensor,
+    targets: Tensor | Sequence[Tensor],
     *,
     linear_bias: Tensor | None = None,
     reduction: str = "sum",
+    anchors: int = 1,
     **hyper: Any,
 ) -> Tensor:
     """A linear layer and its classification loss in one, so that all logits never exist together.
@@ -59,20 +60,26 @@ def linear_loss(
             **hyper)` of logits `(N, C)` whose "sum" is a sum over rows and whose "mean" divides that by a
             number proportional to the rows that count, and is 0 if none does. For another mean, divide a
             sum.
-        input: features `(..., K)`, floating; all dimensions but the last are rows.
-        linear_weight: `(C, K)`. For a 1×1 convolution, pass `conv.weight.flatten(1)` and its features
-            `(B, K, H, W)` as `features.movedim(1, -1)`; the targets are `(B, H, W)` or `(B, H, W, C)`.
+        input: features `(..., K)`, floating; all dimensions but the last are rows. Or a list of them, such as
+            the levels of a pyramid under one head: `targets`, and the arguments of `loss` that hold one value
+            per row, are then lists too. The levels become one tensor, a copy of the features.
+        linear_weight: `(C, K)`, or `(A * C, K)` with the C classes of each of A anchors together. For a 1×1
+            convolution, pass `conv.weight.flatten(1)` and its features `(B, K, H, W)` as
+            `features.movedim(1, -1)`; the targets are `(B, H, W)` or `(B, H, W, C)`.
         targets: class indices `(...)`, or soft labels `(..., C)`, as `loss` takes them for `(N, C)` logits.
-        linear_bias: `(C,)`, or None.
+        linear_bias: `(C,)`, `(A * C,)` for anchors, or None.
         reduction: "sum", "mean" or "none".
+        anchors: A, how many rows of logits each row of the input has. Where it is above 1, targets and
+            whatever else holds one value per row have shape `(..., A)`, soft labels `(..., A, C)`.
         **hyper: the other arguments of `loss`. Those that hold one value per row are cut with the rows: with
             class indices a `weight` of their shape; a `weight` or `pos_weight` that broadcasts to `(..., C)`
             and varies along rows; and any other tensor whose shape begins with `input.shape[:-1]`, such as
             `quality`, except `alpha`. The rest goes to every block as it is.
 
     Returns:
-        The loss; for "none" of shape `(..., C)`, or `(...)` for a softmax loss. Gradients have the dtypes of
-        their tensors. Under autocast the products have its dtype, as in `F.linear`.
+        The loss; for "none" of shape `(..., C)`, or `(...)` for a softmax loss; with anchors `(..., A, C)`
+        or `(..., A)`; of a list, the rows of all levels one after another are the first dimension. Gradients
+        have the dtypes of their tensors. Under autocast the products have its dtype, as in `F.linear`.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit; a `loss` that does not return one number, or
@@ -81,13 +88,17 @@ def linear_loss(
     Sources: for cross entropy, Liger Kernel, arXiv:2410.10989, and cut cross-entropy, arXiv:2411.09009.
     """
     check_reduction(reduction)
-    _check(input, linear_weight, linear_bias, targets)
-    rows = input.shape[:-1]
+    features, labels, hyper = _joined(input, targets, hyper)
+    _check(features, linear_weight, linear_bias, labels, anchors)
+    classes = len(linear_weight) // anchors
+    rows = _rows(features, anchors)
+    if labels.dtype in MASKS and labels.shape == (*rows, classes):
+        labels = labels.to(arithmetic_dtype(features.dtype))
     if not rows:  # one row, nothing to cut
-        return loss(F.linear(input, linear_weight, linear_bias), targets, reduction=reduction, **hyper)
-    parts = (input.reshape(rows.numel(), input.shape[-1]), linear_weight, linear_bias)
-    by_row, rest = _split({"targets": targets, **hyper}, rows, targets, len(linear_weight))
-    call = _Call(loss, reduction, by_row, rest)
+        return loss(F.linear(features, linear_weight, linear_bias), labels, reduction=reduction, **hyper)
+    parts = (_as_rows(features, features), linear_weight, linear_bias)
+    by_row, rest = _split({"targets": labels, **hyper}, rows, labels, classes)
+    call = _Call(loss, reduction, by_row, rest, anchors)
     grad = torch.is_grad_enabled()
     learns = grad and any(tensor.requires_grad for tensor in call.tensors())
     if reduction == "none" or learns or torch.compiler.is_compiling() or is_watched():
@@ -120,15 +131,20 @@ class _Call:
 
     loss: Callable[..., Tensor]
     reduction: str
-    by_row: dict[str, Tensor]  # "targets" among them
+    by_row: dict[str, Tensor]  # "targets" among them; of several anchors, one after another
     hyper: dict[str, Any]
+    anchors: int = 1
 
     def tensors(self) -> list[Tensor]:
         return [value for value in (*self.by_row.values(), *self.hyper.values()) if isinstance(value, Tensor)]
 
     def of(self, logits: Tensor, part: slice | None = None) -> Tensor:
+        if part is not None:
+            part = slice(part.start * self.anchors, part.stop * self.anchors)
         by_row = {name: value if part is None else value[part] for name, value in self.by_row.items()}
         targets = by_row.pop("targets")
+        if self.anchors > 1:
+            logits = logits.reshape(-1, logits.shape[1] // self.anchors)
         return self.loss(logits, targets, reduction=self.reduction, **by_row, **self.hyper)
 
     def block(self, logits: Tensor, part: slice, share: Tensor | None, needed: bool) -> tuple[Tensor, Tensor]:
@@ -138,7 +154,8 @@ class _Call:
             try:
                 value = self.of(logits, part)
             except ValueError as error:
-                error.add_note(f"linear_loss: this counts rows from row {part.start} of the input")
+                first = part.start * self.anchors
+                error.add_note(f"linear_loss: this counts rows from row {first} of the input")
                 raise
         if value.ndim:
             raise ValueError(
@@ -162,7 +179,7 @@ class _Call:
             counted = torch.ones(len(targets), dtype=torch.bool, device=targets.device)
         else:
             counted = targets.long() != self.hyper.get("ignore_index", -100)
-        counts = torch.stack([block.sum() for block in counted.split(size)]).to(dtype)
+        counts = torch.stack([block.sum() for block in counted.split(size * self.anchors)]).to(dtype)
         return counts / counts.sum().clamp(min=1)
 
 
@@ -293,6 +310,48 @@ def _check_leaves(value: Tensor, logits: Tensor) -> None:
         nodes += [following for following, _ in node.next_functions]
 
 
+def _rows(features: Tensor, anchors: int) -> torch.Size:
+    """The shape of what holds one value per row of logits."""
+    return features.shape[:-1] if anchors == 1 else torch.Size((*features.shape[:-1], anchors))
+
+
+def _is_list(values: object) -> bool:
+    """Whether an argument is a list of tensors, one for each level."""
+    return isinstance(values, (list, tuple)) and any(isinstance(value, Tensor) for value in values)
+
+
+def _joined(input: Any, targets: Any, hyper: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Input, targets and other arguments; of a list of levels the rows of all as one."""
+    if not _is_list(input):
+        return input, targets, hyper
+    joined: dict[str, Any] = {}
+    for name, values in {"input": input, "targets": targets, **hyper}.items():
+        several = _is_list(values)
+        if not several and name not in ("input", "targets"):
+            joined[name] = values
+            continue
+        if not several or len(values) != len(input):
+            raise ValueError(
+                f"input is a list of {len(input)} levels; {name} must be a list of as many tensors"
+            )
+        for number, (level, value) in enumerate(zip(input, values)):
+            check_tensor(f"input[{number}]", level)
+            check_tensor(f"{name}[{number}]", value)
+            if value.shape[: level.ndim - 1] != level.shape[:-1]:
+                raise ValueError(
+                    f"{name}[{number}] has shape {tuple(value.shape)}; for input[{number}] of shape "
+                    f"{tuple(level.shape)} it must begin with {tuple(level.shape[:-1])}"
+                )
+        joined[name] = torch.cat([_as_rows(value, level) for value, level in zip(values, input)])
+    return joined.pop("input"), joined.pop("targets"), joined
+
+
+def _as_rows(value: Tensor, level: Tensor) -> Tensor:
+    """A tensor whose shape begins with the rows of a level, with these in one dimension."""
+    dims = level.ndim - 1
+    return value.reshape(level.shape[:-1].numel(), *value.shape[dims:])
+
+
 def _split(
     hyper: dict[str, Any], rows: torch.Size, targets: Tensor, classes: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -316,7 +375,7 @@ def _split(
     return by_row, rest
 
 
-def _check(input: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> None:
+def _check(input: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, anchors: int) -> None:
     """ValueError unless the shapes, dtypes and devices of the tensors go together."""
     tensors = {"input": input, "linear_weight": weight, "targets": targets}
     if bias is not None:
@@ -340,18 +399,24 @@ def _check(input: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) 
         value = tensors.get(name, input)
         if _product_dtype(value) != _product_dtype(input):
             raise ValueError(f"{name} is {value.dtype}, input {input.dtype}; convert one of them")
-    rows = input.shape[:-1]
+    if not isinstance(anchors, int) or anchors < 1 or len(weight) % anchors:
+        raise ValueError(
+            f"anchors is {anchors!r}; it must be a whole number of which the {len(weight)} rows of "
+            "linear_weight are a multiple"
+        )
+    rows = tuple(_rows(input, anchors))
     if targets.shape[: len(rows)] != rows:
         raise ValueError(
             f"targets have shape {tuple(targets.shape)}; for input {tuple(input.shape)} they must be "
-            f"class indices {tuple(rows)} or soft labels {(*rows, len(weight))}"
+            f"class indices {rows} or soft labels {(*rows, len(weight) // anchors)}"
         )
 
 
-class LinearLoss(nn.Module):
+class LinearLoss(LossModule):
     """Module of `linear_loss`: a head with its loss; the default reduction is "mean".
 
-    A convolution takes features `(B, K, H, W)`; its targets are `(B, H, W)` or, soft, `(B, H, W, C)`.
+    A convolution takes features `(B, K, H, W)`; its targets are `(B, H, W)` or, soft, `(B, H, W, C)`; with
+    `anchors=A` `(B, H, W, A)` or `(B, H, W, A, C)`. Features of several levels are a list, as are targets.
 
     Args:
         linear: the head, an `nn.Linear` or a 1×1 `nn.Conv2d`; `module.linear(features)` are its logits, as
@@ -380,17 +445,22 @@ class LinearLoss(nn.Module):
             raise ValueError(f"linear is {linear}; it must be an nn.Linear or a plain 1×1 nn.Conv2d")
         self.linear = linear
         self.loss = loss
-        keep(self, reduction=reduction, **hyper)
+        self.keep(reduction=reduction, **hyper)
 
-    def forward(self, input: Tensor, targets: Tensor, **by_row: Any) -> Tensor:
+    def forward(
+        self, input: Tensor | Sequence[Tensor], targets: Tensor | Sequence[Tensor], **by_row: Any
+    ) -> Tensor:
         """The loss of features; `by_row` are arguments of this call, such as weight and quality."""
         weight = self.linear.weight
         if isinstance(self.linear, nn.Conv2d):
-            input, weight = input.movedim(-3, -1), weight.flatten(1)
+            several = isinstance(input, (list, tuple))
+            levels: Any = input if several else (input,)
+            moved = [level.movedim(-3, -1) for level in levels]
+            input, weight = moved if several else moved[0], weight.flatten(1)
         return linear_loss(
-            self.loss, input, weight, targets, linear_bias=self.linear.bias, **kept(self), **by_row
+            self.loss, input, weight, targets, linear_bias=self.linear.bias, **self.kept(), **by_row
         )
 
     def extra_repr(self) -> str:
         """The loss and its hyperparameters."""
-        return f"{getattr(self.loss, '__name__', self.loss)}, {shown(self)}"
+        return f"{getattr(self.loss, '__name__', self.loss)}, {super().extra_repr()}"

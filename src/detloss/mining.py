@@ -58,8 +58,7 @@ def hard_negative_mask(
     _check_ratio(ratio, minimum)
     each = _per_location(loss)
     positives, negatives = _split(positives, ignored, each.shape)
-    wanted = _wanted(positives.sum(1, keepdim=True), ratio, minimum)
-    return (positives | _highest(each, negatives, wanted)).float()
+    return _with_negatives(positives, each, negatives, ratio, minimum)
 
 
 def random_ratio_mask(
@@ -97,8 +96,7 @@ def random_ratio_mask(
     positives, negatives = _split(positives, ignored, positives.shape)
     device = positives.device if generator is None else generator.device
     chance = torch.rand(positives.shape, generator=generator, device=device).to(positives.device)
-    wanted = _wanted(positives.sum(1, keepdim=True), ratio, minimum)
-    return (positives | _highest(chance, negatives, wanted)).float()
+    return _with_negatives(positives, chance, negatives, ratio, minimum)
 
 
 def ohem_mask(
@@ -152,21 +150,19 @@ def ohem_mask(
         raise ValueError(f"nms is {nms}; it must be in [0, 1], such as 0.5")
     if keep < 1:
         raise ValueError(f"keep is {keep}; it must be at least 1, such as 128")
-    if ratio is None:
-        none = torch.zeros_like(each, dtype=torch.bool)
+    none = torch.zeros_like(each, dtype=torch.bool)
+    if ratio is None:  # as if all were positives
         positives, negatives = _split(none if positives is None else positives, ignored, each.shape)
-        counted = positives | negatives
-        limit = torch.full_like(each[:, :1], keep)
-        alive = _survivors(
-            each, boxes, counted, nms, lambda alive, undecided: (alive.sum(1, keepdim=True) >= limit).all()
-        )
-        return _highest(each, alive, limit).float()
-    if positives is None:
+        positives, negatives = positives | negatives, none
+        ratio = minimum = 0
+    elif positives is None:
         raise ValueError("positives is None; with ratio it must say which locations are positive")
-    _check_ratio(ratio, minimum)
-    if keep < 1 + ratio:
-        raise ValueError(f"keep is {keep}; with ratio {ratio:g} it must be at least {math.ceil(1 + ratio)}")
-    positives, negatives = _split(positives, ignored, each.shape)
+    else:
+        _check_ratio(ratio, minimum)
+        if keep < 1 + ratio:
+            least = math.ceil(1 + ratio)
+            raise ValueError(f"keep is {keep}; with ratio {ratio:g} it must be at least {least}")
+        positives, negatives = _split(positives, ignored, each.shape)
     most = int(keep / (1 + ratio))
 
     def enough(alive: Tensor, undecided: Tensor) -> Tensor:
@@ -176,8 +172,7 @@ def ohem_mask(
 
     alive = _survivors(each, boxes, positives | negatives, nms, enough)
     hardest = _highest(each, alive & positives, torch.full_like(each[:, :1], most))
-    wanted = _wanted(hardest.sum(1, keepdim=True), ratio, minimum)
-    return (hardest | _highest(each, alive & negatives, wanted)).float()
+    return _with_negatives(hardest, each, alive & negatives, ratio, minimum)
 
 
 @dataclass(frozen=True)
@@ -304,6 +299,14 @@ def _suppress(
         undecided &= ~gone
         score.masked_fill_(gone, -math.inf)
     return False
+
+
+def _with_negatives(
+    positives: Tensor, score: Tensor, negatives: Tensor, ratio: float, minimum: int
+) -> Tensor:
+    """`(B, P)` float32: 1 for the positives, and for as many negatives of highest score as they want."""
+    wanted = _wanted(positives.sum(1, keepdim=True), ratio, minimum)
+    return (positives | _highest(score, negatives, wanted)).float()
 
 
 def _highest(score: Tensor, among: Tensor, count: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from detloss._core.private import CAN_FUSE
 from detloss.losses import (
     asymmetric_loss,
     binary_cross_entropy_with_logits,
+    gaussian_focal_loss,
+    iou_aware_bce_loss,
     matchability_aware_loss,
     poly_focal_loss,
     quality_focal_loss,
@@ -33,8 +35,10 @@ LOSSES = {
     "asymmetric": asymmetric_loss,
     "mal": matchability_aware_loss,
     "flsd": sample_dependent_focal_loss,
+    "ia_bce": iou_aware_bce_loss,
+    "gaussian_focal": gaussian_focal_loss,
 }
-WITH_QUALITY = [quality_focal_loss, varifocal_loss, matchability_aware_loss]
+WITH_QUALITY = [quality_focal_loss, varifocal_loss, matchability_aware_loss, iou_aware_bce_loss]
 EXPONENT = {
     sigmoid_focal_loss: "gamma",
     quality_focal_loss: "beta",
@@ -43,6 +47,8 @@ EXPONENT = {
     asymmetric_loss: "gamma_neg",
     matchability_aware_loss: "gamma",
     sample_dependent_focal_loss: "gamma_high",
+    iou_aware_bce_loss: "gamma",
+    gaussian_focal_loss: "gamma",
 }
 WITH_BALANCE = [
     binary_cross_entropy_with_logits,
@@ -313,7 +319,9 @@ def test_any_shape_and_value(loss, data):
     )
     if shape[-1]:
         dense = torch.nn.functional.one_hot(index, shape[-1] + 1)[..., :-1].reshape(shape).float()
-        value, gradient = value_and_gradient(loss, logits, index.reshape(shape[:-1]))
+        # 3, not -1: (2, 4, 4, 4) may be channels-first
+        more = {"class_dim": 3} if len(shape) == 4 else {}
+        value, gradient = value_and_gradient(loss, logits, index.reshape(shape[:-1]), **more)
         assert_close(value, loss(logits, dense))
     else:
         value, gradient = value_and_gradient(loss, logits, torch.zeros(shape))
@@ -346,6 +354,7 @@ def test_compiles_without_a_graph_break(loss, logits, targets):
 @pytest.mark.skipif(not CAN_FUSE, reason="torch before 2.11 does not trace the check")
 @each_loss
 def test_a_wrong_index_is_an_error_when_compiled_too(loss, logits):
+    torch.compiler.reset()  # one lambda, compiled anew for each loss: more than eight times is an error
     compiled = torch.compile(lambda x, t: loss(x, t), fullgraph=True, backend="aot_eager")
     assert_close(compiled(logits, INDEX), loss(logits, INDEX))
     with pytest.raises(RuntimeError, match=r"other than classes 0\.\.2, 3 \(background\) and -100"):
@@ -356,6 +365,7 @@ def test_a_wrong_index_is_an_error_when_compiled_too(loss, logits):
 
 @pytest.mark.parametrize(("loss", "name"), EXPONENT.items())
 def test_a_tensor_exponent_changes_without_recompiling(loss, name, logits):
+    torch.compiler.reset()  # one lambda, compiled anew for each loss: more than eight times is an error
     counter = CompileCounter()
     compiled = torch.compile(
         lambda value: loss(logits, ONE_HOT, **{name: value}), fullgraph=True, backend=counter
@@ -369,6 +379,7 @@ def test_a_tensor_exponent_changes_without_recompiling(loss, name, logits):
 @pytest.mark.skipif(not shutil.which("c++"), reason="Inductor needs a C++ compiler")
 @each_loss
 def test_inductor_keeps_value_and_gradient(loss):
+    torch.compiler.reset()  # one lambda, compiled anew for each loss: more than eight times is an error
     logits, targets = logits_and_targets(torch.float32, (300, 7), scale=20)
     compiled = torch.compile(lambda x: loss(x, targets), fullgraph=True)
     value, gradient = value_and_gradient(compiled, logits)
@@ -416,7 +427,7 @@ ROWS = torch.tensor([0, 1, 2, 3])
         ({"targets": torch.zeros(3)}, r"soft labels need the shape of the inputs"),
         ({"targets": torch.zeros(4, 3, dtype=torch.long)}, r"need shape \(4,\).*targets\.float\(\)"),
         ({"targets": torch.zeros(1, dtype=torch.long)}, r"integer targets have shape \(1,\)"),
-        ({"targets": torch.zeros(4, 3, dtype=torch.bool)}, r"targets is bool; pass targets\.float\(\)"),
+        ({"targets": torch.zeros(4, dtype=torch.bool)}, r"targets is bool; pass targets\.float\(\)"),
         ({"targets": torch.full((4, 3), 255.0)}, r"holds values from 255 to 255; it must be in \[0, 1\]"),
         ({"targets": torch.full((4, 3), -1.0)}, r"must be in \[0, 1\]"),
         ({"targets": torch.full((4, 3), float("nan"))}, r"targets holds values from nan"),

@@ -50,6 +50,19 @@ def matchability_aware(x, q, gamma, positive):
     return torch.where(positive, at_positives, at_negatives)
 
 
+def iou_aware_bce(x, u, alpha, gamma, positive):
+    p = 1 / (1 + torch.exp(-x))
+    t = (p**alpha * u ** (1 - alpha)).clamp(min=0.01).detach()
+    at_positives = -t * torch.log(p) - (1 - t) * torch.log(1 - p)
+    return torch.where(positive, at_positives, -(p**gamma) * torch.log(1 - p))
+
+
+def gaussian_focal(x, y, alpha, gamma):
+    p = 1 / (1 + torch.exp(-x))
+    at_negatives = -((1 - y) ** gamma) * p**alpha * torch.log(1 - p)
+    return torch.where(y == 1, -((1 - p) ** alpha) * torch.log(p), at_negatives)
+
+
 def softmax_focal(x, t, gamma, dim=1):
     """t: probabilities of the shape of x."""
     p = torch.exp(x) / torch.exp(x).sum(dim, keepdim=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.func import grad, vmap
 from torch.testing import assert_close
 
-from detloss.losses import distribution_focal_loss, distribution_integral
+from detloss.losses import DistributionFocalLoss, distribution_focal_loss, distribution_integral
 from helpers.definitions import TOLERANCE, value_and_gradient
 
 
@@ -156,3 +156,126 @@ def test_errors_of_the_integral():
             distribution_integral(inputs)
     with pytest.raises(ValueError, match=r"inputs are torch\.int64; they must"):
         distribution_integral(torch.zeros(6, 8, dtype=torch.long))
+
+
+class TestBins:
+    """Bins at other positions than 0 to n."""
+
+    POSITIONS = torch.tensor([-4.0, -1.0, -0.25, 0.0, 0.5, 3.0, 3.5, 9.0])
+
+    def by_hand(self, x, y):
+        rows = []
+        for row, target in zip(x.log_softmax(-1), y.clamp(-4, 9)):
+            low = min(int((target >= self.POSITIONS).sum()) - 1, 6)
+            left, right = self.POSITIONS[low], self.POSITIONS[low + 1]
+            part = (target - left) / (right - left)
+            rows.append(-((1 - part) * row[low] + part * row[low + 1]))
+        return torch.stack(rows)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("impl", ["eager", "compile"])
+    def test_definition(self, dtype, impl):
+        generator = torch.Generator().manual_seed(0)
+        y = torch.cat((self.POSITIONS, torch.rand(40, generator=generator) * 16 - 5))
+        x = (torch.randn(48, 8, generator=generator) * 3).to(dtype)
+        bins = self.POSITIONS.to(dtype)
+        found = value_and_gradient(distribution_focal_loss, x, y, bins=bins, impl=impl)
+        expected = value_and_gradient(lambda x: self.by_hand(x, y.to(dtype)), x)
+        assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("impl", ["eager", "compile"])
+    def test_the_usual_positions_change_nothing(self, impl):
+        x, usual = torch.randn(6, 8, generator=torch.Generator().manual_seed(1)), torch.arange(8.0)
+        for bins in (usual, usual.long(), usual.bfloat16()):
+            found = value_and_gradient(distribution_focal_loss, x, TARGETS, bins=bins, impl=impl)
+            assert_close(found, value_and_gradient(distribution_focal_loss, x, TARGETS))
+            assert_close(distribution_integral(x, bins=bins), distribution_integral(x))
+
+    def test_smallest_where_the_integral_gives_the_target_back(self):
+        for y in (-9.0, -4.0, -0.6, 0.0, 2.9, 3.2, 8.99, 9.0, 30.0):
+            inside = min(max(y, -4.0), 9.0)
+            low = min(int((inside >= self.POSITIONS).sum()) - 1, 6)
+            left, right = self.POSITIONS[low].item(), self.POSITIONS[low + 1].item()
+            shares = torch.full((8,), 1e-12, dtype=torch.double)
+            shares[low], shares[low + 1] = (
+                (right - inside + 1e-12) / (right - left),
+                (inside - left + 1e-12) / (right - left),
+            )
+            bins = self.POSITIONS.double()
+            _, gradient = value_and_gradient(
+                distribution_focal_loss, shares.log(), torch.tensor(y, dtype=torch.double), bins=bins
+            )
+            assert gradient.abs().max() < 1e-9
+            assert distribution_integral(shares.log(), bins=bins) == pytest.approx(inside, abs=1e-8)
+
+    def test_positions_may_be_learnt(self):
+        x = torch.randn(6, 8, dtype=torch.double)
+        bins = self.POSITIONS.double().requires_grad_()
+        y = torch.tensor([-3.0, -0.5, 0.2, 1.0, 3.3, 8.0], dtype=torch.double)
+        assert torch.autograd.gradcheck(lambda bins: distribution_focal_loss(x, y, bins=bins), bins)
+        assert torch.autograd.gradcheck(lambda bins: distribution_integral(x, bins=bins), bins)
+        distribution_focal_loss(x, y, "sum", bins=bins).backward()  # "auto" gives it a gradient too
+        assert bins.grad.abs().sum() > 0
+
+    def test_a_module_keeps_them(self):
+        loss = DistributionFocalLoss(bins=self.POSITIONS)
+        x, y = torch.randn(6, 8), torch.zeros(6)
+        assert_close(loss(x, y), distribution_focal_loss(x, y, "mean", bins=self.POSITIONS))
+        assert dict(loss.double().named_buffers())["bins"].dtype == torch.float64
+
+    def test_compile_and_vmap(self):
+        x, y = torch.randn(6, 8), TARGETS
+        compiled = torch.compile(
+            lambda x, bins: distribution_focal_loss(x, y, "mean", bins=bins),
+            fullgraph=True,
+            backend="aot_eager",
+        )
+        expected = distribution_focal_loss(x, y, "mean", bins=self.POSITIONS)
+        assert_close(compiled(x, self.POSITIONS), expected)
+        per_row = vmap(lambda x, y: distribution_focal_loss(x, y, bins=self.POSITIONS))(x, y)
+        assert_close(per_row.mean(), expected)
+
+    @pytest.mark.parametrize(
+        ("bins", "message"),
+        [
+            ([0.0, 1.0], "bins is a list; it must be a tensor"),
+            (torch.arange(7.0), r"bins has shape \(7,\); it must be \(8,\)"),
+            (torch.arange(8.0)[None], r"bins has shape \(1, 8\); it must be \(8,\)"),
+            (
+                torch.tensor([0.0, 1, 2, 2, 3, 4, 5, 6]),
+                "bins has 2 before 2; each number must be finite and above",
+            ),
+            (torch.tensor([0.0, 1, 2, 1, 3, 4, 5, 6]), "bins has 2 before 1"),
+            (torch.tensor([0.0, 1, 2, math.nan, 3, 4, 5, 6]), "bins has a number that is not finite"),
+            (torch.tensor([-math.inf, 1, 2, 3, 4, 5, 6, 7]), "bins has a number that is not finite"),
+        ],
+    )
+    def test_errors(self, bins, message):
+        for call in (
+            lambda: distribution_focal_loss(torch.zeros(6, 8), torch.zeros(6), bins=bins),
+            lambda: distribution_integral(torch.zeros(6, 8), bins=bins),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call()
+
+
+@pytest.mark.clients
+def test_bins_of_d_fine_in_transformers():
+    d_fine = pytest.importorskip("transformers.loss.loss_d_fine")
+    scale, up, n = 4.0, torch.tensor([0.5]), 32
+    bins = d_fine.weighting_function(n, up, scale)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, n + 1, generator=generator) * 2, torch.randn(200, generator=generator) * 3
+    index, right, left = d_fine.translate_gt(y, n, scale, up)
+    of_loss = d_fine.DFineLoss.unimodal_distribution_focal_loss
+
+    def theirs(x):
+        return of_loss(None, x, index, right, left, reduction="none")
+
+    found = value_and_gradient(distribution_focal_loss, x, y, bins=bins)
+    assert_close(found, value_and_gradient(theirs, x), rtol=1e-4, atol=1e-5)
+    assert (y.abs() > bins[-1]).any()
+    modeling = pytest.importorskip("transformers.models.d_fine.modeling_d_fine")
+    config = type("Config", (), {"max_num_bins": n})
+    boxes = modeling.DFineIntegral(config)(x.view(50, 1, -1).unflatten(-1, (4, -1)).flatten(1, 2), bins)
+    assert_close(distribution_integral(x, bins=bins), boxes.flatten())

@@ -147,3 +147,89 @@ def test_errors(kind, change, message):
     arguments = {"boxes1": torch.zeros(3, 4), "boxes2": torch.zeros(3, 4)} | change
     with pytest.raises(ValueError, match=message):
         LOSSES[kind](**arguments)
+
+
+# Boxes that are inside out, small, huge, or points
+
+TARGET = torch.tensor([[40.0, 40, 60, 80]])
+INVERTED = [[56.0, 42, 44, 78], [42.0, 78, 58, 44], [58.0, 76, 43, 45]]
+
+
+@each_kind
+@pytest.mark.parametrize("fmt", ["xyxy", "cxcywh"])
+def test_an_inverted_box_turns_round_and_learns(kind, fmt):
+    predicted = box_convert(torch.tensor(INVERTED), "xyxy", fmt).requires_grad_()
+    target = box_convert(TARGET.expand(3, 4), "xyxy", fmt)
+    optimizer = torch.optim.Adam([predicted], 0.5)
+    for _ in range(400):
+        optimizer.zero_grad()
+        value = LOSSES[kind](predicted, target, fmt=fmt)
+        value.sum().backward()
+        optimizer.step()
+    assert (value < 0.1).all()
+
+
+@each_kind
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_gradient_of_an_inverted_box_makes_it_less_so(kind, side):
+    """For any place and size, whichever of the two arguments is predicted."""
+    generator = torch.Generator().manual_seed(0)
+    corner, size = torch.rand(2, 500, 2, generator=generator, dtype=torch.float64) * 100
+    proper = torch.cat((corner, corner + size + 1), 1)
+    corner, size = torch.rand(2, 500, 2, generator=generator, dtype=torch.float64) * 100
+    inverted = torch.cat((corner + size + 1, corner), 1).requires_grad_()
+    pair = (inverted, proper) if side == 0 else (proper, inverted)
+    value = LOSSES[kind](*pair)
+    (gradient,) = torch.autograd.grad(value.sum(), inverted)
+    assert value.isfinite().all()
+    assert (value >= 1).all()
+    assert (gradient[:, 2:] - gradient[:, :2] < 0).all()  # a step against it moves right from left
+
+
+@each_kind
+def test_the_loss_of_an_inverted_box_begins_at_that_of_a_line(kind):
+    line = torch.tensor([[50.0, 45, 50, 75]], dtype=torch.float64)
+    turned = line + torch.tensor([1e-9, 0, -1e-9, 0], dtype=torch.float64)
+    assert_close(LOSSES[kind](turned, TARGET.double()), LOSSES[kind](line, TARGET.double()))
+
+
+@each_kind
+@pytest.mark.parametrize("eps", [1e-7, None, 0.0])
+@pytest.mark.parametrize("size", [1 / 640, 1 / 8192, 1e-12, 100.0, 1e19])
+def test_size_does_not_matter(kind, eps, size):
+    unit = torch.tensor([[0.0, 0, 1, 1], [0.0, 0, 2, 1], [0.25, 0, 1.25, 1.5], [3.0, 1, 4, 2]])
+    other = torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 1, 2], [0.0, 0, 1, 1], [0.0, 0, 1, 1]])
+    expected = 1 - paired_box_iou(unit.double(), other.double(), kind, eps=None)
+    assert_close(LOSSES[kind](unit * size, other * size, eps=eps), expected.float(), rtol=1e-5, atol=1e-6)
+    assert torch.equal(LOSSES[kind](unit * size, unit * size, eps=eps), torch.zeros(4))
+
+
+HARD = torch.tensor([0.0, -0.0, 1, 1e-8, -1e-8, 1e-30, -1e-30, 0.5, -2, 640, 1e9, 3e19, -3e19, 1e30, -1e30])
+
+
+@each_kind
+@pytest.mark.parametrize("eps", [1e-7, None, 0.0, torch.tensor(0.0)], ids=str)
+@pytest.mark.parametrize("fmt", ["xyxy", "cxcywh"])
+def test_value_and_gradient_are_finite_for_any_numbers(kind, eps, fmt):
+    generator = torch.Generator().manual_seed(1)
+    first, second = HARD[torch.randint(len(HARD), (2, 3000, 4), generator=generator)]
+    second[::5], second[1::5, :2], second[2::5, ::2] = first[::5], first[1::5, :2], first[2::5, ::2]
+    pair = first.requires_grad_(), second.requires_grad_()
+    value = LOSSES[kind](*pair, eps=eps, fmt=fmt)
+    gradients = torch.autograd.grad(value.sum(), pair)
+    assert all(tensor.isfinite().all() for tensor in (value, *gradients))
+
+
+@each_kind
+def test_a_weight_per_coordinate_counts_as_its_mean(kind):
+    weight = torch.rand(4, 4)
+    value = LOSSES[kind](BOXES1, BOXES2)
+    assert_close(LOSSES[kind](BOXES1, BOXES2, weight=weight), value * weight.mean(1))
+    mask = torch.tensor([True, False, True, True])
+    for dtype in (torch.bool, torch.uint8):
+        assert_close(LOSSES[kind](BOXES1, BOXES2, weight=mask.to(dtype)), value * mask)
+        each = mask[:, None].expand(4, 4).to(dtype)
+        assert_close(LOSSES[kind](BOXES1, BOXES2, "sum", weight=each), (value * mask).sum())
+    # four pairs of four boxes: (4, 4) is one per pair there
+    four = LOSSES[kind](BOXES1.expand(4, 4, 4), BOXES2.expand(4, 4, 4), weight=weight)
+    assert_close(four, value.expand(4, 4) * weight)

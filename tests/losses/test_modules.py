@@ -16,12 +16,16 @@ from detloss.losses import (
     DistanceBoxIoULoss,
     DistributionFocalLoss,
     EfficientBoxIoULoss,
+    GaussianFocalLoss,
     GeneralizedBoxIoULoss,
+    IoUAwareBCELoss,
+    L1BoxLoss,
     MatchabilityAwareLoss,
     PolyFocalLoss,
     QualityFocalLoss,
     SampleDependentFocalLoss,
     SigmoidFocalLoss,
+    SmoothL1BoxLoss,
     SoftmaxFocalLoss,
     VarifocalLoss,
 )
@@ -71,12 +75,20 @@ CASES = [
         {"weight": ROWS},
     ),
     (MatchabilityAwareLoss, losses.matchability_aware_loss, {"gamma": 1.0}, (LOGITS, INDEX), PER_ROW),
+    (IoUAwareBCELoss, losses.iou_aware_bce_loss, {"alpha": 0.5, "gamma": 1.0}, (LOGITS, INDEX), PER_ROW),
+    (
+        GaussianFocalLoss,
+        losses.gaussian_focal_loss,
+        {"alpha": 1.0, "gamma": 3.0},
+        (LOGITS, INDEX),
+        {"weight": ROWS},
+    ),
     (
         SoftmaxFocalLoss,
         losses.softmax_focal_loss,
         {"alpha": CLASSES, "gamma": 1.0, "label_smoothing": 0.1},
         (LOGITS, INDEX.where(INDEX != 3, 1)),
-        {},
+        {"weight": ROWS},
     ),
     (DistributionFocalLoss, losses.distribution_focal_loss, {}, (LOGITS, ROWS / 2), {"weight": ROWS}),
     (BoxIoULoss, losses.box_iou_loss, {"eps": 1e-3}, BOXES, {}),
@@ -84,6 +96,8 @@ CASES = [
     (DistanceBoxIoULoss, losses.distance_box_iou_loss, {"fmt": "cxcywh"}, BOXES, {}),
     (CompleteBoxIoULoss, losses.complete_box_iou_loss, {"fmt": "xywh"}, BOXES, {}),
     (EfficientBoxIoULoss, losses.efficient_box_iou_loss, {"eps": 1e-3}, BOXES, {}),
+    (L1BoxLoss, losses.l1_box_loss, {"relative": True, "fmt": "cxcywh"}, BOXES, {"weight": ROWS[:2]}),
+    (SmoothL1BoxLoss, losses.smooth_l1_box_loss, {"beta": 0.5}, BOXES, {}),
 ]
 each_module = pytest.mark.parametrize(
     ("module", "function", "hyper", "arguments", "keywords"), CASES, ids=[case[0].__name__ for case in CASES]
@@ -142,9 +156,19 @@ def test_every_loss_has_a_module():
     assert functions == {case[1].__name__ for case in CASES}
 
 
-def test_tensors_move_and_save_with_the_module():
+@each_module
+def test_no_hyperparameter_is_in_the_state_dict(module, function, hyper, arguments, keywords):
+    """A checkpoint of a model loads whatever loss trained it."""
+    tensors = {name: torch.tensor(value) if type(value) is float else value for name, value in hyper.items()}
+    loss = module(**tensors)
+    assert not loss.state_dict()
+    module().load_state_dict(loss.state_dict())
+
+
+def test_tensors_move_with_the_module():
     loss = SigmoidFocalLoss(alpha=CLASSES, pos_weight=torch.ones(3))
-    assert set(loss.state_dict()) == {"alpha", "pos_weight"}
+    assert not loss.state_dict()
+    assert set(dict(loss.named_buffers())) == {"alpha", "pos_weight"}
     assert loss.double().alpha.dtype == torch.float64
     assert loss.to("meta").alpha.device.type == "meta"
     assert repr(SoftmaxFocalLoss(alpha=torch.ones(80))).startswith(
@@ -177,11 +201,14 @@ def test_exponents_are_checked_at_once():
         lambda: SoftmaxFocalLoss(gamma=-1),
         lambda: PolyFocalLoss(gamma=-1),
         lambda: MatchabilityAwareLoss(gamma=-1),
+        lambda: IoUAwareBCELoss(gamma=-1),
+        lambda: GaussianFocalLoss(gamma=-1),
     ):
         with pytest.raises(ValueError, match="gamma is -1"):
             build()
-    with pytest.raises(ValueError, match="beta is -1"):
-        QualityFocalLoss(beta=-1)
+    for module in (QualityFocalLoss, SmoothL1BoxLoss):
+        with pytest.raises(ValueError, match="beta is -1"):
+            module(beta=-1)
     for name in ("gamma_neg", "gamma_pos"):
         with pytest.raises(ValueError, match=f"{name} is -1"):
             AsymmetricLoss(**{name: -1})
@@ -204,12 +231,12 @@ def test_alpha_and_weights_are_checked_at_once():
                 module(**{name: 2.0})
 
 
-def test_a_weight_assigned_later_moves_and_saves_with_the_module():
+def test_a_weight_assigned_later_moves_with_the_module():
     for module in (BCEWithLogitsLoss, SigmoidFocalLoss):
         loss = module()
-        assert not loss.state_dict()
         loss.weight, loss.pos_weight = CLASSES, torch.ones(3)
-        assert set(loss.state_dict()) == {"weight", "pos_weight"}
+        assert set(dict(loss.named_buffers())) == {"weight", "pos_weight"}
+        assert not loss.state_dict()
         assert loss.double().weight.dtype == loss.pos_weight.dtype == torch.float64
 
 

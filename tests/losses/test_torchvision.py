@@ -75,10 +75,10 @@ def test_box_losses(name, dtype, reduction, eps):
         results.append((value.detach(), leaf.grad))
     (their_value, their_gradient), (value, gradient) = results
     assert value.dtype == their_value.dtype
-    # In torchvision's DIoU and CIoU losses eps does not reach the IoU and the diagonal.
-    rtol = 1e-4 if eps == 1e-7 else 2e-2
-    assert_close(value, their_value, rtol=rtol, atol=1e-5 if eps == 1e-7 else 1e-3)
-    assert_close(gradient, their_gradient, rtol=rtol, atol=1e-5)
+    # torchvision adds eps to some denominators, in pixels; here none goes below it, in parts of the boxes.
+    usual = eps == 1e-7
+    assert_close(value, their_value, rtol=1e-4 if usual else 2e-2, atol=1e-5 if usual else 1e-3)
+    assert_close(gradient, their_gradient, rtol=1e-4 if usual else 2e-2, atol=1e-5 if usual else 1e-4)
 
 
 @pytest.mark.parametrize("name", BOX_LOSSES)

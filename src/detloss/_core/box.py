@@ -65,14 +65,17 @@ def check_pair(boxes1: Tensor, boxes2: Tensor, fmt: str) -> None:
         )
 
 
-def check_eps(eps: float | Tensor) -> None:
-    """ValueError unless eps is a number of at least 0; a tensor of no dimensions counts as one."""
+def checked_eps(eps: float | Tensor | None) -> float | Tensor:
+    """The eps, None being 0; ValueError unless it is a number of at least 0, or a tensor of no dimensions."""
+    if eps is None:
+        return 0.0
     if isinstance(eps, Tensor) and eps.ndim:
         raise ValueError(f"eps has shape {tuple(eps.shape)}; it must be a number or a 0-dim tensor")
     if not isinstance(eps, (Tensor, numbers.Real)):
-        raise ValueError(f"eps is {eps!r}; it must be a number or a 0-dim tensor")
+        raise ValueError(f"eps is {eps!r}; it must be a number, a 0-dim tensor or None")
     if not isinstance(eps, Tensor) and not 0 <= eps < math.inf:
         raise ValueError(f"eps is {eps}; it must be at least 0 and finite")
+    return eps
 
 
 def check_boxes(name: str, boxes: Tensor, fmt: str = "xyxy") -> None:

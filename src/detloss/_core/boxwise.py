@@ -4,13 +4,14 @@ import inspect
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detloss._core.box import box_of, check_eps, check_pair, widened
-from detloss._core.checks import broadcastable, check_reduction
+from detloss._core.box import box_of, check_pair, checked_eps, widened
+from detloss._core.checks import broadcastable, check_limits, check_reduction
 from detloss._core.dtypes import check_devices
 from detloss._core.fused import Call, Operand, fusable, fused, scalar
 from detloss._core.reductions import reduce
@@ -21,8 +22,11 @@ SHARED = """
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -35,7 +39,12 @@ SHARED = """
 """
 
 
-def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = True) -> Callable[..., Any]:
+def box_loss(
+    formula: Callable[..., Tensor] | None = None,
+    *,
+    limits: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    finite: bool = True,
+) -> Callable[..., Any]:
     """Turn a formula of two boxes into a loss with box formats, weights, reductions and a fused pass.
 
     A formula is a function `formula(first, second, hyper=default, ...)` that returns one value per pair.
@@ -46,11 +55,14 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
     in float32 (float64), whatever the format and dtype of the call; numbers as they are, and tensors that
     broadcast to `(...)`. It uses torch functions and does not branch on a tensor's value, so that it can be
     traced. What formulas are made of is in `detloss.formula`: `intersection`, `enclosing`, `iou`,
-    `distance_term`.
+    `distance_term`, `inside_out`.
+
+    A parameter `fmt` of the formula gets the format of the call, for what depends on how a box is written.
 
     Args:
         formula: as above. Its docstring becomes that of the loss: its `Args`, the hyperparameters, are joined
             with the arguments that all box losses have.
+        limits: the least and the largest value of hyperparameters.
         finite: try the formula once on boxes without width, without height, identical, apart, inverted and
             huge, and refuse it where a value or a gradient is NaN or infinite: such boxes occur in training.
 
@@ -68,13 +80,23 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
         tensor([0.5000])
     """
     if formula is None:
-        return partial(box_loss, finite=finite)
-    asked = hyperparameters(formula, "first, second", (), ("boxes1", "boxes2", *_SHARED))
+        return partial(box_loss, limits=limits, finite=finite)
+    taken = ("boxes1", "boxes2", "formula", "wants_fmt", *(name for name in _SHARED if name != "fmt"))
+    asked = hyperparameters(formula, "first, second", limits, taken, ("fmt",))
+    wants_fmt = asked.pop("fmt", None) is not None
     order = [*_BOXES, _SHARED["reduction"], *positional(asked.values()), *keyword_only(asked.values())]
     signature = inspect.Signature(
         [*order, *(_SHARED[name] for name in ("weight", "fmt", "impl"))], return_annotation=Tensor
     )
     read = reader(signature)
+
+    limits = dict(limits)  # the oldest torch cannot trace the default, a mapping proxy
+
+    def check(hyper: Mapping[str, Any]) -> None:
+        if "eps" in asked:
+            checked_eps(hyper["eps"])
+        for name, (least, largest) in limits.items():
+            check_limits(name, hyper[name], least, largest)
 
     @wraps(formula)
     def loss(boxes1: Tensor, boxes2: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -84,13 +106,16 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
         check_reduction(reduction)
         check_pair(boxes1, boxes2, fmt)
         check_devices(boxes1=boxes1, boxes2=boxes2, weight=weight, **hyper)
+        check(hyper)
         if "eps" in hyper:
-            check_eps(hyper["eps"])
+            hyper["eps"] = checked_eps(hyper["eps"])
         shape = boxes1.shape[:-1]
+        if isinstance(weight, Tensor) and weight.ndim and weight.shape == boxes1.shape:
+            weight = weight.to(widened(boxes1).dtype).mean(-1)
         for name, value in {"weight": weight, **hyper}.items():
             if isinstance(value, Tensor):
                 broadcastable(name, value, shape)
-        fixed = {"formula": formula, "fmt": fmt}
+        fixed = {"formula": formula, "fmt": fmt, "wants_fmt": wants_fmt}
 
         def eagerly(columns: Any) -> Tensor:
             each = _each(*columns, weight=weight, **fixed, **hyper)
@@ -105,6 +130,7 @@ def box_loss(formula: Callable[..., Tensor] | None = None, *, finite: bool = Tru
         return eagerly([*widened(boxes1).unbind(-1), *widened(boxes2).unbind(-1)])
 
     become(loss, formula, signature, SHARED)
+    loss.check = check  # type: ignore[attr-defined]
     if finite:
         _check_finite(loss, formula.__name__)
     return loss
@@ -126,10 +152,17 @@ _BOXES = [_SHARED.pop("boxes1"), _SHARED.pop("boxes2")]
 
 
 def _each(
-    *columns: Tensor, formula: Callable[..., Tensor], fmt: str, weight: Tensor | None, **hyper: object
+    *columns: Tensor,
+    formula: Callable[..., Tensor],
+    fmt: str,
+    wants_fmt: bool,
+    weight: Tensor | None,
+    **hyper: object,
 ) -> Tensor:
     """The loss of each pair of boxes, given as eight columns, times a weight."""
     first, second = box_of(columns[:4], fmt), box_of(columns[4:], fmt)
+    if wants_fmt:
+        hyper["fmt"] = fmt
     loss = formula(first, second, **hyper)
     if loss.shape != columns[0].shape:
         raise ValueError(

@@ -6,6 +6,7 @@ on a GPU class indices are asserted, on a GPU asynchronously. Under `vmap` no va
 
 import math
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -59,15 +60,48 @@ def check_limits(name: str, value: Any, least: float, largest: float, note: str 
         raise ValueError(f"{name} {found}; it must be {allowed}{note}")
 
 
-def check_alpha(alpha: float | Tensor | None, limits: tuple[float, float] = (0.0, 1.0)) -> None:
+def per_class(value: Any, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Any:
+    """A list, tuple or array of numbers, which is one per class, as a tensor; all else as it is."""
+    if value is None or isinstance(value, (Tensor, int, float, str)):
+        return value
+    if not isinstance(value, (list, tuple)) and not (
+        hasattr(value, "__array__") and hasattr(value, "tolist")
+    ):
+        return value
+    try:
+        values = torch.tensor(value, dtype=dtype or torch.get_default_dtype())
+    except (TypeError, ValueError, RuntimeError):  # not of numbers
+        return value
+    return values if device is None else values.to(device, non_blocking=True)
+
+
+def check_smoothing(value: float | Tensor, refused: str = "") -> None:
+    """ValueError unless a label smoothing is in [0, 1); or, where there is a reason to refuse it, 0."""
+    if type(value) is float and value == 0:
+        return
+    check_exponent("label_smoothing", value)
+    if isinstance(value, Tensor) and not _readable(value):
+        number = math.nan
+    else:
+        number = float(value)
+        if number >= 1:
+            raise ValueError(f"label_smoothing is {number:g}; it must be at least 0 and below 1")
+    if refused and number != 0:
+        raise ValueError(f"label_smoothing is {number:g}; it must be 0: {refused}")
+
+
+def check_alpha(alpha: float | Tensor | None, limits: tuple[float, float]) -> None:
     """ValueError unless alpha is off (None or a negative number) or within its limits."""
+    if alpha is not None and not isinstance(alpha, (Tensor, numbers.Real)):
+        raise ValueError(
+            f"alpha is {alpha!r}; it must be None, a number, or one number per class in a tensor or a list"
+        )
     if alpha is not None and (isinstance(alpha, Tensor) or not alpha < 0):
         check_limits("alpha", alpha, *limits, " (None or a negative number switches it off; a tensor cannot)")
 
 
-def align_alpha(alpha: float | Tensor | None, inputs: Tensor, limits: tuple[float, float]) -> Tensor | None:
-    """Alpha as a tensor, None where it is off; ValueError as in `check_alpha`, or by shape."""
-    check_alpha(alpha, limits)
+def align_alpha(alpha: float | Tensor | None, inputs: Tensor) -> Tensor | None:
+    """Alpha as a tensor, None where it is off; ValueError unless it is one number or one per class."""
     if isinstance(alpha, Tensor):
         if alpha.shape not in ((), inputs.shape[-1:]):
             raise ValueError(
@@ -94,6 +128,66 @@ def check_labels(name: str, values: Tensor) -> None:
         raise ValueError(f"{name} is bool; pass {name}.float() for labels 0 and 1, or class indices")
     if values.requires_grad:
         raise ValueError(f"{name} requires grad, but labels are constants of a loss; pass {name}.detach()")
+
+
+MASKS = (torch.bool, torch.uint8)
+
+
+def read_targets(shape: torch.Size, targets: Tensor) -> Tensor:
+    """Targets as soft labels, floating, or class indices, int64; ValueError where they are neither.
+
+    A mask, bool or uint8, of the `shape` of the inputs holds labels 0 and 1.
+    """
+    check_tensor("targets", targets)
+    if targets.dtype in MASKS and targets.shape == shape:
+        return targets.to(torch.float32)
+    check_labels("targets", targets)
+    return targets if targets.is_floating_point() else targets.long()
+
+
+def check_class_dim(class_dim: int, inputs: Tensor, targets: Tensor, others: Iterable[object]) -> int:
+    """The dimension of the classes, from 0; ValueError where it is none, or where two may be meant.
+
+    Channels-first logits `(N, C, H, W)` whose three sizes are equal fit class indices `(N, H, W)` either way,
+    and an argument of one dimension (one alpha per class) fits as soon as C = W. `others` are such arguments.
+    """
+    dims = inputs.ndim or 1
+    if class_dim == -1 and dims < 4 and type(class_dim) is int:
+        return dims - 1
+    shape = tuple(inputs.shape)
+    if not isinstance(class_dim, int) or isinstance(class_dim, bool) or not -dims <= class_dim < dims:
+        raise ValueError(
+            f"class_dim is {class_dim!r}; for inputs of shape {shape} it must be an integer from {-dims} to "
+            f"{dims - 1}: -1 where the classes are the last dimension, 1 for (N, C, H, W)"
+        )
+    if class_dim == -1 and shape[1] == shape[-1] > 1 and inputs.numel():
+        one_each = any(isinstance(value, Tensor) and value.ndim == 1 < value.numel() for value in others)
+        indices = not targets.is_floating_point() and tuple(targets.shape) == shape[:1] + shape[2:]
+        if one_each or (indices and targets.shape == inputs.shape[:-1]):
+            raise ValueError(
+                f"inputs have shape {shape}: the classes may be dimension 1, as in (N, C, H, W), or the "
+                f"last; say which by class_dim=1 or class_dim={dims - 1}"
+            )
+    return class_dim % dims
+
+
+def check_rising(name: str, values: Tensor, count: int) -> None:
+    """ValueError unless these are so many finite numbers, each above the one before; on a GPU asserted."""
+    if values.shape != (count,):
+        raise ValueError(f"{name} has shape {tuple(values.shape)}; it must be ({count},)")
+    if is_transformed(values):
+        return
+    values = values.detach()
+    rising = (values.diff() > 0).all() & values.isfinite().all()
+    if not _readable(values):
+        if rising.device.type not in ("cpu", "cuda"):
+            return
+        assert_on_device(rising, f"{name} does not rise from each number to the next, or is not finite")
+    elif not rising:
+        wrong = int((~(values.diff() > 0)).int().argmax())
+        pair = f"{values[wrong]:g} before {values[wrong + 1]:g}"
+        found = pair if values.isfinite().all() else "a number that is not finite"
+        raise ValueError(f"{name} has {found}; each number must be finite and above the one before")
 
 
 def check_range(name: str, values: Tensor) -> None:
@@ -133,22 +227,25 @@ def check_indices(targets: Tensor, allowed: int, ignore_index: int, meaning: str
 
 
 def check_targets(
-    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int
+    inputs: Tensor, targets: Tensor, quality: Tensor | None, ignore_index: int, class_dim: int
 ) -> Tensor | None:
     """ValueError where targets of either form do not fit; the mask of rows that count, None for all."""
+    rows = without(inputs.shape, class_dim)
     if targets.is_floating_point():
         if targets.shape != inputs.shape:
             raise ValueError(
                 f"targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; soft labels need "
-                f"the shape of the inputs (class indices are integers of shape {tuple(inputs.shape[:-1])})"
+                f"the shape of the inputs (class indices are integers of shape {tuple(rows)})"
             )
         if quality is not None:
             raise ValueError("quality is for class indices; floating targets are soft labels already")
         return None
-    if not inputs.ndim or targets.shape != inputs.shape[:-1]:
+    if not inputs.ndim or targets.shape != rows:
+        fits = [dim for dim in range(inputs.ndim) if without(inputs.shape, dim) == targets.shape]
+        remedy = f"pass class_dim={fits[0]}" if fits else "for a label 0 or 1 per logit pass targets.float()"
         raise ValueError(
             f"integer targets have shape {tuple(targets.shape)}, inputs {tuple(inputs.shape)}; class indices "
-            f"need shape {tuple(inputs.shape[:-1])} (for a label 0 or 1 per logit pass targets.float())"
+            f"need shape {tuple(rows)} where the classes are dimension {class_dim} ({remedy})"
         )
     if quality is not None:
         check_labels("quality", quality)
@@ -158,9 +255,14 @@ def check_targets(
                 "one value per row"
             )
         check_range("quality", quality)
-    classes = inputs.shape[-1]
+    classes = inputs.shape[class_dim]
     meaning = f"classes 0..{classes - 1}, {classes} (background)" if classes else "0 (background)"
     return check_indices(targets, classes + 1, ignore_index, meaning)
+
+
+def without(shape: torch.Size, dim: int) -> torch.Size:
+    """A shape without one of its dimensions."""
+    return shape[:dim] + shape[dim + 1 :]
 
 
 def broadcastable(name: str, values: Tensor, shape: torch.Size) -> Tensor:

@@ -4,8 +4,9 @@ import atexit
 import ctypes
 import os
 import threading
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -80,17 +81,20 @@ def _why(error: Exception, form: Form) -> tuple[str, bool]:
     if isinstance(error, _TooOld):
         needed = ".".join(map(str, FUSED_TORCH))
         return f"the fused pass needs torch {needed} or newer, and this is torch {torch.__version__}", True
-    cause: BaseException | None = error
-    while cause is not None:
-        if is_missing_compiler(cause):
-            return (
-                "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install "
-                "g++; conda: conda install gxx) or name it in the environment variable CXX"
-            ), True
-        cause = cause.__cause__ or cause.__context__
+    if any(map(is_missing_compiler, _causes(error))):
+        return (
+            "no C++ compiler was found to compile the loss: install one (Debian and Ubuntu: apt install "
+            "g++; conda: conda install gxx) or name it in the environment variable CXX"
+        ), True
     first_line = str(error).strip().split("\n")[0]
     where = f"on {form.device.type}"
     return f"{form.name} could not be compiled {where} ({type(error).__name__}: {first_line})", False
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _written(form: Form) -> Callable[..., Tensor]:
@@ -139,7 +143,15 @@ class _Worker:
             self.idle.set()
             done, form = self.jobs.get()
             try:
-                done.set_result(build(form))
+                try:
+                    built = build(form)
+                except Exception as error:
+                    # Torch's cache is shared: another process may still be writing the library.
+                    if not any(isinstance(cause, ImportError) for cause in _causes(error)):
+                        raise
+                    time.sleep(1)
+                    built = build(form)
+                done.set_result(built)
             except BaseException as error:
                 done.set_exception(error)
 

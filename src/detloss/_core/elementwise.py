@@ -4,13 +4,17 @@ A loss is its formula: a plain function of logits and targets that are aligned a
 `elementwise_loss` gives it all else:
 
 - `inputs`: logits `(..., C)`, any floating dtype. Arithmetic is float32, float64 for float64.
-- `targets`: floating, shape of `inputs`, in [0, 1]; or integer, shape `inputs.shape[:-1]`: class 0..C-1, `C`
-  is background (all C outputs negative), `ignore_index` leaves the row out. Targets are constants.
+- `targets`: floating, shape of `inputs`, in [0, 1], or a mask (bool, uint8) of that shape; or integer, shape
+  `inputs.shape[:-1]`: class 0..C-1, `C` is background (all C outputs negative), `ignore_index` leaves the row
+  out. Targets are constants.
+- `class_dim`: the dimension of the classes, the last unless said otherwise: 1 for `(N, C, H, W)` with class
+  indices `(N, H, W)`. An argument of one dimension is one per class, any other broadcasts to `inputs`.
+- `label_smoothing` s: each label y becomes y (1 - s) + s / 2.
 - `quality`: with integer targets, `inputs.shape[:-1]` in [0, 1], the soft label of the row's class (else 1).
 - `weight`: broadcastable to `inputs`; with integer targets a weight of shape `inputs.shape[:-1]` is one per
   row, also where it could be read as one per class: write `weight[None, :]` for that.
-- `alpha`, where the formula has one: None or a negative number is off; a number; or a tensor `(C,)`, one per
-  class.
+- `alpha`, where the formula has one: None or a negative number is off; a number; or C numbers, one per class,
+  in a tensor or a list.
 - `reduction`: "none", "sum", or "mean" over the elements that count (all but the ignored rows; weights do not
   change the divisor). Nothing counting gives 0 with a zero gradient.
 - `impl`: how it is run; `detloss._core.fused` says it.
@@ -25,10 +29,10 @@ there.
 
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -36,14 +40,19 @@ from torch import Tensor
 from detloss._core.checks import (
     align_alpha,
     broadcastable,
+    check_alpha,
+    check_class_dim,
     check_exponent,
-    check_labels,
     check_limits,
     check_range,
     check_reduction,
+    check_smoothing,
     check_targets,
     check_tensor,
     compute_dtype,
+    per_class,
+    read_targets,
+    without,
 )
 from detloss._core.dtypes import check_devices
 from detloss._core.fused import Call, Operand, fusable, fused, scalar
@@ -53,13 +62,17 @@ from detloss._core.signatures import become, hyperparameters, keyword_only, posi
 SHARED = """
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
         reduction: "none", "sum" or "mean" (over the elements that count).
         quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
             [0, 1]; without it the label is 1.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -80,17 +93,19 @@ def elementwise_loss(
     limits: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     quality: bool = False,
     bool_targets: bool = False,
+    no_smoothing: str = "",
 ) -> Callable[..., Any]:
     """Turn a formula of logits into a loss with class indices, weights, reductions and a fused pass.
 
     A formula is a function `formula(logits, targets, hyper=default, ...)` that returns one value per element.
 
     The loss has the signature `(inputs, targets, <hyperparameters>, reduction="none", *, <keyword-only
-    hyperparameters>, weight=None, ignore_index=-100, impl="auto")`, and can be used wherever a loss of this
-    package can (`linear_loss`, the command line). The formula gets logits and targets of one shape in float32
-    (float64), and hyperparameters as numbers or tensors that broadcast against the logits; None, strings and
-    booleans as they are. It uses torch functions and does not branch on a tensor's value, so that it can be
-    traced.
+    hyperparameters>, weight=None, ignore_index=-100, label_smoothing=0.0, class_dim=-1, impl="auto")`, and
+    can be used wherever a loss of this package can (`linear_loss`, the command line). The formula gets logits
+    and targets of one shape in float32 (float64), and hyperparameters as numbers or tensors that broadcast
+    against the logits (a list of numbers, one per class, is one, unless the formula's default is a list);
+    None, strings and booleans as they are. It uses torch functions and does not branch on a tensor's value,
+    so that it can be traced.
 
     A parameter `positive` of the formula gets a boolean mask: the elements of the rows' classes, or soft
     labels above 0. A parameter `alpha` gets None for off, a number, or one per class.
@@ -99,12 +114,15 @@ def elementwise_loss(
         formula: as above. Its docstring becomes that of the loss: its `Args`, the hyperparameters, are joined
             with the arguments that all these losses have.
         exponents: names of hyperparameters that are at least 0, numbers or 0-dim tensors, and whose defaults
-            get a compiled loop of their own: a constant power is several times faster than a variable one.
+            get a compiled loop of their own: a constant power is several times faster than a variable one. An
+            alpha among them is a power, not a balance: one number, never off.
         limits: the least and the largest value of hyperparameters; alpha's, where it is not off, are 0 and 1
             unless said otherwise.
         quality: give the loss an argument `quality`, the soft label of each row's class.
         bool_targets: pass class indices to the formula as boolean targets (True is 1), which save arithmetic;
             the formula must take both.
+        no_smoothing: why `label_smoothing` is refused, for a loss that reads more than a probability from a
+            label.
 
     Returns:
         The loss; without `formula`, a decorator.
@@ -126,16 +144,38 @@ def elementwise_loss(
             limits=limits,
             quality=quality,
             bool_targets=bool_targets,
+            no_smoothing=no_smoothing,
         )
     asked = hyperparameters(
-        formula, "logits, targets", (*exponents, *limits), ("inputs", "targets", *_SHARED), ("positive",)
+        formula,
+        "logits, targets",
+        (*exponents, *limits),
+        ("inputs", "targets", *_SHARED, *_OF_PASS),
+        ("positive",),
     )
     wants_positive = asked.pop("positive", None) is not None
-    signature = _signature(asked, quality)
+    signature = _signature(
+        [_with_lists(value) if name not in exponents else value for name, value in asked.items()], quality
+    )
     read = reader(signature)
     usual = {name: asked[name].default for name in exponents}
+    numeric = [name for name, parameter in asked.items() if not isinstance(parameter.default, (list, tuple))]
+    switches = [name for name, parameter in asked.items() if isinstance(parameter.default, bool)]
     limits = dict(limits)
-    alpha_limits = limits.pop("alpha", (0.0, 1.0))
+    balances = "alpha" in asked and "alpha" not in exponents
+    alpha_limits = limits.pop("alpha", (0.0, 1.0)) if balances else (0.0, 1.0)
+
+    def check(hyper: Mapping[str, Any]) -> None:
+        for name in exponents:
+            check_exponent(name, hyper[name])
+        for name, (least, largest) in limits.items():
+            check_limits(name, hyper[name], least, largest)
+        for name in switches:
+            if not isinstance(hyper[name], bool):
+                raise ValueError(f"{name} is {hyper[name]!r}; it must be True or False")
+        if balances:
+            check_alpha(hyper["alpha"], alpha_limits)
+        check_smoothing(hyper["label_smoothing"], no_smoothing)
 
     @wraps(formula)
     def loss(inputs: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -143,60 +183,74 @@ def elementwise_loss(
         reduction, weight, soft = given["reduction"], given["weight"], given.get("quality")
         check_reduction(reduction)
         dtype = compute_dtype(inputs)
-        check_labels("targets", targets)
-        if not targets.is_floating_point():
-            targets = targets.long()
+        targets = read_targets(inputs.shape, targets)
         hyper = {name: given[name] for name in asked}
+        for name in numeric:
+            hyper[name] = per_class(hyper[name], dtype, inputs.device)
         check_devices(inputs=inputs, targets=targets, weight=weight, quality=soft, **hyper)
-        counted = check_targets(inputs, targets, soft, given["ignore_index"])
-        for name in exponents:
-            check_exponent(name, hyper[name])
-        for name, (least, largest) in limits.items():
-            check_limits(name, hyper[name], least, largest)
-        if "alpha" in asked:
-            hyper["alpha"] = align_alpha(hyper["alpha"], inputs, alpha_limits)
+        dim = check_class_dim(given["class_dim"], inputs, targets, (weight, *hyper.values()))
+        counted = check_targets(inputs, targets, soft, given["ignore_index"], dim)
+        check({**hyper, "label_smoothing": given["label_smoothing"]})
+        # a number, so that what is off costs nothing in the compiled loop
+        off = isinstance(given["label_smoothing"], numbers.Real) and given["label_smoothing"] == 0
+        smoothing = None if off else given["label_smoothing"]
+        if weight is not None:
+            check_tensor("weight", weight)
+            if not targets.is_floating_point() and weight.shape == without(inputs.shape, dim):
+                weight = weight.unsqueeze(dim)
+        moved = dim < inputs.ndim - 1 and _one_per_class(targets, (weight, *hyper.values()))
+        if moved:
+            last = partial(_classes_last, shape=inputs.shape, dim=dim)
+            weight = last("weight", weight)
+            hyper = {name: last(name, value) for name, value in hyper.items()}
+            inputs = last("inputs", inputs)
+            targets = last("targets", targets) if targets.is_floating_point() else targets
+        if balances:
+            hyper["alpha"] = align_alpha(hyper["alpha"], inputs)
         for name, value in hyper.items():
             if isinstance(value, Tensor):
                 hyper[name] = broadcastable(name, value, inputs.shape).to(dtype)
         if weight is not None:
-            check_tensor("weight", weight)
-            if not targets.is_floating_point() and weight.shape == inputs.shape[:-1]:
-                weight = weight.unsqueeze(-1)
             broadcastable("weight", weight, inputs.shape)
         fixed: dict[str, Any] = {
             "formula": formula,
             "wants_positive": wants_positive,
-            "hard": bool_targets and soft is None,
+            "hard": bool_targets and soft is None and smoothing is None,
         }
+        rest = {"weight": weight, "quality": soft, "label_smoothing": smoothing, **fixed, **hyper}
 
         def eagerly() -> Tensor:
             left_out = None if counted is None else given["ignore_index"]
-            each = _each(inputs.to(dtype), targets, weight, soft, ignore_index=left_out, **fixed, **hyper)
+            each = _each(inputs.to(dtype), targets, ignore_index=left_out, **rest)
             return reduce(each, reduction, _count(inputs, counted), inputs)
 
-        if fusable(given["impl"], formula.__name__, (inputs,), {"weight": weight, **hyper}):
-            rest = {
-                "weight": weight,
-                "quality": soft,
-                "ignore_index": given["ignore_index"],
-                **fixed,
-                **hyper,
-            }
-            value = _in_one_pass(inputs, targets, rest, counted, reduction, usual, given["impl"], eagerly)
-            if value is not None:
-                return value
-        if targets.is_floating_point():
-            check_range("targets", targets)
-        return eagerly()
+        value = None
+        constants = {"weight": weight, "label_smoothing": smoothing, **hyper}
+        if fusable(given["impl"], formula.__name__, (inputs,), constants):
+            of_pass = {"ignore_index": given["ignore_index"], **rest}
+            value = _in_one_pass(inputs, targets, of_pass, counted, reduction, usual, given["impl"], eagerly)
+        if value is None:
+            if targets.is_floating_point():
+                check_range("targets", targets)
+            value = eagerly()
+        return value.movedim(-1, dim) if moved and reduction == "none" else value
 
     become(loss, formula, signature, SHARED)
+    loss.check = check  # type: ignore[attr-defined]
     return loss
 
 
-def _signature(asked: dict[str, inspect.Parameter], quality: bool) -> inspect.Signature:
+def _with_lists(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A hyperparameter of a formula that may be a tensor, as the loss takes it: a list of numbers too."""
+    if Tensor not in get_args(parameter.annotation):
+        return parameter
+    return parameter.replace(annotation=parameter.annotation | Sequence[float])
+
+
+def _signature(asked: Sequence[inspect.Parameter], quality: bool) -> inspect.Signature:
     """The loss's signature: the formula's hyperparameters, and what every loss has."""
     shared = [parameter for name, parameter in _SHARED.items() if quality or name != "quality"]
-    order = [*positional(asked.values()), shared[0], *keyword_only(asked.values()), *shared[1:]]
+    order = [*positional(asked), shared[0], *keyword_only(asked), *shared[1:]]
     return inspect.Signature([*_TENSORS, *order], return_annotation=Tensor)
 
 
@@ -208,12 +262,32 @@ def _shared(
     quality: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = "auto",
 ) -> None: ...
 
 
 _TENSORS = list(inspect.signature(_shared).parameters.values())[:2]
+_OF_PASS = ("formula", "wants_positive", "hard")
 _SHARED = dict(list(inspect.signature(_shared).parameters.items())[2:])
+
+
+def _one_per_class(targets: Tensor, others: Iterable[object]) -> bool:
+    """Whether it matters which dimension the classes are; where not, a call does not copy its logits."""
+    indices = not targets.is_floating_point()
+    return indices or any(isinstance(value, Tensor) and value.ndim == 1 for value in others)
+
+
+def _classes_last(name: str, value: Any, *, shape: torch.Size, dim: int) -> Any:
+    """An argument that broadcasts to the shape of the inputs, with the classes moved from `dim` to the end.
+
+    What has one dimension is one per class, and stays, as do numbers.
+    """
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    value = broadcastable(name, value, shape)
+    return value.reshape((1,) * (len(shape) - value.ndim) + value.shape).movedim(dim, -1)
 
 
 def _each(
@@ -221,6 +295,7 @@ def _each(
     targets: Tensor,
     weight: Tensor | None = None,
     quality: Tensor | None = None,
+    label_smoothing: float | Tensor | None = None,
     *,
     formula: Callable[..., Tensor],
     wants_positive: bool,
@@ -229,6 +304,8 @@ def _each(
     **hyper: object,
 ) -> Tensor:
     """The loss of each element: the formula, given targets in either form, weighted, without ignored rows.
+
+    `label_smoothing` is None where there is none.
 
     `hard`: class indices become booleans. `ignore_index` is None where no row is left out.
     """
@@ -250,6 +327,8 @@ def _each(
             labels = torch.where(positive, label, torch.zeros_like(label))
     if wants_positive:
         hyper["positive"] = labels > 0 if positive is None else positive
+    if label_smoothing is not None:
+        labels = labels * (1 - label_smoothing) + label_smoothing / 2
     loss = formula(inputs, labels, **hyper)
     if loss.shape != inputs.shape:
         raise ValueError(

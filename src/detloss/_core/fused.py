@@ -23,7 +23,7 @@ from torch import Tensor
 
 from detloss._core import compiler
 from detloss._core.dtypes import arithmetic_dtype
-from detloss._core.passes import Form
+from detloss._core.passes import MEAN_SCALE, Form
 from detloss._core.private import graph_is_kept, is_batched_gradient, is_intercepted
 from detloss._core.reductions import mean_scale
 
@@ -156,7 +156,7 @@ def fused(call: Call) -> Tensor | None:
     compute = arithmetic_dtype(first.dtype)
     scale = mean_scale(call.reduction, call.count, first)
     if scale is not None:
-        constants["scale"] = scalar(scale, compute, first.device)
+        constants[MEAN_SCALE] = scalar(scale, compute, first.device)
     as_usual = bool(usual) and all(type(value) is not Tensor for value in exponents.values())
     as_usual = as_usual and on_cpu and exponents == usual
     if not as_usual:

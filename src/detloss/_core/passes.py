@@ -30,6 +30,8 @@ class Form(NamedTuple):
     unit: str | None
 
 
+MEAN_SCALE = "mean scale"
+"""The constant that a sum is multiplied with; no hyperparameter of a formula has a name with a space."""
 SIZES = {"N": 8192, "C": 80, "L": 48}
 """Sizes that stand for any other while a pass is traced; equal ones would be taken for the same size."""
 
@@ -49,7 +51,7 @@ def build(form: Form) -> Callable[..., Any]:
         """The value, how far from 1/2 the constant in [0, 1] goes, the gradients."""
         inputs = [tensor.to(compute) for tensor in tensors[: len(form.inputs)]]
         tensor_of = dict(zip(names, tensors[len(inputs) :]))
-        scale = tensor_of.pop("scale", None)
+        scale = tensor_of.pop(MEAN_SCALE, None)
         given: dict[str, Any] = {**tensor_of, **dict(form.usual), **dict(form.fixed)}
 
         def loss_of(*changing: Tensor) -> Tensor:

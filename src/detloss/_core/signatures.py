@@ -25,7 +25,7 @@ def hyperparameters(
         formula: a user's function.
         of: what its first two parameters are, for messages.
         named: hyperparameters that it must have.
-        taken: names that every loss has anyway.
+        taken: names that every loss has or needs.
         given: names without a default, which the loss fills in itself.
 
     Raises:
@@ -40,7 +40,7 @@ def hyperparameters(
         reason = f"does not take {of}"
     for name, parameter in asked.items():
         if name in taken:
-            reason = f"has a hyperparameter {name}, which every loss has anyway"
+            reason = f"has a hyperparameter {name}, a name that every loss has or needs"
         elif parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             reason = f"takes *{name}; hyperparameters have names"
         elif parameter.default is parameter.empty and name not in given:

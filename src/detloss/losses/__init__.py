@@ -9,6 +9,8 @@ from detloss.losses.dfl import (
 )
 from detloss.losses.flsd import SampleDependentFocalLoss, sample_dependent_focal_loss
 from detloss.losses.focal import SigmoidFocalLoss, sigmoid_focal_loss
+from detloss.losses.gaussian_focal import GaussianFocalLoss, gaussian_focal_loss
+from detloss.losses.ia_bce import IoUAwareBCELoss, iou_aware_bce_loss
 from detloss.losses.iou import (
     BoxIoULoss,
     CompleteBoxIoULoss,
@@ -21,6 +23,7 @@ from detloss.losses.iou import (
     efficient_box_iou_loss,
     generalized_box_iou_loss,
 )
+from detloss.losses.l1 import L1BoxLoss, SmoothL1BoxLoss, l1_box_loss, smooth_l1_box_loss
 from detloss.losses.mal import MatchabilityAwareLoss, matchability_aware_loss
 from detloss.losses.poly_focal import PolyFocalLoss, poly_focal_loss
 from detloss.losses.quality_focal import QualityFocalLoss, quality_focal_loss
@@ -35,12 +38,16 @@ __all__ = [
     "DistanceBoxIoULoss",
     "DistributionFocalLoss",
     "EfficientBoxIoULoss",
+    "GaussianFocalLoss",
     "GeneralizedBoxIoULoss",
+    "IoUAwareBCELoss",
+    "L1BoxLoss",
     "MatchabilityAwareLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
     "SampleDependentFocalLoss",
     "SigmoidFocalLoss",
+    "SmoothL1BoxLoss",
     "SoftmaxFocalLoss",
     "VarifocalLoss",
     "asymmetric_loss",
@@ -51,12 +58,16 @@ __all__ = [
     "distribution_focal_loss",
     "distribution_integral",
     "efficient_box_iou_loss",
+    "gaussian_focal_loss",
     "generalized_box_iou_loss",
+    "iou_aware_bce_loss",
+    "l1_box_loss",
     "matchability_aware_loss",
     "poly_focal_loss",
     "quality_focal_loss",
     "sample_dependent_focal_loss",
     "sigmoid_focal_loss",
+    "smooth_l1_box_loss",
     "softmax_focal_loss",
     "varifocal_loss",
 ]

@@ -1,5 +1,7 @@
 """Signatures and docstrings of the losses, written by tools/losses_stub.py: do not edit."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 def asymmetric_loss(
@@ -7,11 +9,14 @@ def asymmetric_loss(
     targets: Tensor,
     gamma_neg: float | Tensor = 4.0,
     gamma_pos: float | Tensor = 1.0,
-    clip: float | Tensor = 0.05,
+    clip: float | Tensor | Sequence[float] = 0.05,
     reduction: str = 'none',
     *,
+    detach_weight: bool = False,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Asymmetric loss, for images with many labels: negatives are focused harder, easy ones cost nothing.
@@ -24,21 +29,27 @@ def asymmetric_loss(
     a badly wrong negative has no gradient either: it may be a missing label.
 
     Convention: names, order and defaults of the authors' code. The weights (1-p)^γ₊ and p_m^γ₋ carry
-    gradient, as there and in timm by default; those can detach them (`disable_torch_grad_focal_loss`), this
-    one cannot. Soft labels mix the two terms as in the paper's first equation; the authors' code and timm
-    give both terms one weight, (1-p_t)^(γ₊ t + γ₋ (1-t)). No logarithm is clamped, where theirs end at
-    -log 1e-8: value and gradient are right at any logit. There is no alpha.
+    gradient, as there and in timm by default; `detach_weight` makes them constants of the gradient
+    (`disable_torch_grad_focal_loss` there). Soft labels mix the two terms as in the paper's first equation;
+    the authors' code and timm give both terms one weight, (1-p_t)^(γ₊ t + γ₋ (1-t)). No logarithm is clamped,
+    where theirs end at -log 1e-8: value and gradient are right at any logit. There is no alpha.
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
         gamma_neg: γ₋ ≥ 0, a number or a 0-dim tensor.
         gamma_pos: γ₊ ≥ 0, a number or a 0-dim tensor.
         clip: the margin m, 0 ≤ m < 1, a number or a tensor that broadcasts to `inputs`; 0 switches it off.
         reduction: "none", "sum" or "mean" (over the elements that count).
+        detach_weight: whether the two powers carry no gradient. The gradient is then not the derivative of
+            the value.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -58,10 +69,12 @@ def binary_cross_entropy_with_logits(
     targets: Tensor,
     reduction: str = 'none',
     *,
-    alpha: float | Tensor | None = None,
-    pos_weight: Tensor | None = None,
+    alpha: float | Tensor | None | Sequence[float] = None,
+    pos_weight: Tensor | None | Sequence[float] = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Binary cross entropy on logits, the baseline: cross entropy of each class on its own.
@@ -74,14 +87,18 @@ def binary_cross_entropy_with_logits(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
         reduction: "none", "sum" or "mean" (over the elements that count).
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         pos_weight: a factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -98,7 +115,7 @@ def box_iou_loss(
     boxes1: Tensor,
     boxes2: Tensor,
     reduction: str = 'none',
-    eps: float = 1e-07,
+    eps: float | Tensor | None = 1e-07,
     *,
     weight: Tensor | None = None,
     fmt: str = 'xyxy',
@@ -106,15 +123,18 @@ def box_iou_loss(
 ) -> Tensor:
     """IoU loss, 1 - IoU of paired boxes: what the boxes do not share.
 
-    In [0, 1]. A box that does not touch its target has no gradient. Linear, where mmdet's `IoULoss` is
+    In [0, 1]. A proper box that does not touch its target has no gradient. Linear, where mmdet's `IoULoss` is
     -log IoU by default, and PaddleDetection's 1 - IoU².
 
     Args:
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -130,7 +150,7 @@ def complete_box_iou_loss(
     boxes1: Tensor,
     boxes2: Tensor,
     reduction: str = 'none',
-    eps: float = 1e-07,
+    eps: float | Tensor | None = 1e-07,
     *,
     weight: Tensor | None = None,
     fmt: str = 'xyxy',
@@ -147,8 +167,11 @@ def complete_box_iou_loss(
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -166,7 +189,7 @@ def distance_box_iou_loss(
     boxes1: Tensor,
     boxes2: Tensor,
     reduction: str = 'none',
-    eps: float = 1e-07,
+    eps: float | Tensor | None = 1e-07,
     *,
     weight: Tensor | None = None,
     fmt: str = 'xyxy',
@@ -182,8 +205,11 @@ def distance_box_iou_loss(
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -203,6 +229,7 @@ def distribution_focal_loss(
     reduction: str = 'none',
     *,
     weight: Tensor | None = None,
+    bins: Tensor | None = None,
     impl: str = 'auto',
 ) -> Tensor:
     """Distribution focal loss: cross entropy of a predicted box side to the two bins next to its distance.
@@ -211,15 +238,19 @@ def distribution_focal_loss(
     Each side of a box is predicted as a distribution over n+1 bins. The loss is smallest where p has those
     two shares; `distribution_integral` then gives y back.
 
-    Convention: targets are clamped to [0, n] in a copy, and both ends are exact (mmdet
-    does not clamp; ultralytics clamps in place to n - .01). A box is four such sides, left, top, right,
-    bottom, in units of the bins, usually the stride.
+    With `bins` w_0 < ... < w_n at other places than 0 to n, the two bins are those around y, and share it by
+    where y lies between them: the fine-grained localization loss of D-FINE without its weight, an IoU.
+
+    Convention: targets are clamped to [0, n] (to the first and the last of `bins`) in a copy, and both ends
+    are exact (mmdet does not clamp; ultralytics clamps in place to n - .01). A box is four such sides, left,
+    top, right, bottom, in units of the bins, usually the stride.
 
     Args:
         inputs: logits `(..., n+1)`, any floating dtype, at least two bins.
-        targets: distances in bins `(...)`.
+        targets: distances in bins, or in the units of `bins`, `(...)`.
         reduction: "none", "sum" or "mean" (over the targets).
         weight: a factor on the loss, broadcastable to `targets`.
+        bins: where the bins are, n+1 rising positions; without it 0, 1, ..., n.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -228,25 +259,30 @@ def distribution_focal_loss(
         float32.
 
     Raises:
-        ValueError: shapes or devices that do not fit, fewer than two bins, targets that require grad.
+        ValueError: shapes or devices that do not fit, fewer than two bins, targets that require grad, bins
+            that do not rise.
 
-    Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 6.
+    Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 6. Other positions: Peng et al., D-FINE,
+    arXiv:2410.13842.
     """
 
 def distribution_integral(
     inputs: Tensor,
+    *,
+    bins: Tensor | None = None,
 ) -> Tensor:
     """The box side that a distribution over bins stands for: its mean, Σ_j j softmax(inputs)_j.
 
     Args:
         inputs: logits `(..., n+1)`, any floating dtype, at least two bins.
+        bins: where the bins are, n+1 rising positions w: Σ_j w_j softmax(inputs)_j; without it 0, 1, ..., n.
 
     Returns:
-        Distances in bins, `(...)`, float32 (float64 for float64 inputs) also for half-precision logits: bf16
-        would place the side only to a sixteenth of a bin.
+        Distances in bins, or in the units of `bins`, `(...)`, float32 (float64 for float64 inputs) also for
+        half-precision logits: bf16 would place the side only to a sixteenth of a bin.
 
     Raises:
-        ValueError: fewer than two bins.
+        ValueError: fewer than two bins, bins that do not rise.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 4.
     """
@@ -255,7 +291,7 @@ def efficient_box_iou_loss(
     boxes1: Tensor,
     boxes2: Tensor,
     reduction: str = 'none',
-    eps: float = 1e-07,
+    eps: float | Tensor | None = 1e-07,
     *,
     weight: Tensor | None = None,
     fmt: str = 'xyxy',
@@ -271,8 +307,11 @@ def efficient_box_iou_loss(
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -286,11 +325,66 @@ def efficient_box_iou_loss(
     Source: Zhang et al., Focal and Efficient IoU Loss, arXiv:2101.08158.
     """
 
+def gaussian_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor = 2.0,
+    gamma: float | Tensor = 4.0,
+    reduction: str = 'none',
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
+    impl: str = 'auto',
+) -> Tensor:
+    """Gaussian focal loss: finds the centres (or corners) of objects in a heat map.
+
+    y = 1: GFL = -(1-p)^α log p;   else: GFL = -(1-y)^γ p^α log(1-p);   p = σ(x).
+
+    y is 1 at the centre of an object and falls off around it as a Gaussian: a location beside the centre is a
+    negative, but one that weighs little. With labels 0 and 1, and so with class indices (the row's class is
+    1), it is focal loss with γ = α and without its alpha.
+
+    Convention: only y = 1 exactly is a positive, as in CornerNet and CenterNet; so draw heat maps whose peak
+    is 1 in float32, and not in half precision. mmdet's `GaussianFocalLoss` has the same names and defaults,
+    but takes probabilities and adds 1e-12 within its logarithms; here the inputs are logits. CornerNet,
+    CenterNet and mmdet divide the sum by the number of objects. It is not GFL, generalized focal loss.
+
+    Args:
+        inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: α ≥ 0, the power that takes weight from easy answers: a number or a 0-dim tensor. It is not the
+            alpha of focal loss.
+        gamma: γ ≥ 0, the power that takes weight from negatives near a centre: a number or a 0-dim tensor.
+        reduction: "none", "sum" or "mean" (over the elements that count).
+        weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
+        ignore_index: the class index of rows that do not count.
+        label_smoothing: must be 0: a label below 1 is a negative here.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
+
+    Returns:
+        For "none" the loss of each element, in the dtype of `inputs`; else a number, in float32 also for
+        half-precision inputs. Under autocast always float32.
+
+    Raises:
+        ValueError: shapes or devices that differ, an index or a value out of range, labels that require
+            grad.
+
+    Source: Law and Deng, CornerNet, arXiv:1808.01244, eq. 1; Zhou et al., Objects as Points,
+    arXiv:1904.07850, eq. 1.
+    """
+
 def generalized_box_iou_loss(
     boxes1: Tensor,
     boxes2: Tensor,
     reduction: str = 'none',
-    eps: float = 1e-07,
+    eps: float | Tensor | None = 1e-07,
     *,
     weight: Tensor | None = None,
     fmt: str = 'xyxy',
@@ -306,8 +400,11 @@ def generalized_box_iou_loss(
         boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
         boxes2: the target boxes at the same places, same shape. Gradients reach both.
         reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
-        eps: added to every denominator, as in torchvision; in squared units of the boxes.
-        weight: a factor on the loss, broadcastable to `(...)`.
+        eps: what no denominator goes below, lengths being measured in the longer side of the enclosing
+            box: it bounds the gradient of boxes that are nearly lines. The loss of small boxes does not
+            depend on it (torchvision adds it, and theirs does). None is 0: value and gradient stay finite.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
         fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
@@ -321,6 +418,104 @@ def generalized_box_iou_loss(
     Source: Rezatofighi et al., Generalized Intersection over Union, arXiv:1902.09630.
     """
 
+def iou_aware_bce_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor = 0.25,
+    gamma: float | Tensor = 2.0,
+    reduction: str = 'none',
+    *,
+    quality: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
+    impl: str = 'auto',
+) -> Tensor:
+    """IoU-aware BCE (IA-BCE): a matched box learns an IoU that its own score pulls along.
+
+    positives: IA-BCE = -t log p - (1-t) log(1-p),  t = max(p^α u^(1-α), .01) without gradient;
+    negatives: IA-BCE = -p^γ log(1-p);   p = σ(x),  u the IoU of the box. One sigmoid per class.
+
+    The classification loss of Align-DETR, LW-DETR and RF-DETR. All positives weigh 1; negatives lose weight
+    as in focal loss. The gradient of a positive is p - t, which is 0 at p = u: the score learns the IoU, more
+    gently than from the label u, since t lies between the two. α = 0 takes u as the label.
+
+    Convention: the label t is a constant for the gradient, so the gradient is not the derivative of the
+    value, and where the value is smallest says nothing. The weight p^γ carries gradient. Both as in the
+    authors' code, LW-DETR, RF-DETR and transformers, which divide the sum by the number of boxes. The
+    logarithms are of logits: those of the authors' code and of transformers, log(1 - σ(x)), are infinite from
+    x = 16.6 on in float32 and 6.2 in bfloat16. With class indices a row's class is a positive also where its
+    quality is 0; in the dense form a target of 0 is a negative. The authors' smaller labels for the second
+    and third match of an object are not here.
+
+    Args:
+        inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: α in [0, 1], the share of the score in the label: a number or a 0-dim tensor. It is not the
+            alpha of focal loss.
+        gamma: γ ≥ 0, of the negatives: a number or a 0-dim tensor.
+        reduction: "none", "sum" or "mean" (over the elements that count).
+        quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
+            [0, 1]; without it the label is 1.
+        weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
+        ignore_index: the class index of rows that do not count.
+        label_smoothing: must be 0: a label is a quality here, and 0 a negative.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
+
+    Returns:
+        For "none" the loss of each element, in the dtype of `inputs`; else a number, in float32 also for
+        half-precision inputs. Under autocast always float32.
+
+    Raises:
+        ValueError: shapes or devices that differ, an index or a value out of range, labels that require
+            grad.
+
+    Source: Cai et al., Align-DETR, arXiv:2304.07527v1, IA-BCE.
+    """
+
+def l1_box_loss(
+    boxes1: Tensor,
+    boxes2: Tensor,
+    reduction: str = 'none',
+    *,
+    relative: bool = False,
+    weight: Tensor | None = None,
+    fmt: str = 'xyxy',
+    impl: str = 'auto',
+) -> Tensor:
+    """L1 loss of paired boxes: the sum of the differences of their four numbers.
+
+    L1 = Σ |aᵢ - bᵢ|,  a and b in the format `fmt`.
+
+    One value per box, as the IoU losses have it: the sum over the four numbers, where
+    `torch.nn.functional.l1_loss` has one value per number. Unlike for the IoU losses `fmt` changes the value:
+    DETR and its kin take `cxcywh` divided by the size of the image, and weigh this loss 5 to GIoU's 2.
+
+    Args:
+        boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
+        boxes2: the target boxes at the same places, same shape. Gradients reach both.
+        reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
+        relative: divide each difference by the width or the height of the target, at least 1: boxes in
+            pixels then cost the same at any size. On the command line `l1` is so.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
+        fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
+
+    Returns:
+        For "none" the loss of each pair, `(...)`, else a number; float64 for float64 boxes, else float32.
+
+    Raises:
+        ValueError: an unknown reduction or format, shapes or devices that differ, a number out of range.
+    """
+
 def matchability_aware_loss(
     inputs: Tensor,
     targets: Tensor,
@@ -330,6 +525,8 @@ def matchability_aware_loss(
     quality: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Matchability-aware loss (MAL): varifocal loss without its low weight on poor matches.
@@ -348,14 +545,18 @@ def matchability_aware_loss(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the elements that count).
         quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
             [0, 1]; without it the label is 1.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: must be 0: a label is a quality here, and 0 a negative.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -373,13 +574,15 @@ def matchability_aware_loss(
 def poly_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: float | Tensor | None = 0.25,
+    alpha: float | Tensor | None | Sequence[float] = 0.25,
     gamma: float | Tensor = 2.0,
-    epsilon: float | Tensor = -1.0,
+    epsilon: float | Tensor | Sequence[float] = -1.0,
     reduction: str = 'none',
     *,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Poly-1 focal loss: focal loss with one more number, ε, to tune the weight of nearly right answers.
@@ -397,15 +600,19 @@ def poly_focal_loss(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         epsilon: ε, usually ≥ -1: a number or a tensor that broadcasts to `inputs`, such as one per class.
         reduction: "none", "sum" or "mean" (over the elements that count).
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -426,10 +633,12 @@ def quality_focal_loss(
     beta: float | Tensor = 2.0,
     reduction: str = 'none',
     *,
-    alpha: float | Tensor | None = None,
+    alpha: float | Tensor | None | Sequence[float] = None,
     quality: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Quality focal loss: the score learns a soft label, usually the IoU of the predicted box.
@@ -445,16 +654,20 @@ def quality_focal_loss(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
         beta: β ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the elements that count).
-        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or a tensor `(C,)`; None or a number below
-            0 switches it off.
+        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or C numbers, one per
+            class, in a tensor or a list; None or a number below 0 switches it off.
         quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
             [0, 1]; without it the label is 1.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -472,14 +685,16 @@ def quality_focal_loss(
 def sample_dependent_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: float | Tensor | None = 0.25,
+    alpha: float | Tensor | None | Sequence[float] = 0.25,
     gamma_low: float | Tensor = 5.0,
     gamma_high: float | Tensor = 3.0,
-    threshold: float | Tensor = 0.2,
+    threshold: float | Tensor | Sequence[float] = 0.2,
     reduction: str = 'none',
     *,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Focal loss for calibration: γ is larger where the answer is badly wrong (FLSD-53 by default).
@@ -497,16 +712,20 @@ def sample_dependent_focal_loss(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma_low: γ ≥ 0 where p_t < threshold, a number or a 0-dim tensor.
         gamma_high: γ ≥ 0 elsewhere, a number or a 0-dim tensor.
         threshold: in [0, 1], a number or a tensor that broadcasts to `inputs`.
         reduction: "none", "sum" or "mean" (over the elements that count).
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -524,13 +743,15 @@ def sample_dependent_focal_loss(
 def sigmoid_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: float | Tensor | None = 0.25,
+    alpha: float | Tensor | None | Sequence[float] = 0.25,
     gamma: float | Tensor = 2.0,
     reduction: str = 'none',
     *,
-    pos_weight: Tensor | None = None,
+    pos_weight: Tensor | None | Sequence[float] = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Focal loss: cross entropy with little weight on what is already right, for a rare foreground.
@@ -549,15 +770,19 @@ def sigmoid_focal_loss(
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the elements that count).
         pos_weight: a factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: s in [0, 1): each label y, of a class index too, becomes y (1 - s) + s / 2.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -572,13 +797,54 @@ def sigmoid_focal_loss(
     Source: Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5.
     """
 
+def smooth_l1_box_loss(
+    boxes1: Tensor,
+    boxes2: Tensor,
+    reduction: str = 'none',
+    *,
+    beta: float | Tensor = 1.0,
+    relative: bool = False,
+    weight: Tensor | None = None,
+    fmt: str = 'xyxy',
+    impl: str = 'auto',
+) -> Tensor:
+    """Smooth L1 loss of paired boxes: L1 loss with a gradient that fades where a box is nearly right.
+
+    SL1 = Σ s(aᵢ - bᵢ),  s(d) = d²/2β for |d| < β, |d| - β/2 beyond;  a and b in the format `fmt`.
+
+    One value per box, the sum over the four numbers; `fmt` changes the value, as in `l1_box_loss`.
+
+    Args:
+        boxes1: predicted boxes `(..., 4)`, floating or integer dtype.
+        boxes2: the target boxes at the same places, same shape. Gradients reach both.
+        reduction: "none", "sum" or "mean" (over the pairs; no pairs give 0 with a zero gradient).
+        beta: β ≥ 0, in units of the boxes (with `relative` in parts of the target's size), 0 is L1 loss: a
+            number or a tensor that broadcasts to `(...)`. torch's default is 1; for offsets relative to an
+            anchor 1/9 is usual (Faster R-CNN, RetinaNet), and on the command line `smooth_l1` has that.
+        relative: as in `l1_box_loss`.
+        weight: a factor on the loss, broadcastable to `(...)`; or of the shape of the boxes, `(..., 4)`, as
+            mmdetection's heads have it: then its mean over the four.
+        fmt: `xyxy`, `xywh` (corner and size) or `cxcywh` (centre and size, the "xywh" of many snippets).
+        impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
+            always fuses.
+
+    Returns:
+        For "none" the loss of each pair, `(...)`, else a number; float64 for float64 boxes, else float32.
+
+    Raises:
+        ValueError: an unknown reduction or format, shapes or devices that differ, a number out of range.
+
+    Source: Girshick, Fast R-CNN, arXiv:1504.08083, eq. 3; β as in Detectron.
+    """
+
 def softmax_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: Tensor | None = None,
+    alpha: Tensor | Sequence[float] | None = None,
     gamma: float | Tensor = 2.0,
     reduction: str = 'none',
     *,
+    weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     impl: str = 'auto',
@@ -598,10 +864,12 @@ def softmax_focal_loss(
     Args:
         inputs: logits `(N, C, ...)` or `(C,)`, any floating dtype.
         targets: class indices `(N, ...)` or `()`, 0..C-1 or `ignore_index`; or probabilities, shape of
-            `inputs`.
-        alpha: the weight of each class, a tensor `(C,)`, or None.
+            `inputs`, or a one-hot mask of it, bool or uint8.
+        alpha: the weight of each class, C numbers in a tensor or a list; or None.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the targets that count).
+        weight: a factor on the loss of each target, `(N, ...)` or `()`, as a map of weights is; it does not
+            change what a mean divides by. The class weights of `cross_entropy` are `alpha`.
         ignore_index: the index of targets to leave out.
         label_smoothing: in [0, 1], the share of every target spread evenly over the classes.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
@@ -621,13 +889,16 @@ def softmax_focal_loss(
 def varifocal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: float | Tensor | None = 0.75,
+    alpha: float | Tensor | None | Sequence[float] = 0.75,
     gamma: float | Tensor = 2.0,
     reduction: str = 'none',
     *,
+    detach_weight: bool = False,
     quality: Tensor | None = None,
     weight: Tensor | None = None,
     ignore_index: int = -100,
+    label_smoothing: float | Tensor = 0.0,
+    class_dim: int = -1,
     impl: str = 'auto',
 ) -> Tensor:
     """Varifocal loss: the score learns an IoU; good boxes weigh most, easy negatives hardly anything.
@@ -635,22 +906,28 @@ def varifocal_loss(
     y > 0: VFL = -y (y log p + (1-y) log(1-p));   y = 0: VFL = -alpha p^γ log(1-p);   p = σ(x).
 
     Convention: alpha scales the *negatives* (it is not the alpha of focal loss). The weight p^γ carries
-    gradient, as in mmdet, PaddleDetection and ultralytics; D-FINE and DEIM detach it. With class indices a
+    gradient, as in mmdet, PaddleDetection and ultralytics; with `detach_weight` it is a constant of the
+    gradient, as in RT-DETR, D-FINE and DEIM. With class indices a
     row's class is a positive also where its quality is 0, and then weighs nothing (PP-YOLOE, YOLOv6,
     ultralytics); in the dense form, as in mmdet, a target of 0 is a negative. Others divide the sum by Σ y.
 
     Args:
         inputs: logits `(..., C)`, any floating dtype; the arithmetic is float32, float64 for float64.
-        targets: soft labels in [0, 1] of the shape of `inputs`; or class indices of shape
-            `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does not count.
-        alpha: a factor on the negatives, ≥ 0: a number, or a tensor `(C,)`; None or a number below 0 switches
-            it off (1).
+        targets: soft labels in [0, 1] of the shape of `inputs`, or a mask of it, bool or uint8; or class
+            indices of shape `inputs.shape[:-1]`: 0..C-1, C for background, `ignore_index` for a row that does
+            not count.
+        alpha: a factor on the negatives, ≥ 0: a number, or C numbers, one per class, in a tensor or a list;
+            None or a number below 0 switches it off (1).
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the elements that count).
+        detach_weight: whether p^γ carries no gradient. The gradient is then not the derivative of the value.
         quality: with class indices, the soft label of each row's class, of shape `inputs.shape[:-1]`, in
             [0, 1]; without it the label is 1.
         weight: a factor on the loss, broadcastable to `inputs`; with class indices also one per row.
         ignore_index: the class index of rows that do not count.
+        label_smoothing: must be 0: a label is a quality here, and 0 a negative.
+        class_dim: the dimension of the classes, 1 for logits `(N, C, H, W)`; class indices and `quality` have
+            the shape of `inputs` without it. Other arguments of one dimension are then one per class.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
             always fuses.
 
@@ -672,10 +949,13 @@ class AsymmetricLoss(nn.Module):
         self,
         gamma_neg: float | Tensor = 4.0,
         gamma_pos: float | Tensor = 1.0,
-        clip: float | Tensor = 0.05,
+        clip: float | Tensor | Sequence[float] = 0.05,
         reduction: str = 'mean',
         *,
+        detach_weight: bool = False,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -702,9 +982,11 @@ class BCEWithLogitsLoss(nn.Module):
         weight: Tensor | None = None,
         *,
         reduction: str = 'mean',
-        pos_weight: Tensor | None = None,
-        alpha: float | Tensor | None = None,
+        pos_weight: Tensor | Sequence[float] | None = None,
+        alpha: float | Tensor | Sequence[float] | None = None,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -729,7 +1011,7 @@ class BoxIoULoss(nn.Module):
     def __init__(
         self,
         reduction: str = 'mean',
-        eps: float = 1e-07,
+        eps: float | Tensor | None = 1e-07,
         *,
         fmt: str = 'xyxy',
         impl: str = 'auto',
@@ -756,7 +1038,7 @@ class CompleteBoxIoULoss(nn.Module):
     def __init__(
         self,
         reduction: str = 'mean',
-        eps: float = 1e-07,
+        eps: float | Tensor | None = 1e-07,
         *,
         fmt: str = 'xyxy',
         impl: str = 'auto',
@@ -783,7 +1065,7 @@ class DistanceBoxIoULoss(nn.Module):
     def __init__(
         self,
         reduction: str = 'mean',
-        eps: float = 1e-07,
+        eps: float | Tensor | None = 1e-07,
         *,
         fmt: str = 'xyxy',
         impl: str = 'auto',
@@ -811,6 +1093,7 @@ class DistributionFocalLoss(nn.Module):
         self,
         reduction: str = 'mean',
         *,
+        bins: Tensor | None = None,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -835,7 +1118,7 @@ class EfficientBoxIoULoss(nn.Module):
     def __init__(
         self,
         reduction: str = 'mean',
-        eps: float = 1e-07,
+        eps: float | Tensor | None = 1e-07,
         *,
         fmt: str = 'xyxy',
         impl: str = 'auto',
@@ -856,14 +1139,103 @@ class EfficientBoxIoULoss(nn.Module):
     ) -> Tensor:
         """The loss of predicted boxes `(..., 4)` against the target boxes at the same places."""
 
+class GaussianFocalLoss(nn.Module):
+    """Module of `gaussian_focal_loss`, with its arguments; the default reduction is "mean"."""
+
+    def __init__(
+        self,
+        alpha: float | Tensor = 2.0,
+        gamma: float | Tensor = 4.0,
+        reduction: str = 'mean',
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
+        impl: str = 'auto',
+    ) -> None: ...
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor: ...
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of logits `(..., C)` for targets of their shape or class indices."""
+
 class GeneralizedBoxIoULoss(nn.Module):
     """Module of `generalized_box_iou_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,
         reduction: str = 'mean',
-        eps: float = 1e-07,
+        eps: float | Tensor | None = 1e-07,
         *,
+        fmt: str = 'xyxy',
+        impl: str = 'auto',
+    ) -> None: ...
+    def __call__(
+        self,
+        boxes1: Tensor,
+        boxes2: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor: ...
+    def forward(
+        self,
+        boxes1: Tensor,
+        boxes2: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of predicted boxes `(..., 4)` against the target boxes at the same places."""
+
+class IoUAwareBCELoss(nn.Module):
+    """Module of `iou_aware_bce_loss`, with its arguments; the default reduction is "mean"."""
+
+    def __init__(
+        self,
+        alpha: float | Tensor = 0.25,
+        gamma: float | Tensor = 2.0,
+        reduction: str = 'mean',
+        *,
+        ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
+        impl: str = 'auto',
+    ) -> None: ...
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        quality: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor: ...
+    def forward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        quality: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of logits `(..., C)` for soft labels, or for class indices with their quality."""
+
+class L1BoxLoss(nn.Module):
+    """Module of `l1_box_loss`, with its arguments; the default reduction is "mean"."""
+
+    def __init__(
+        self,
+        reduction: str = 'mean',
+        *,
+        relative: bool = False,
         fmt: str = 'xyxy',
         impl: str = 'auto',
     ) -> None: ...
@@ -892,6 +1264,8 @@ class MatchabilityAwareLoss(nn.Module):
         reduction: str = 'mean',
         *,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -917,12 +1291,14 @@ class PolyFocalLoss(nn.Module):
 
     def __init__(
         self,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | None | Sequence[float] = 0.25,
         gamma: float | Tensor = 2.0,
-        epsilon: float | Tensor = -1.0,
+        epsilon: float | Tensor | Sequence[float] = -1.0,
         reduction: str = 'mean',
         *,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -949,8 +1325,10 @@ class QualityFocalLoss(nn.Module):
         beta: float | Tensor = 2.0,
         reduction: str = 'mean',
         *,
-        alpha: float | Tensor | None = None,
+        alpha: float | Tensor | None | Sequence[float] = None,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -976,13 +1354,15 @@ class SampleDependentFocalLoss(nn.Module):
 
     def __init__(
         self,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | None | Sequence[float] = 0.25,
         gamma_low: float | Tensor = 5.0,
         gamma_high: float | Tensor = 3.0,
-        threshold: float | Tensor = 0.2,
+        threshold: float | Tensor | Sequence[float] = 0.2,
         reduction: str = 'mean',
         *,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -1006,13 +1386,15 @@ class SigmoidFocalLoss(nn.Module):
 
     def __init__(
         self,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | None | Sequence[float] = 0.25,
         gamma: float | Tensor = 2.0,
         reduction: str = 'mean',
         *,
-        pos_weight: Tensor | None = None,
+        pos_weight: Tensor | None | Sequence[float] = None,
         weight: Tensor | None = None,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -1034,13 +1416,13 @@ class SigmoidFocalLoss(nn.Module):
     def from_bce(
         cls,
         bce: nn.BCEWithLogitsLoss | BCEWithLogitsLoss,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | Sequence[float] | None = 0.25,
         gamma: float | Tensor = 2.0,
     ) -> SigmoidFocalLoss:
         """Make a focal loss of a `BCEWithLogitsLoss`, torch's or this package's.
 
         Args:
-            bce: the Module whose weight, pos_weight, reduction and ignore_index are taken; it is not changed.
+            bce: the Module whose arguments are taken, all but alpha and impl; it is not changed.
             alpha: as in `sigmoid_focal_loss`.
             gamma: as in `sigmoid_focal_loss`.
 
@@ -1048,12 +1430,40 @@ class SigmoidFocalLoss(nn.Module):
             ValueError: `bce` has an alpha too.
         """
 
+class SmoothL1BoxLoss(nn.Module):
+    """Module of `smooth_l1_box_loss`, with its arguments; the default reduction is "mean"."""
+
+    def __init__(
+        self,
+        reduction: str = 'mean',
+        *,
+        beta: float | Tensor = 1.0,
+        relative: bool = False,
+        fmt: str = 'xyxy',
+        impl: str = 'auto',
+    ) -> None: ...
+    def __call__(
+        self,
+        boxes1: Tensor,
+        boxes2: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor: ...
+    def forward(
+        self,
+        boxes1: Tensor,
+        boxes2: Tensor,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of predicted boxes `(..., 4)` against the target boxes at the same places."""
+
 class SoftmaxFocalLoss(nn.Module):
     """Module of `softmax_focal_loss`, with its arguments; the default reduction is "mean"."""
 
     def __init__(
         self,
-        alpha: Tensor | None = None,
+        alpha: Tensor | Sequence[float] | None = None,
         gamma: float | Tensor = 2.0,
         reduction: str = 'mean',
         *,
@@ -1065,11 +1475,15 @@ class SoftmaxFocalLoss(nn.Module):
         self,
         inputs: Tensor,
         targets: Tensor,
+        *,
+        weight: Tensor | None = None,
     ) -> Tensor: ...
     def forward(
         self,
         inputs: Tensor,
         targets: Tensor,
+        *,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(N, C, ...)` or `(C,)` for class indices or probabilities."""
 
@@ -1078,11 +1492,14 @@ class VarifocalLoss(nn.Module):
 
     def __init__(
         self,
-        alpha: float | Tensor | None = 0.75,
+        alpha: float | Tensor | None | Sequence[float] = 0.75,
         gamma: float | Tensor = 2.0,
         reduction: str = 'mean',
         *,
+        detach_weight: bool = False,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = 'auto',
     ) -> None: ...
     def __call__(
@@ -1103,4 +1520,4 @@ class VarifocalLoss(nn.Module):
     ) -> Tensor:
         """The loss of logits `(..., C)` for soft labels, or for class indices with their quality."""
 
-__all__ = ["AsymmetricLoss", "BCEWithLogitsLoss", "BoxIoULoss", "CompleteBoxIoULoss", "DistanceBoxIoULoss", "DistributionFocalLoss", "EfficientBoxIoULoss", "GeneralizedBoxIoULoss", "MatchabilityAwareLoss", "PolyFocalLoss", "QualityFocalLoss", "SampleDependentFocalLoss", "SigmoidFocalLoss", "SoftmaxFocalLoss", "VarifocalLoss", "asymmetric_loss", "binary_cross_entropy_with_logits", "box_iou_loss", "complete_box_iou_loss", "distance_box_iou_loss", "distribution_focal_loss", "distribution_integral", "efficient_box_iou_loss", "generalized_box_iou_loss", "matchability_aware_loss", "poly_focal_loss", "quality_focal_loss", "sample_dependent_focal_loss", "sigmoid_focal_loss", "softmax_focal_loss", "varifocal_loss"]
+__all__ = ["AsymmetricLoss", "BCEWithLogitsLoss", "BoxIoULoss", "CompleteBoxIoULoss", "DistanceBoxIoULoss", "DistributionFocalLoss", "EfficientBoxIoULoss", "GaussianFocalLoss", "GeneralizedBoxIoULoss", "IoUAwareBCELoss", "L1BoxLoss", "MatchabilityAwareLoss", "PolyFocalLoss", "QualityFocalLoss", "SampleDependentFocalLoss", "SigmoidFocalLoss", "SmoothL1BoxLoss", "SoftmaxFocalLoss", "VarifocalLoss", "asymmetric_loss", "binary_cross_entropy_with_logits", "box_iou_loss", "complete_box_iou_loss", "distance_box_iou_loss", "distribution_focal_loss", "distribution_integral", "efficient_box_iou_loss", "gaussian_focal_loss", "generalized_box_iou_loss", "iou_aware_bce_loss", "l1_box_loss", "matchability_aware_loss", "poly_focal_loss", "quality_focal_loss", "sample_dependent_focal_loss", "sigmoid_focal_loss", "smooth_l1_box_loss", "softmax_focal_loss", "varifocal_loss"]

@@ -1,9 +1,10 @@
 """Binary cross entropy on logits; the other classification losses are weighted forms of it."""
 
-from torch import Tensor, nn
+from collections.abc import Sequence
 
-from detloss._core.checks import check_alpha
-from detloss._core.modules import keep, kept, one_weight, shown
+from torch import Tensor
+
+from detloss._core.modules import LogitsLoss
 from detloss.formula import alpha_t, cross_entropy, elementwise_loss
 
 
@@ -24,17 +25,18 @@ def binary_cross_entropy_with_logits(
     argument. The order of arguments is this package's, and the default reduction is "none".
 
     Args:
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         pos_weight: a factor on the positive term, broadcastable to `inputs`, usually `(C,)`.
     """
     loss = cross_entropy(logits, targets, pos_weight)
     return loss if alpha is None else alpha_t(alpha, targets) * loss
 
 
-class BCEWithLogitsLoss(nn.Module):
+class BCEWithLogitsLoss(LogitsLoss):
     """Module of `binary_cross_entropy_with_logits`, with its arguments; the default reduction is "mean"."""
 
+    function = staticmethod(binary_cross_entropy_with_logits)
     weight: Tensor | None
     pos_weight: Tensor | None
     reduction: str
@@ -44,26 +46,21 @@ class BCEWithLogitsLoss(nn.Module):
         weight: Tensor | None = None,
         *,
         reduction: str = "mean",
-        pos_weight: Tensor | None = None,
-        alpha: float | Tensor | None = None,
+        pos_weight: Tensor | Sequence[float] | None = None,
+        alpha: float | Tensor | Sequence[float] | None = None,
         ignore_index: int = -100,
+        label_smoothing: float | Tensor = 0.0,
+        class_dim: int = -1,
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        check_alpha(alpha)
-        keep(
-            self,
+        self.keep(
             weight=weight,
             reduction=reduction,
             pos_weight=pos_weight,
             alpha=alpha,
             ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            class_dim=class_dim,
             impl=impl,
         )
-
-    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        arguments = {**kept(self), "weight": one_weight(self, weight)}
-        return binary_cross_entropy_with_logits(inputs, targets, **arguments)
-
-    extra_repr = shown

@@ -1,10 +1,9 @@
 """Sample-dependent focal loss (FLSD-53): a larger gamma where the answer is badly wrong."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detloss._core.checks import check_alpha, check_exponent, check_limits
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import LogitsLoss
 from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
 
 
@@ -31,8 +30,8 @@ def sample_dependent_focal_loss(
     chose it for calibration of image classifiers, not for detection.
 
     Args:
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma_low: γ ≥ 0 where p_t < threshold, a number or a 0-dim tensor.
         gamma_high: γ ≥ 0 elsewhere, a number or a 0-dim tensor.
         threshold: in [0, 1], a number or a tensor that broadcasts to `inputs`.
@@ -44,38 +43,5 @@ def sample_dependent_focal_loss(
     return alpha_t(alpha, targets) * (weight * cross_entropy(logits, targets))
 
 
-class SampleDependentFocalLoss(nn.Module):
+class SampleDependentFocalLoss(LogitsLoss, of=sample_dependent_focal_loss):
     """Module of `sample_dependent_focal_loss`, with its arguments; the default reduction is "mean"."""
-
-    def __init__(
-        self,
-        alpha: float | Tensor | None = 0.25,
-        gamma_low: float | Tensor = 5.0,
-        gamma_high: float | Tensor = 3.0,
-        threshold: float | Tensor = 0.2,
-        reduction: str = "mean",
-        *,
-        ignore_index: int = -100,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("gamma_low", gamma_low)
-        check_exponent("gamma_high", gamma_high)
-        check_limits("threshold", threshold, 0, 1)
-        check_alpha(alpha)
-        keep(
-            self,
-            alpha=alpha,
-            gamma_low=gamma_low,
-            gamma_high=gamma_high,
-            threshold=threshold,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            impl=impl,
-        )
-
-    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        return sample_dependent_focal_loss(inputs, targets, weight=weight, **kept(self))
-
-    extra_repr = shown

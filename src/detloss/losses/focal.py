@@ -1,9 +1,10 @@
 """Focal loss: cross entropy with little weight on what is already right."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.modules import keep, kept, one_weight, shown
+from detloss._core.modules import LogitsLoss
 from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
 from detloss.losses.bce import BCEWithLogitsLoss
 
@@ -32,8 +33,8 @@ def sigmoid_focal_loss(
     No reduction divides by the number of positives: a detector does that itself.
 
     Args:
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         pos_weight: a factor on the positive term of BCE, broadcastable to `inputs`, usually `(C,)`.
 
@@ -43,45 +44,20 @@ def sigmoid_focal_loss(
     return alpha_t(alpha, targets) * (focus * cross_entropy(logits, targets, pos_weight))
 
 
-class SigmoidFocalLoss(nn.Module):
+class SigmoidFocalLoss(LogitsLoss, of=sigmoid_focal_loss, keeps_weight=True):
     """Module of `sigmoid_focal_loss`, with its arguments; the default reduction is "mean"."""
-
-    def __init__(
-        self,
-        alpha: float | Tensor | None = 0.25,
-        gamma: float | Tensor = 2.0,
-        reduction: str = "mean",
-        *,
-        pos_weight: Tensor | None = None,
-        weight: Tensor | None = None,
-        ignore_index: int = -100,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("gamma", gamma)
-        check_alpha(alpha)
-        keep(
-            self,
-            alpha=alpha,
-            gamma=gamma,
-            reduction=reduction,
-            pos_weight=pos_weight,
-            weight=weight,
-            ignore_index=ignore_index,
-            impl=impl,
-        )
 
     @classmethod
     def from_bce(
         cls,
         bce: nn.BCEWithLogitsLoss | BCEWithLogitsLoss,
-        alpha: float | Tensor | None = 0.25,
+        alpha: float | Tensor | Sequence[float] | None = 0.25,
         gamma: float | Tensor = 2.0,
     ) -> "SigmoidFocalLoss":
         """Make a focal loss of a `BCEWithLogitsLoss`, torch's or this package's.
 
         Args:
-            bce: the Module whose weight, pos_weight, reduction and ignore_index are taken; it is not changed.
+            bce: the Module whose arguments are taken, all but alpha and impl; it is not changed.
             alpha: as in `sigmoid_focal_loss`.
             gamma: as in `sigmoid_focal_loss`.
 
@@ -96,11 +72,7 @@ class SigmoidFocalLoss(nn.Module):
             bce.reduction,
             pos_weight=bce.pos_weight,
             weight=bce.weight,
-            ignore_index=getattr(bce, "ignore_index", -100),  # torch's has none
+            ignore_index=getattr(bce, "ignore_index", -100),  # torch's has none of these three
+            label_smoothing=getattr(bce, "label_smoothing", 0.0),
+            class_dim=getattr(bce, "class_dim", -1),
         )
-
-    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        return sigmoid_focal_loss(inputs, targets, **{**kept(self), "weight": one_weight(self, weight)})
-
-    extra_repr = shown

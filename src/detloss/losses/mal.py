@@ -1,14 +1,14 @@
 """Matchability-aware loss: positives learn a power of their quality at full weight."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detloss._core.checks import check_exponent
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import QualityLoss
 from detloss.formula import cross_entropy, elementwise_loss, power
+from detloss.losses.varifocal import QUALITY
 
 
-@elementwise_loss(exponents=("gamma",), quality=True)
+@elementwise_loss(exponents=("gamma",), quality=True, no_smoothing=QUALITY)
 def matchability_aware_loss(
     logits: Tensor,
     targets: Tensor,
@@ -32,6 +32,7 @@ def matchability_aware_loss(
 
     Args:
         gamma: γ ≥ 0, a number or a 0-dim tensor.
+        label_smoothing: must be 0: a label is a quality here, and 0 a negative.
 
     Source: Huang et al., DEIM: DETR with Improved Matching for Fast Convergence, arXiv:2412.04234, MAL.
     """
@@ -41,25 +42,5 @@ def matchability_aware_loss(
     return torch.where(positive, 1.0, raised) * loss
 
 
-class MatchabilityAwareLoss(nn.Module):
+class MatchabilityAwareLoss(QualityLoss, of=matchability_aware_loss):
     """Module of `matchability_aware_loss`, with its arguments; the default reduction is "mean"."""
-
-    def __init__(
-        self,
-        gamma: float | Tensor = 1.5,
-        reduction: str = "mean",
-        *,
-        ignore_index: int = -100,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("gamma", gamma)
-        keep(self, gamma=gamma, reduction=reduction, ignore_index=ignore_index, impl=impl)
-
-    def forward(
-        self, inputs: Tensor, targets: Tensor, *, quality: Tensor | None = None, weight: Tensor | None = None
-    ) -> Tensor:
-        """The loss of logits `(..., C)` for soft labels, or for class indices with their quality."""
-        return matchability_aware_loss(inputs, targets, quality=quality, weight=weight, **kept(self))
-
-    extra_repr = shown

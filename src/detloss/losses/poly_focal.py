@@ -1,9 +1,8 @@
 """Poly-1 focal loss: focal loss with another weight on the first term of its series."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import LogitsLoss
 from detloss.formula import alpha_t, cross_entropy, elementwise_loss, one_minus_p_t, power
 
 
@@ -29,8 +28,8 @@ def poly_focal_loss(
     cancel where p_t is near 1: the loss is then exact to float32's 1e-7 of the focal loss, not of itself.
 
     Args:
-        alpha: weight of positives, and 1 - alpha of negatives: a number, or a tensor `(C,)`; None or a number
-            below 0 switches it off.
+        alpha: weight of positives, and 1 - alpha of negatives: a number, or C numbers, one per class,
+            in a tensor or a list; None or a number below 0 switches it off.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         epsilon: ε, usually ≥ -1: a number or a tensor that broadcasts to `inputs`, such as one per class.
 
@@ -42,34 +41,5 @@ def poly_focal_loss(
     )
 
 
-class PolyFocalLoss(nn.Module):
+class PolyFocalLoss(LogitsLoss, of=poly_focal_loss):
     """Module of `poly_focal_loss`, with its arguments; the default reduction is "mean"."""
-
-    def __init__(
-        self,
-        alpha: float | Tensor | None = 0.25,
-        gamma: float | Tensor = 2.0,
-        epsilon: float | Tensor = -1.0,
-        reduction: str = "mean",
-        *,
-        ignore_index: int = -100,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("gamma", gamma)
-        check_alpha(alpha)
-        keep(
-            self,
-            alpha=alpha,
-            gamma=gamma,
-            epsilon=epsilon,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            impl=impl,
-        )
-
-    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
-        """The loss of logits `(..., C)` for targets of their shape or class indices."""
-        return poly_focal_loss(inputs, targets, weight=weight, **kept(self))
-
-    extra_repr = shown

@@ -1,9 +1,8 @@
 """Quality focal loss: focal loss for soft labels, whose minimum is at the label."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from detloss._core.checks import check_alpha, check_exponent
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import QualityLoss
 from detloss.formula import alpha_t, cross_entropy, elementwise_loss, label_error, power
 
 
@@ -28,8 +27,8 @@ def quality_focal_loss(
 
     Args:
         beta: β ≥ 0, a number or a 0-dim tensor.
-        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or a tensor `(C,)`; None or a number below
-            0 switches it off.
+        alpha: weight by label, alpha y + (1-alpha)(1-y): a number, or C numbers, one per
+            class, in a tensor or a list; None or a number below 0 switches it off.
 
     Source: Li et al., Generalized Focal Loss, arXiv:2006.04388, eq. 5.
     """
@@ -41,27 +40,5 @@ def quality_focal_loss(
     return loss if alpha is None else alpha_t(alpha, targets) * loss
 
 
-class QualityFocalLoss(nn.Module):
+class QualityFocalLoss(QualityLoss, of=quality_focal_loss):
     """Module of `quality_focal_loss`, with its arguments; the default reduction is "mean"."""
-
-    def __init__(
-        self,
-        beta: float | Tensor = 2.0,
-        reduction: str = "mean",
-        *,
-        alpha: float | Tensor | None = None,
-        ignore_index: int = -100,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("beta", beta)
-        check_alpha(alpha)
-        keep(self, beta=beta, reduction=reduction, alpha=alpha, ignore_index=ignore_index, impl=impl)
-
-    def forward(
-        self, inputs: Tensor, targets: Tensor, *, quality: Tensor | None = None, weight: Tensor | None = None
-    ) -> Tensor:
-        """The loss of logits `(..., C)` for soft labels, or for class indices with their quality."""
-        return quality_focal_loss(inputs, targets, quality=quality, weight=weight, **kept(self))
-
-    extra_repr = shown

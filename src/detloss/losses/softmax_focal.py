@@ -1,23 +1,27 @@
 """Focal loss for one class out of several: softmax instead of sigmoids."""
 
 import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detloss._core.checks import (
     check_exponent,
     check_indices,
-    check_labels,
     check_limits,
     check_range,
     check_reduction,
     check_tensor,
     compute_dtype,
+    per_class,
+    read_targets,
+    without,
 )
 from detloss._core.dtypes import check_devices
 from detloss._core.fused import Call, Operand, fusable, fused, scalar
-from detloss._core.modules import keep, kept, shown
+from detloss._core.modules import LossModule
 from detloss._core.reductions import reduce, result_dtype
 from detloss.formula import power
 
@@ -25,10 +29,11 @@ from detloss.formula import power
 def softmax_focal_loss(
     inputs: Tensor,
     targets: Tensor,
-    alpha: Tensor | None = None,
+    alpha: Tensor | Sequence[float] | None = None,
     gamma: float | Tensor = 2.0,
     reduction: str = "none",
     *,
+    weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     impl: str = "auto",
@@ -48,10 +53,12 @@ def softmax_focal_loss(
     Args:
         inputs: logits `(N, C, ...)` or `(C,)`, any floating dtype.
         targets: class indices `(N, ...)` or `()`, 0..C-1 or `ignore_index`; or probabilities, shape of
-            `inputs`.
-        alpha: the weight of each class, a tensor `(C,)`, or None.
+            `inputs`, or a one-hot mask of it, bool or uint8.
+        alpha: the weight of each class, C numbers in a tensor or a list; or None.
         gamma: γ ≥ 0, a number or a 0-dim tensor.
         reduction: "none", "sum" or "mean" (over the targets that count).
+        weight: a factor on the loss of each target, `(N, ...)` or `()`, as a map of weights is; it does not
+            change what a mean divides by. The class weights of `cross_entropy` are `alpha`.
         ignore_index: the index of targets to leave out.
         label_smoothing: in [0, 1], the share of every target spread evenly over the classes.
         impl: "auto" runs large calls in one fused pass, "eager" runs the formula under autograd, "compile"
@@ -68,31 +75,35 @@ def softmax_focal_loss(
     Source: the class-index form is eq. 5 of Lin et al., arXiv:1708.02002, with p_t from a softmax.
     """
     check_reduction(reduction)
-    check_exponent("gamma", gamma)
-    check_labels("targets", targets)
     dtype = compute_dtype(inputs)
-    check_exponent("label_smoothing", label_smoothing)
-    check_limits("label_smoothing", label_smoothing, 0.0, 1.0)
+    shares: Tensor | None = per_class(alpha, dtype, inputs.device)
+    _check({"alpha": shares, "gamma": gamma, "label_smoothing": label_smoothing})
+    targets = read_targets(inputs.shape, targets)
     dim = min(1, inputs.ndim - 1)
     if not inputs.ndim or not inputs.shape[dim]:
         raise ValueError(
             f"inputs have shape {tuple(inputs.shape)}; they must be (N, C, ...) or (C,), with C ≥ 1"
         )
     classes = inputs.shape[dim]
-    if alpha is not None:
-        check_tensor("alpha", alpha)
-        if alpha.shape != (classes,):
-            raise ValueError(f"alpha has shape {tuple(alpha.shape)}; it must be ({classes},), one per class")
-        alpha = alpha.to(dtype)
-    check_devices(inputs=inputs, targets=targets, alpha=alpha, gamma=gamma)
-    outer = inputs.shape[:dim] + inputs.shape[dim + 1 :]
+    if shares is not None:
+        if shares.shape != (classes,):
+            raise ValueError(f"alpha has shape {tuple(shares.shape)}; it must be ({classes},), one per class")
+        shares = shares.to(dtype)
+    check_devices(inputs=inputs, targets=targets, alpha=shares, gamma=gamma, weight=weight)
+    outer = without(inputs.shape, dim)
     counted, soft = None, targets.is_floating_point()
     if soft:
         _check_shape(targets, inputs.shape, "class probabilities", inputs)
     else:
         _check_shape(targets, outer, "class indices", inputs)
-        targets = targets.long()
         counted = check_indices(targets, classes, ignore_index, f"classes 0..{classes - 1}")
+    if weight is not None:
+        check_tensor("weight", weight)
+        if weight.shape != outer:
+            raise ValueError(
+                f"weight has shape {tuple(weight.shape)}; for inputs {tuple(inputs.shape)} it must be "
+                f"{tuple(outer)}, one per target (one per class is alpha)"
+            )
     count = outer.numel() if counted is None else counted.sum()
     # None: only the target's own class counts.
     smoothing = label_smoothing if isinstance(label_smoothing, Tensor) or label_smoothing else None
@@ -101,14 +112,20 @@ def softmax_focal_loss(
         left_out = None if counted is None else ignore_index
         rows = inputs.to(dtype) if dim else inputs.to(dtype)[None]
         labels = targets if dim else targets[None]
+        factor = weight if dim or weight is None else weight[None]
         loss = softmax_focal(
-            rows, targets=labels, alpha=alpha, gamma=gamma, smoothing=smoothing, ignore_index=left_out
+            rows,
+            targets=labels,
+            alpha=shares,
+            gamma=gamma,
+            smoothing=smoothing,
+            weight=factor,
+            ignore_index=left_out,
         )
         return reduce(loss if dim else loss[0], reduction, count, inputs)
 
-    if fusable(
-        impl, "softmax_focal_loss", (inputs,), {"alpha": alpha, "gamma": gamma, "smoothing": smoothing}
-    ):
+    given = {"alpha": shares, "gamma": gamma, "smoothing": smoothing, "weight": weight}
+    if fusable(impl, "softmax_focal_loss", (inputs,), given):
         length = outer[1:].numel() if dim else 1
         shape = (-1, classes, length) if length > 1 else (-1, classes)
         letters = "NCL"[: len(shape)]
@@ -116,10 +133,14 @@ def softmax_focal_loss(
         constants = {"targets": Operand(labels, letters if soft else letters.replace("C", ""))}
         if not soft:
             constants["ignore_index"] = scalar(ignore_index, torch.int64, inputs.device)
-        if alpha is not None:
-            constants["alpha"] = Operand(alpha.contiguous(), "C")
+        if shares is not None:
+            constants["alpha"] = Operand(shares.contiguous(), "C")
         if smoothing is not None:
             constants["smoothing"] = scalar(smoothing, dtype, inputs.device)
+        if weight is not None:
+            constants["weight"] = Operand(
+                weight.reshape(shape[:1] + shape[2:]).contiguous(), letters.replace("C", "")
+            )
         value = fused(
             Call(
                 name="softmax_focal_loss",
@@ -129,7 +150,7 @@ def softmax_focal_loss(
                 fixed={},
                 again=eagerly,
                 arguments=(inputs,),
-                others=(targets, alpha, gamma, smoothing),
+                others=(targets, *given.values()),
                 shape=outer,
                 dtype=result_dtype(reduction, inputs),
                 reduction=reduction,
@@ -159,6 +180,7 @@ def softmax_focal(
     gamma: float | Tensor,
     alpha: Tensor | None = None,
     smoothing: float | Tensor | None = None,
+    weight: Tensor | None = None,
     ignore_index: int | Tensor | None = None,
 ) -> Tensor:
     """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
@@ -190,9 +212,23 @@ def softmax_focal(
         top = p > 0.5
         miss = torch.where(top, p.masked_fill(top, 0).sum(1, keepdim=True), 1 - p)
         loss = -(shares * power(miss, gamma) * log_p).sum(1)
+    if weight is not None:
+        loss = loss * weight.to(loss.dtype)
     if ignore_index is None or targets.is_floating_point():
         return loss
     return loss.masked_fill(targets == ignore_index, 0)
+
+
+def _check(hyper: Mapping[str, Any]) -> None:
+    """ValueError where a hyperparameter cannot be."""
+    check_exponent("gamma", hyper["gamma"])
+    check_exponent("label_smoothing", hyper["label_smoothing"])
+    check_limits("label_smoothing", hyper["label_smoothing"], 0.0, 1.0)
+    if hyper["alpha"] is not None:
+        check_tensor("alpha", hyper["alpha"])  # a list has become one
+
+
+softmax_focal_loss.check = _check  # type: ignore[attr-defined]
 
 
 def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) -> None:
@@ -203,35 +239,9 @@ def _check_shape(targets: Tensor, shape: torch.Size, what: str, inputs: Tensor) 
         )
 
 
-class SoftmaxFocalLoss(nn.Module):
+class SoftmaxFocalLoss(LossModule, of=softmax_focal_loss):
     """Module of `softmax_focal_loss`, with its arguments; the default reduction is "mean"."""
 
-    def __init__(
-        self,
-        alpha: Tensor | None = None,
-        gamma: float | Tensor = 2.0,
-        reduction: str = "mean",
-        *,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        impl: str = "auto",
-    ) -> None:
-        super().__init__()
-        check_exponent("gamma", gamma)
-        if alpha is not None:
-            check_tensor("alpha", alpha)
-        keep(
-            self,
-            alpha=alpha,
-            gamma=gamma,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            impl=impl,
-        )
-
-    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, targets: Tensor, *, weight: Tensor | None = None) -> Tensor:
         """The loss of logits `(N, C, ...)` or `(C,)` for class indices or probabilities."""
-        return softmax_focal_loss(inputs, targets, **kept(self))
-
-    extra_repr = shown
+        return self.of(inputs, targets, weight=weight)
