@@ -23,7 +23,7 @@ def test_train_and_compare_read_it_alike(file: Path):
 
 
 def test_every_file_is_on_the_page():
-    text = (FOLDER.parents[1] / "docs" / "detectors.md").read_text(encoding="utf-8")
+    text = (FOLDER.parents[1] / "docs" / "dense.md").read_text(encoding="utf-8")
     assert {file.name for file in FILES} == {
         "retinanet.json", "retinanet_resnet50.json", "gfl.json", "vfnet.json", "yolov2.json",
         "yolov2_darknet19.json",

@@ -154,7 +154,7 @@ class TestQuality:
         loss = quality_focal_loss(output.logits, soft)[assignment.labels != IGNORED]
         torch.testing.assert_close(terms.classification, loss.sum() / terms.positives)
 
-    @pytest.mark.parametrize("classification", ["quality_focal", "varifocal", "mal"])
+    @pytest.mark.parametrize("classification", ["quality_focal", "varifocal", "mal", "ia_bce"])
     def test_it_is_a_constant(self, classification: str):
         _, output, _, _ = run(classification)
         terms, output, _, _ = run(classification)
@@ -163,7 +163,7 @@ class TestQuality:
 
     def test_who_takes_it(self):
         takers = [n for n in CLASSIFICATION_LOSSES if find_loss(n, CLASSIFICATION_LOSSES).takes_quality]
-        assert takers == ["quality_focal", "varifocal", "mal"]
+        assert takers == ["quality_focal", "varifocal", "mal", "ia_bce"]
         assert find_loss("quality_focal,beta=1", CLASSIFICATION_LOSSES).takes_quality
 
 
@@ -329,6 +329,8 @@ class TestSchedules:
             "asymmetric,gamma_neg={},clip=0.1",
             "mal,gamma={}",
             "flsd,threshold={},gamma_low=4",
+            "ia_bce,alpha={},gamma=1",
+            "gaussian_focal,alpha={},gamma=1",
             "detloss.losses:sigmoid_focal_loss,gamma={}",
             "detloss.losses:varifocal_loss,alpha={}",
         ],
@@ -429,6 +431,52 @@ class TestMining:
         assert terms.classification.dtype == torch.float32
 
 
+class TestClassWeights:
+    WEIGHTS = torch.tensor([0.2, 0.5, 2.3])
+
+    def terms(self, name: str, weights: Tensor | None) -> tuple[Terms, Output, Assignment]:
+        _, output, assignment, detector = run(name)
+        loss = find_loss(
+            name if weights is None else f"{name},class_weight=inverse", CLASSIFICATION_LOSSES, training=True
+        )
+        leaves = Output(output.logits.detach().requires_grad_(), output.regression.detach())
+        criterion = Criterion(
+            detector, detector.grid(32, 32), loss, find_loss("giou", BOX_LOSSES), class_weights=weights
+        )
+        return criterion(leaves, assignment), leaves, assignment
+
+    @pytest.mark.parametrize(
+        "name", ["bce", "focal", "softmax_focal", "quality_focal", "focal,mining=hard:3"]
+    )
+    def test_positives_weigh_by_their_class_and_all_else_alike(self, name: str):
+        plain, of_plain, assignment = self.terms(name, None)
+        weighed, of_weighed, _ = self.terms(name, self.WEIGHTS)
+        plain.classification.backward()
+        weighed.classification.backward()
+        factor = torch.ones_like(of_plain.logits[..., :1])
+        factor[assignment.positives] = self.WEIGHTS[assignment.labels[assignment.positives]][:, None]
+        torch.testing.assert_close(of_weighed.logits.grad, of_plain.logits.grad * factor)
+        assert set(factor.unique().tolist()) == {1.0, *self.WEIGHTS[1:].tolist()}
+        assert (weighed.box, weighed.normalizer) == (plain.box, plain.normalizer)
+
+    def test_weights_of_one_change_nothing(self):
+        same(self.terms("focal", torch.ones(CLASSES))[0], self.terms("focal", None)[0])
+
+    def test_they_belong_to_a_loss_that_asks_for_them(self):
+        detector, box = make_detector(), find_loss("giou", BOX_LOSSES)
+        for name, weights, message in (
+            (
+                "focal,class_weight=inverse",
+                None,
+                "class_weights is None .*; it must be what its class_weight",
+            ),
+            ("focal", self.WEIGHTS, "class_weights is tensor.*; it must be None"),
+        ):
+            loss = find_loss(name, CLASSIFICATION_LOSSES, training=True)
+            with pytest.raises(ValueError, match=message):
+                Criterion(detector, detector.grid(32, 32), loss, box, class_weights=weights)
+
+
 def test_balanced_bce_is_bce_with_alpha():
     same(run("balanced_bce")[0], run("bce,alpha=0.75")[0])
     same(run("balanced_bce,alpha=0.5")[0], run("bce,alpha=0.5")[0])
@@ -436,6 +484,39 @@ def test_balanced_bce_is_bce_with_alpha():
 
 def test_gamma_zero_is_bce():
     same(run("focal,gamma=0,alpha=none")[0], run("bce")[0])
+
+
+class TestGuided:
+    @staticmethod
+    def terms(**how) -> tuple[Terms, Output]:
+        _, output, assignment, detector = run(**how)
+        losses = find_loss("bce", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
+        criterion = Criterion(detector, detector.grid(32, 32), *losses, 1.0, 0.25, "guided")
+        return criterion(output, assignment), output
+
+    def test_the_box_term_is_as_large_as_the_class_term(self):
+        terms, output = self.terms()
+        torch.testing.assert_close(terms.total, 2 * terms.classification)
+        terms.total.backward()
+        guided = output.logits.grad.clone(), output.regression.grad.clone()
+        # The factor is a constant: gradients are those of that weight.
+        _, output, assignment, detector = run("bce")
+        losses = find_loss("bce", CLASSIFICATION_LOSSES), find_loss("giou", BOX_LOSSES)
+        weight = (terms.classification / terms.box).item()
+        Criterion(detector, detector.grid(32, 32), *losses, weight)(output, assignment).total.backward()
+        torch.testing.assert_close(guided, (output.logits.grad, output.regression.grad))
+
+    def test_the_distribution_term_keeps_its_place_beside_the_box_term(self):
+        terms, _ = self.terms(bins=8)
+        scale = terms.classification / terms.box
+        total = terms.classification + scale * (terms.box + 0.25 * terms.distribution)
+        torch.testing.assert_close(terms.total, total)
+
+    def test_without_positives(self):
+        terms, output = self.terms(objects=False)
+        terms.total.backward()
+        assert terms.total == terms.classification > 0
+        assert not output.regression.grad.any()
 
 
 def weighed(by: str, objects: bool = True, **how) -> tuple[Terms, Output, Assignment, Detector]:

@@ -72,6 +72,24 @@ def test_what_gets_a_gradient():
     assert not output.objectness.grad[ignored].any()
 
 
+def test_class_weights_are_those_of_the_class_term():
+    weights = torch.tensor([0.2, 0.5, 2.3])
+    plain, output, assignment, _ = run("bce")
+    config = DetectorConfig(
+        kind="yolov2", width=2, channels=4, strides=(8,), anchors=((8.0, 10.0), (20.0, 18.0))
+    )
+    detector = Detector(config, CLASSES, False)
+    loss = find_loss("bce,class_weight=inverse", CLASSIFICATION_LOSSES, training=True)
+    box = find_loss("giou", BOX_LOSSES)
+    weighed = Criterion(detector, detector.grid(32, 32), loss, box, class_weights=weights)(output, assignment)
+    where = assignment.positives
+    targets = F.one_hot(assignment.labels[where], CLASSES).float()
+    each = F.binary_cross_entropy_with_logits(output.logits[where], targets, reduction="none").sum(1)
+    expected = (each * weights[assignment.labels[where]]).sum() / 2
+    torch.testing.assert_close(weighed.classification, expected)
+    assert weighed.objectness == plain.objectness
+
+
 @pytest.mark.parametrize("name", ["bce", "focal", "softmax_focal", "varifocal", "mal"])
 def test_any_loss_of_the_classes(name: str):
     terms, output, _, _ = run(name)

@@ -45,8 +45,8 @@ def test_weights_from_a_file(tmp_path):
     config = DetectorConfig(backbone="resnet50", weights=str(tmp_path / "r50.pt"), strides=(8, 16))
     torch.manual_seed(2)
     detector = Detector(config, 3)
-    assert torch.equal(detector.pyramid.stages[0][0][0].weight, network.conv1.weight)
-    assert torch.equal(detector.pyramid.stages[2][5].conv3.weight, network.layer3[5].conv3.weight)
+    assert torch.equal(detector.pyramid.backbone[0][0][0].weight, network.conv1.weight)
+    assert torch.equal(detector.pyramid.backbone[2][5].conv3.weight, network.layer3[5].conv3.weight)
 
 
 @pytest.mark.parametrize("content", [None, b"no tensor", {"conv1.weight": torch.zeros(3)}])
@@ -56,7 +56,7 @@ def test_bad_weights(tmp_path, content):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
-    with pytest.raises(ValueError, match=r"weights .*w\.pt cannot be read"):
+    with pytest.raises(ValueError, match=r"weights .*w\.pt (cannot be read|are of another model)"):
         Detector(DetectorConfig(backbone="resnet50", weights=str(path), strides=(8, 16)), 3)
 
 

@@ -1,14 +1,16 @@
 """Backbones: what turns an image into maps, stage after stage, each at twice the stride of the one before."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from math import ceil
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detloss.lab.detector.config import DetectorConfig
+from detloss.lab.detector.weights import put, read_weights
+from detloss.lab.records import first_line
 
 
 class Stage(NamedTuple):
@@ -17,6 +19,17 @@ class Stage(NamedTuple):
     layers: nn.Module
     channels: int
     stride: int
+
+
+def all_maps(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """The maps of all stages of a backbone."""
+    if not isinstance(backbone, nn.ModuleList):
+        found: list[Tensor] = backbone(images)
+        return found
+    maps = [images]
+    for stage in backbone:
+        maps.append(stage(maps[-1]))
+    return maps[1:]
 
 
 def stages(config: DetectorConfig) -> Iterator[Stage]:
@@ -82,8 +95,12 @@ def _resnet50(config: DetectorConfig) -> Iterator[Stage]:
             "pip install detloss[vision], or take backbone darknet19"
         ) from error
     network = resnet50(weights=None)
-    if config.weights:
-        _load(network, Path(config.weights))
+    if config.start:
+        put(
+            network,
+            _published() if config.weights == "pretrained" else read_weights(config.weights),
+            config.weights,
+        )
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     yield Stage(nn.Sequential(stem, network.layer1), 256, 4)
     yield Stage(network.layer2, 512, 8)
@@ -91,11 +108,85 @@ def _resnet50(config: DetectorConfig) -> Iterator[Stage]:
     yield Stage(network.layer4, 2048, 32)
 
 
-def _load(network: nn.Module, path: Path) -> None:
+def _published() -> Any:
+    from torchvision.models import ResNet50_Weights
+
+    weights = ResNet50_Weights.DEFAULT
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"weights {path} cannot be read ({reason}); give a state dict of torchvision's resnet50"
+            f"weights 'pretrained' of resnet50 cannot be downloaded ({first_line(error)}); fetch "
+            f"{weights.url} elsewhere and give the file"
         ) from error
+
+
+class TimmBackbone(nn.Module):
+    """A backbone of timm: its maps at those of the strides asked for that it has, up to its last.
+
+    With `fine` also the one before the first stride, which YOLOv2's neck looks at.
+
+    Images come as the detector scales them, and are scaled as the backbone's own weights were trained.
+
+    Attributes:
+        channels, strides: of the maps.
+
+    Raises:
+        ValueError: no timm, no such backbone, other strides than those asked for, weights that cannot be had.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, config: DetectorConfig, fine: bool = False) -> None:
+        super().__init__()
+        name = config.backbone.partition(":")[2]
+        try:
+            import timm
+        except Exception as error:
+            raise ValueError(
+                f"backbone {config.backbone} needs timm, which cannot be imported here "
+                f"({first_line(error)}); pip install detloss[vision]"
+            ) from error
+        try:
+            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+        except Exception as error:
+            raise ValueError(f"backbone {config.backbone} cannot be made ({first_line(error)})") from error
+        wanted = (config.strides[0] // 2, *config.strides) if fine else config.strides
+        chosen = [i for i, stride in enumerate(strides) if wanted[0] <= stride <= wanted[-1]]
+        self.strides = tuple(strides[i] for i in chosen)
+        if not chosen or self.strides != wanted[: len(chosen)]:
+            raise ValueError(
+                f"strides is {config.strides}; {config.backbone} has maps of stride "
+                f"{', '.join(map(str, strides))}: begin with one of these"
+            )
+        try:
+            pretrained = config.weights == "pretrained"
+            network = timm.create_model(name, pretrained, features_only=True, out_indices=chosen)
+        except Exception as error:
+            raise ValueError(
+                f"weights 'pretrained' of {config.backbone} cannot be downloaded ({first_line(error)}); "
+                "give a file with its state dict"
+            ) from error
+        if config.start and not pretrained:
+            put(network, read_weights(config.weights), config.weights)
+        self.network, self.channels = network, tuple(network.feature_info.channels())
+        self.name, trained = config.backbone, network.pretrained_cfg
+        for attribute, key in (("mean", "mean"), ("spread", "std")):
+            value = torch.tensor(trained.get(key) or (0.5, 0.5, 0.5)).view(1, -1, 1, 1)
+            self.register_buffer(attribute, value, persistent=False)
+
+    def stages(self) -> Iterator[Stage]:
+        """Channels and strides of the maps."""
+        yield from (Stage(self, *of) for of in zip(self.channels, self.strides))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Maps `(B, channels, H / stride, W / stride)`, rounded up."""
+        maps: list[Tensor] = self.network((images * 0.25 + 0.5 - self.mean) / self.spread)
+        for x, stride in zip(maps, self.strides):
+            if x.shape[-2:] != tuple(ceil(side / stride) for side in images.shape[-2:]):
+                raise ValueError(
+                    f"size is {images.shape[-1]}; {self.name} rounds down at stride {stride}: give a "
+                    f"multiple of {self.strides[-1]}"
+                )
+        return maps

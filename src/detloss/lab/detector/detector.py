@@ -15,6 +15,7 @@ from detloss.lab.detector.assign import Assignment, atss, centre_cell, max_iou
 from detloss.lab.detector.coding import LARGEST_LOG, decode_cells, decode_distances, decode_offsets
 from detloss.lab.detector.config import DetectorConfig
 from detloss.lab.detector.neck import Passthrough, Pyramid
+from detloss.lab.detector.norms import group_norm, replace_norms
 from detloss.losses import distribution_integral
 
 
@@ -111,6 +112,8 @@ class Detector(nn.Module):
             bias = torch.tensor([0.0] * num_classes + [math.log(odds * num_classes)])
         bias = bias.repeat(self.anchors_per_cell)
         self.class_head = _head(channels, len(bias), bias)
+        if config.norm == "group":
+            replace_norms(self, group_norm)
 
     def forward(self, images: Tensor) -> Output:
         """Logits and raw regression of every location of `(B, 3, H, W)` images with values in [0, 1]."""

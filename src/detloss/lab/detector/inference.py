@@ -5,12 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from detloss.lab.data.batches import Letterboxed, collate
+from detloss.lab import ranks
+from detloss.lab.data.batches import Batch, Letterboxed, collate
 from detloss.lab.data.sample import Detections
-from detloss.lab.detector import Detector
-from detloss.lab.detector.postprocess import Limits, detect
+from detloss.lab.detector.assign import IGNORED
+from detloss.lab.detector.postprocess import Limits
+
+_BLOCK = 32
+"""Images at a time."""
 
 
 def images_to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -18,9 +22,28 @@ def images_to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
 
 
+def to_torchvision(batch: Batch, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """A batch as torchvision's detection API takes it: images, and the boxes and labels of each.
+
+    Ignored regions are no objects and stand apart, under `ignored`.
+    """
+
+    def of_each(values: np.ndarray, chosen: np.ndarray) -> tuple[Tensor, ...]:
+        # One transfer for all images.
+        return torch.from_numpy(values[chosen]).to(device).split(chosen.sum(1).tolist())
+
+    real, ignored = batch.labels >= 0, batch.labels == IGNORED
+    parts = zip(of_each(batch.boxes, real), of_each(batch.labels, real))
+    targets = [{"boxes": boxes, "labels": labels} for boxes, labels in parts]
+    if ignored.any():
+        for target, boxes in zip(targets, of_each(batch.boxes, ignored)):
+            target["ignored"] = boxes
+    return list(images_to_tensor(batch.images, device)), targets
+
+
 @torch.inference_mode()
 def predict(
-    detector: Detector,
+    detector: nn.Module,
     data: Letterboxed,
     limits: Limits,
     device: torch.device,
@@ -28,16 +51,28 @@ def predict(
 ) -> list[Detections]:
     """Detections of every image of a data set, in the images' own pixels.
 
-    In float32 whatever the training was in: bfloat16 has so few digits that scores tie.
+    In float32 whatever the training was in: bfloat16 has so few digits that scores tie. The processes of a
+    training share the images, and each gets all detections.
+
+    Args:
+        detector: in evaluation mode, on `device`. Its attribute `limits` is set; what another detector than
+            the laboratory's own finds beyond them is left out.
     """
-    grid = detector.grid(data.size, data.size, device)
-    found = []
-    for start in range(0, len(data), 32):
-        indices = range(start, min(start + 32, len(data)))
+    setting: Any = detector
+    setting.limits = limits
+    # Whole blocks to each process: what is computed of an image may depend on which others are beside it.
+    starts = range(0, len(data), _BLOCK)[ranks.rank() :: ranks.world()]
+    own = sum(min(_BLOCK, len(data) - start) for start in starts)
+    found: dict[int, Detections] = {}
+    for start in starts:
+        indices = range(start, min(start + _BLOCK, len(data)))
         batch = collate([data[i] for i in indices])
-        output = detector(images_to_tensor(batch.images, device))
-        size = (data.size, data.size)
-        for i, one in zip(indices, detect(detector, grid, output, size, limits)):
-            found.append(Detections(data.restore(i, one.boxes), one.scores, one.labels))
-        progress(len(found), len(data))
-    return found
+        for i, one in zip(indices, detector(list(images_to_tensor(batch.images, device)))):
+            boxes, scores, labels = (one[name].cpu().numpy() for name in ("boxes", "scores", "labels"))
+            order = np.argsort(-scores, kind="stable")[: limits.detections]
+            order = order[scores[order] >= limits.score]
+            boxes = data.restore(i, boxes[order].astype(np.float32))
+            found[i] = Detections(boxes, scores[order].astype(np.float32), labels[order].astype(np.int64))
+        progress(len(found), own)
+    everywhere = {i: one for part in ranks.gathered(found) for i, one in part.items()}
+    return [everywhere[i] for i in range(len(data))]

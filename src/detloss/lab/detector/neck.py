@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detloss.lab.detector.backbone import convolution, stages
+from detloss.lab.detector.backbone import TimmBackbone, all_maps, convolution, stages
 from detloss.lab.detector.config import DetectorConfig
 
 
@@ -18,14 +18,17 @@ class Pyramid(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         channels = config.channels
-        self.stages = nn.ModuleList()
+        timm = TimmBackbone(config) if config.backbone.startswith("timm:") else None
+        self.backbone: nn.Module = nn.ModuleList() if timm is None else timm
         self.laterals = nn.ModuleList()
         self.smooth = nn.ModuleList()
         self.more = nn.ModuleList()
         self.taken: list[bool] = []
         inputs, stride = 3, 1
-        for layers, inputs, stride in stages(config):
-            self.stages.append(layers)
+        # One after another, so that weights are drawn in the order of the stages.
+        for layers, inputs, stride in stages(config) if timm is None else timm.stages():
+            if timm is None:
+                self.backbone.append(layers)  # type: ignore[operator]
             self.taken.append(stride in config.strides)
             if self.taken[-1]:
                 self.laterals.append(nn.Conv2d(inputs, channels, 1))
@@ -38,15 +41,13 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features `(B, channels, H / stride, W / stride)` of each stride."""
-        x, maps = images, []
-        laterals = iter(self.laterals)
-        for stage, taken in zip(self.stages, self.taken):
-            x = stage(x)
-            if taken:
-                maps.append(next(laterals)(x))
+        found = all_maps(self.backbone, images)
+        taken = [x for x, taken in zip(found, self.taken) if taken]
+        maps = [lateral(x) for lateral, x in zip(self.laterals, taken)]
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + F.interpolate(maps[i], size=maps[i - 1].shape[-2:])
         maps = [smooth(x) for smooth, x in zip(self.smooth, maps)]
+        x = found[-1]
         for convolve in self.more:
             x = convolve(x)
             maps.append(x)
@@ -61,12 +62,14 @@ class Passthrough(nn.Module):
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
-        made = list(stages(config))
+        timm = TimmBackbone(config, fine=True) if config.backbone.startswith("timm:") else None
+        made = list(stages(config) if timm is None else timm.stages())
         if made[-1].stride != config.strides[-1]:
             raise ValueError(
                 f"strides is {config.strides}; {config.backbone} goes up to stride {made[-1].stride}"
             )
-        self.stages = nn.ModuleList(stage.layers for stage in made)
+        of_stages = nn.ModuleList(stage.layers for stage in made)
+        self.backbone: nn.Module = of_stages if timm is None else timm
         # Of the smallest stride there may be no stage before: it then stands alone.
         fine = made[-2].channels if len(made) > 1 else 0
         squeezed = max(1, fine // 8) if fine else 0
@@ -75,11 +78,9 @@ class Passthrough(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features `(B, channels, H / stride, W / stride)`, in a list of one."""
-        x = fine = images
-        for stage in self.stages:
-            fine, x = x, stage(x)
+        *before, x = all_maps(self.backbone, images)
         if self.squeeze is not None:
-            fine = self.squeeze(fine)
+            fine = self.squeeze(before[-1])
             height, width = fine.shape[-2:]
             fine = F.pixel_unshuffle(F.pad(fine, (0, width % 2, 0, height % 2)), 2)
             x = torch.cat([x, fine], dim=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detloss.lab.data.sample import Detections
-from detloss.lab.detector import Detector, Grid, Output
+from detloss.lab.detector.detector import Detector, Grid, Output
 from detloss.lab.records import require, require_least
 
 
