@@ -14,6 +14,9 @@ from detloss.lab.training.config import Recipe, TrainConfig
         (Recipe, {"evaluations": 0}, "evaluations is 0"),
         (Recipe, {"ema": 1.0}, "ema is 1.0"),
         (Recipe, {"warmup": 1.0}, "warmup is 1.0"),
+        (Recipe, {"clip": -1.0}, "clip is -1.0"),
+        (Recipe, {"clip_quantile": 0.0}, "clip_quantile is 0.0; it must be above 0 and at most 1"),
+        (Recipe, {"clip_quantile": 10.0}, "clip_quantile is 10.0"),
         (TrainConfig, {"lr": 0.0}, "lr is 0.0"),
         (TrainConfig, {"lr": float("nan")}, "lr is nan"),
     ],
@@ -23,7 +26,7 @@ def test_values_are_checked_when_made(kind: type, change: dict, message: str):
         kind(**change)
 
 
-@pytest.mark.parametrize("name", ["optimizer", "schedule", "weigh_boxes", "amp"])
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "balance", "weigh_boxes", "amp"])
 def test_a_choice_that_does_not_exist(name: str):
     with pytest.raises(ValueError, match=f"{name} is 'other'; it may be "):
         Recipe(**{name: "other"})

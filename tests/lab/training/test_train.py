@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from detloss.balance import class_weights
 from detloss.lab.data import Annotation, Augment, Dataset, SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed, training_batch
-from detloss.lab.detector import Detector, DetectorConfig
+from detloss.lab.detector import DenseDetector, Detector, DetectorConfig
+from detloss.lab.detector.criterion import Criterion
 from detloss.lab.detector.inference import predict
 from detloss.lab.detector.postprocess import Limits
 from detloss.lab.devices import pick_device
@@ -24,7 +26,7 @@ from detloss.lab.records import load_config
 from detloss.lab.runs import read_csv, read_json
 from detloss.lab.training import train as module
 from detloss.lab.training.config import Recipe, TrainConfig
-from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
+from detloss.lab.training.optimizer import Average, Clipping, learning_rate, make_optimizer
 from detloss.lab.training.state import LOG_COLUMNS, NonFiniteLoss, Training
 from detloss.lab.training.train import EVALUATION_COLUMNS, train
 from detloss.lab.training.trained import evaluate_on, load_detector
@@ -39,7 +41,7 @@ DETECTOR = DetectorConfig(
 )  # fmt: skip
 RECIPE = Recipe(
     scenes=SCENES, size=64, augment=Augment(), detector=DETECTOR, limits=Limits(0.01, 100, 0.5, 50), steps=6,
-    batch=4, optimizer="adamw", weight_decay=0.02, warmup=0.2, schedule="cosine", clip=10.0, ema=0.9,
+    batch=4, optimizer="adamw", weight_decay=0.02, warmup=0.2, schedule="cosine", ema=0.9,
     distribution_weight=0.5, amp="off", evaluations=3, device="cpu",
 )  # fmt: skip
 CONFIG = TrainConfig("focal", "giou", lr=0.01, box_weight=2.0, seed=0, **RECIPE.shared())
@@ -79,7 +81,7 @@ class TestLearning:
         state = Training(config(steps=60, augment=still, lr=0.02), Letterboxed(four, 64))
         losses = [state.step()["loss"] for _ in range(60)]
         assert np.mean(losses[-5:]) < 0.35 * np.mean(losses[:5])
-        evaluation, _ = evaluate_on(state.average.model, Letterboxed(four, 64), RECIPE.limits, state.device)
+        evaluation, *_ = evaluate_on(state.average.model, Letterboxed(four, 64), RECIPE.limits, state.device)
         assert evaluation.ap50 > 0.5
 
     @pytest.mark.parametrize(
@@ -90,7 +92,8 @@ class TestLearning:
             ("varifocal", {"detector": replace(DETECTOR, kind="retinanet")}),
             ("softmax_focal", {"detector": replace(DETECTOR, kind="retinanet")}),
             ("balanced_bce", {"optimizer": "sgd", "schedule": "steps"}),
-            ("detloss.losses:sigmoid_focal_loss,gamma=1", {"ema": 0.0, "clip": 0.0}),
+            ("detloss.losses:sigmoid_focal_loss,gamma=1", {"ema": 0.0, "clip_quantile": 1.0}),
+            ("bce", {"balance": "guided"}),
             ("bce", {"amp": "bf16"}),
         ],
     )
@@ -105,8 +108,8 @@ class TestLearning:
         assert (float(rows[0]["distribution_loss"]) > 0) == (chosen.detector.bins > 0)
         before = Training(chosen, data[0]).detector.state_dict()
         after = torch.load(tmp_path / "last.pt", weights_only=True)["detector"]
-        assert not torch.equal(before["class_head.weight"], after["class_head.weight"])
-        assert not torch.equal(before["box_head.weight"], after["box_head.weight"])
+        assert not torch.equal(before["network.class_head.weight"], after["network.class_head.weight"])
+        assert not torch.equal(before["network.box_head.weight"], after["network.box_head.weight"])
 
     def test_losses_start_from_the_same_weights_and_see_the_same_batches(self, data, monkeypatch):
         seen: dict[str, list] = {}
@@ -128,7 +131,9 @@ class TestLearning:
                 np.testing.assert_array_equal(a.boxes, b.boxes)
                 assert a.ids == b.ids
             differ = [k for k, v in weights["bce"].items() if not torch.equal(v, weights[loss][k])]
-            assert differ == (["class_head.weight", "class_head.bias"] if loss == "softmax_focal" else [])
+            assert differ == (
+                ["network.class_head.weight", "network.class_head.bias"] if loss == "softmax_focal" else []
+            )
 
     def test_an_own_loss_equal_to_ours_trains_alike(self, data, tmp_path: Path):
         file = tmp_path / "mine.py"
@@ -205,7 +210,7 @@ class TestFolder:
         before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
         again = train(CONFIG, *data, out)
         assert again.evaluation.to_dict() == result.evaluation.to_dict()
-        assert (again.seconds, again.peak_memory_mb) == (result.seconds, result.peak_memory_mb)
+        assert replace(again, evaluation=result.evaluation) == result
         assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
     def test_a_damaged_checkpoint(self, finished, data, tmp_path: Path):
@@ -226,8 +231,8 @@ class TestFolder:
     def test_a_softmax_detector_comes_back(self, data, tmp_path: Path):
         train(config("softmax_focal", steps=1, evaluations=1), *data, tmp_path)
         detector, *_ = load_detector(tmp_path, torch.device("cpu"))
-        assert detector.softmax
-        assert detector.class_head.out_channels == 4
+        assert detector.network.softmax
+        assert detector.network.class_head.out_channels == 4
 
     def test_no_run_folder(self, tmp_path: Path):
         with pytest.raises(ValueError, match=r"not a run folder of `detloss train`: it has no config\.json"):
@@ -431,11 +436,88 @@ class TestOptimizer:
         assert length == pytest.approx(0.1 * 1.9 * 0.5, rel=1e-3)
 
     def test_no_clipping(self, data):
-        state = Training(config(optimizer="sgd", weight_decay=0.0, clip=0.0, lr=0.1, warmup=0.0), data[0])
+        chosen = config(optimizer="sgd", weight_decay=0.0, clip_quantile=1.0, lr=0.1, warmup=0.0)
+        state = Training(chosen, data[0])
         before = [p.detach().clone() for p in state.detector.parameters()]
         norm = state.step()["gradient_norm"]
         moved = [a - b.detach() for a, b in zip(before, state.detector.parameters())]
         assert torch.stack([x.norm() for x in moved]).norm().item() == pytest.approx(0.19 * norm, rel=1e-3)
+
+
+class TestClipping:
+    """Parameters with the gradient (3, 4), so of norm 5, times a factor each step."""
+
+    @staticmethod
+    def clip(clipping: Clipping, factor: float, step: int) -> tuple[float, bool, list[float]]:
+        p = torch.nn.Parameter(torch.zeros(2))
+        p.grad = factor * torch.tensor([3.0, 4.0])
+        norm, clipped = clipping([p, torch.nn.Parameter(torch.zeros(1))], step)
+        return norm.item(), bool(clipped), p.grad.tolist()
+
+    def test_by_hand(self):
+        clipping = Clipping(0.5)
+        assert self.clip(clipping, 1, 0) == (5, False, [3, 4])  # nothing before it to go by
+        assert self.clip(clipping, 3, 1) == (15, True, pytest.approx([6, 8]))  # the median of 5 and 15 is 10
+        assert self.clip(clipping, 2, 2) == (10, False, [6, 8])  # of 5, 10, 15: its own
+        assert self.clip(clipping, 4, 3) == (20, True, pytest.approx([7.5, 10]))  # of 5, 10, 15, 20: 12.5
+
+    def test_the_largest_norm_holds_too(self):
+        assert self.clip(Clipping(0.5, most=1.0), 1, 0) == (5, True, pytest.approx([0.6, 0.8]))
+        assert self.clip(Clipping(1.0, most=1.0), 1, 0) == (5, True, pytest.approx([0.6, 0.8]))
+
+    def test_quantile_one_never_clips(self):
+        clipping = Clipping(1.0)
+        assert [self.clip(clipping, 2.0**k, k)[1] for k in range(9)] == [False] * 9
+
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_the_share_of_clipped_steps_does_not_depend_on_the_scale(self, scale: float):
+        clipping, rng = Clipping(0.9), np.random.default_rng(0)
+        factors = scale * np.exp(rng.normal(size=2000))
+        clipped = [self.clip(clipping, factor, step)[1] for step, factor in enumerate(factors)]
+        assert np.mean(clipped) == pytest.approx(0.1, abs=0.02)
+
+    def test_old_norms_are_forgotten(self):
+        clipping = Clipping(0.9)
+        for step in range(Clipping.WINDOW):
+            self.clip(clipping, 1000.0, step)
+        for step in range(Clipping.WINDOW):
+            self.clip(clipping, 1.0, Clipping.WINDOW + step)
+        assert self.clip(clipping, 2.0, 2 * Clipping.WINDOW) == (10, True, pytest.approx([3, 4]))
+
+    @pytest.mark.parametrize("norm", [math.inf, math.nan])
+    def test_an_overflow_is_no_norm_to_go_by(self, norm: float):
+        clipping = Clipping(0.9)
+        self.clip(clipping, 1.0, 0)
+        self.clip(clipping, norm, 1)
+        assert self.clip(clipping, 1.0, 2) == (5, False, [3, 4])
+
+    def test_no_gradient_is_not_divided_by(self):
+        assert self.clip(Clipping(0.9), 0.0, 0) == (0, False, [0, 0])
+
+    def test_the_part_of_clipped_steps_is_kept(self, finished):
+        out, result = finished
+        clipped = [int(row["clipped"]) for row in read_csv(out / "log.csv")]
+        assert set(clipped) == {0, 1}
+        assert result.clipped == read_json(out / "metrics.json")["clipped"] == np.mean(clipped)
+
+
+def test_boxes_count_as_the_paper_of_the_loss_has_it(data):
+    ways = {"focal": "alike", "quality_focal,beta=1": "score", "varifocal": "iou", "mal": "alike"}
+    for loss, way in ways.items():
+        assert Training(config(loss), data[0]).objective.weigh_boxes == way
+        assert Training(config(loss, weigh_boxes="alike"), data[0]).objective.weigh_boxes == "alike"
+
+
+def test_class_weights_are_those_of_the_training_objects(data):
+    for images in (range(12), range(5)):
+        part = data[0].dataset.select(images)
+        counts = np.bincount(np.concatenate([part.annotation(i).labels for i in images]), minlength=3)
+        training = Training(config("focal,class_weight=inverse:0.5"), Letterboxed(part, 64))
+        expected = class_weights(counts.tolist(), "inverse", power=0.5)
+        torch.testing.assert_close(training.objective.class_weights, expected)
+        assert len(set(counts.tolist())) > 1
+        assert math.isfinite(training.step()["loss"])
+    assert Training(config(), data[0]).objective.class_weights is None
 
 
 class TestAverage:
@@ -489,15 +571,15 @@ class TestPrecision:
     def test_the_loss_is_float32(self, data, monkeypatch, amp: str, dtype: torch.dtype):
         seen = []
 
-        def spy(output, *rest):
+        def spy(criterion, output, *rest):
             seen.extend(x.dtype for x in output if x is not None)
-            terms = real(output, *rest)
+            terms = real(criterion, output, *rest)
             seen.append(terms.total.dtype)
             return terms
 
         state = Training(config(amp=amp), data[0])
-        real = state.criterion
-        monkeypatch.setattr(state, "criterion", spy)
+        real = Criterion.__call__
+        monkeypatch.setattr(Criterion, "__call__", spy)
         row = state.step()
         assert seen == [dtype, dtype, torch.float32]
         assert math.isfinite(row["loss"])
@@ -516,7 +598,7 @@ class TestPredict:
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool)
         dataset = Dataset(("a",), [Annotation(*nothing, str(i)) for i in range(4)], images)
         torch.manual_seed(0)
-        detector = Detector(replace(DETECTOR, prior=0.3), 1).eval()
+        detector = DenseDetector(Detector(replace(DETECTOR, prior=0.3), 1)).eval()
         limits = Limits(0.0, 400, 1.0, 400)
         square, *others = predict(detector, Letterboxed(dataset, 64), limits, torch.device("cpu"))
         assert len(square.scores) == 256 + 64
@@ -531,7 +613,7 @@ class TestPredict:
     def test_order_and_number_over_several_blocks(self, data):
         many = Letterboxed(data[0].dataset.select([i % 12 for i in range(40)]), 64)
         torch.manual_seed(0)
-        detector = Detector(replace(DETECTOR, prior=0.3), 3).eval()
+        detector = DenseDetector(Detector(replace(DETECTOR, prior=0.3), 3)).eval()
         found = predict(detector, many, RECIPE.limits, torch.device("cpu"))
         assert len(found) == 40
         for i in range(12, 40):

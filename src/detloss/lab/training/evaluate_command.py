@@ -42,7 +42,13 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss evaluate`; its folder is returned."""
-    from detloss.lab.evaluate.figures import precision_recall, reliability, score_against_iou
+    from detloss.lab.evaluate.figures import (
+        MOST_CLASSES,
+        precision_by_class,
+        precision_recall,
+        reliability,
+        score_against_iou,
+    )
     from detloss.lab.figures import save
 
     if arguments.out is not None and arguments.out.resolve() == arguments.run.resolve():
@@ -57,7 +63,7 @@ def run(arguments: Arguments) -> Path:
         dataset = dataset.select(range(min(64, len(dataset))))
     fitted = Letterboxed(dataset, config.size)
     with counting("evaluating") as progress:
-        evaluation, detections = evaluate_on(detector, fitted, config.limits, device, progress)
+        evaluation, detections, _ = evaluate_on(detector, fitted, config.limits, device, progress)
     out = new_folder("evaluate", arguments.out)
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     write_json(out / "config.json", to_dict(config))
@@ -66,6 +72,8 @@ def run(arguments: Arguments) -> Path:
     for draw in (precision_recall, reliability, score_against_iou):
         save(draw({config.loss: [evaluation]}), out / draw.__name__)
     save(reliability({config.loss: [evaluation]}, localised=True), out / "reliability_iou")
+    if len(names) <= MOST_CLASSES:
+        save(precision_by_class({config.loss: [evaluation]}, names), out / "precision_by_class")
     print_evaluation(evaluation)
     return out
 

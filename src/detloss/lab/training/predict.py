@@ -1,21 +1,13 @@
-"""Detections on a user's own images: drawn, and as COCO results."""
+"""A user's own images: where they lie, and detections drawn on them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from detloss.lab.data import Dataset, read_image
-from detloss.lab.data.batches import Letterboxed
 from detloss.lab.data.images import SUFFIXES, is_image
-from detloss.lab.data.sample import Annotation, Detections
-from detloss.lab.detector import Detector
-from detloss.lab.detector.inference import predict
-from detloss.lab.detector.postprocess import Limits
-from detloss.lab.training.config import TrainConfig
+from detloss.lab.data.sample import Detections
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
 """Okabe and Ito's, told apart by colour-blind readers too."""
@@ -60,42 +52,3 @@ def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: floa
         ink = "black" if colour == "#f0e442" else "white"
         canvas.text((left + 1, top), text, fill=ink, font=font, anchor="lt")
     return picture
-
-
-def predict_files(
-    detector: Detector,
-    config: TrainConfig,
-    names: Sequence[str],
-    files: Sequence[Path],
-    out: Path,
-    device: torch.device,
-    least: float,
-    progress: Callable[[int, int], Any],
-) -> tuple[list[str], list[Detections]]:
-    """Detects in each file within the paper's limits and saves the drawn image as `out/<stem>.png`.
-
-    Returns ids and detections, in pixels of the files.
-    """
-    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    ids: list[str] = []
-    results: list[Detections] = []
-    for start in range(0, len(files), 16):
-        block = files[start : start + 16]
-        images = [read_image(file) for file in block]
-        data = Dataset((), [Annotation(*nothing, str(i)) for i in range(len(block))], images)
-        everything = predict(detector, Letterboxed(data, config.size), Limits(), device)
-        for file, image, found in zip(block, images, everything):
-            id = _unused(file.stem, ids)
-            draw(image, found, names, least).save(out / f"{id}.png")
-            ids.append(id)
-            results.append(found)
-            progress(len(ids), len(files))
-    return ids, results
-
-
-def _unused(stem: str, taken: Sequence[str]) -> str:
-    """Two folders may hold files of one name."""
-    number, name = 2, stem
-    while name in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name

@@ -1,18 +1,25 @@
 """`detloss predict`: boxes on a user's own images."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import tyro
 
 from detloss.lab.cli.arguments import Out, read
 from detloss.lab.cli.terminal import counting, say
-from detloss.lab.data import read_image
+from detloss.lab.data import Dataset, read_image
+from detloss.lab.data.batches import Letterboxed
+from detloss.lab.data.sample import Annotation, Detections
+from detloss.lab.detector.inference import predict
+from detloss.lab.detector.postprocess import Limits
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import to_coco_results
+from detloss.lab.evaluate.calibrator import Calibrators, Method
 from detloss.lab.runs import new_folder, write_json
-from detloss.lab.training.predict import find_images, predict_files
+from detloss.lab.training.predict import draw, find_images
 from detloss.lab.training.trained import load_detector
 
 
@@ -26,6 +33,10 @@ class Arguments:
     """Images, or folders of images."""
     score: float = 0.3
     """Least score of a box that is drawn; detections.json holds all."""
+    calibrate: Path | None = None
+    """calibrator.json of `detloss calibration --fit`: scores become probabilities, --score is of these."""
+    calibrator: Method = "platt"
+    """Which of its calibrators. Isotonic makes scores equal that were not."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
     out: Out = None
@@ -40,6 +51,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss predict`; its folder is returned."""
+    calibrator = None
+    if arguments.calibrate:
+        calibrator = getattr(Calibrators.load(arguments.calibrate), arguments.calibrator)
     device = pick_device(arguments.device)
     detector, config, names = load_detector(arguments.run, device)
     files = find_images(arguments.images)
@@ -54,8 +68,21 @@ def run(arguments: Arguments) -> Path:
     if arguments.out and (arguments.out / "config.json").exists():
         raise ValueError(f"--out {arguments.out} holds a run, which is kept; give another folder")
     out = new_folder("predict", arguments.out)
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    ids: list[str] = []
+    found: list[Detections] = []
     with counting("detecting") as progress:
-        ids, found = predict_files(detector, config, names, files, out, device, arguments.score, progress)
+        for start in range(0, len(files), 16):
+            images = [read_image(file) for file in files[start : start + 16]]
+            data = Dataset((), [Annotation(*nothing, str(i)) for i in range(len(images))], images)
+            for one in predict(detector, Letterboxed(data, config.size), Limits(), device):
+                found.append(replace(one, scores=calibrator(one.scores)) if calibrator else one)
+            for file, image, one in zip(files[start:], images, found[start:]):
+                # Two folders may hold files of one name.
+                stems = itertools.chain([file.stem], (f"{file.stem}-{n}" for n in itertools.count(2)))
+                ids.append(next(stem for stem in stems if stem not in ids))
+                draw(image, one, names, arguments.score).save(out / f"{ids[-1]}.png")
+                progress(len(ids), len(files))
     write_json(out / "detections.json", to_coco_results(found, ids))
     shown = sum(int((one.scores >= arguments.score).sum()) for one in found)
     say(f"{len(files)} images, {shown} boxes with a score of at least {arguments.score:g}")

@@ -1,28 +1,38 @@
 """The state of a training run: made, stepped, saved, restored."""
 
 import math
+import sys
 import time
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from detloss.lab import ranks
+from detloss.lab.data import summary
 from detloss.lab.data.batches import Batch, Letterboxed, training_batch
-from detloss.lab.detector import Detector
-from detloss.lab.detector.criterion import Criterion, Terms
-from detloss.lab.detector.inference import images_to_tensor
+from detloss.lab.detector import DenseDetector
+from detloss.lab.detector.build import build_detector
+from detloss.lab.detector.criterion import Sums
+from detloss.lab.detector.inference import to_torchvision
+from detloss.lab.detector.norms import over_all_ranks, replace_norms
+from detloss.lab.detector.objective import Objective, find_detector_loss
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import first_line
 from detloss.lab.training.config import Recipe, TrainConfig
-from detloss.lab.training.optimizer import Average, learning_rate, make_optimizer
+from detloss.lab.training.optimizer import Average, Clipping, learning_rate, make_optimizer
+from detloss.lab.training.parallel import gradients_later, in_parallel, parts
 from detloss.lab.training.trained import save, save_weights
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
 
 LOG_COLUMNS = (
     *("step", "lr", "loss", "classification_loss", "box_loss", "distribution_loss", "objectness_loss"),
-    *("positives", "normalizer", "positive_loss_share", "gradient_norm", "seconds"),
+    *("positives", "normalizer", "positive_loss_share", "gradient_norm", "clipped", "seconds"),
 )
 
 
@@ -41,7 +51,10 @@ class NonFiniteLoss(JobFailed):
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The precision of the network's forward pass."""
     dtype = torch.float16 if recipe.amp == "fp16" else torch.bfloat16
-    enabled = has_bf16(device) if recipe.amp == "auto" else recipe.amp != "off"
+    # On a CPU torch's bfloat16 gradient of a strided convolution is at times infinite where the map is 1x1,
+    # as in the pyramids of large detectors at small sizes.
+    usual = has_bf16(device) and (recipe.detector.dense or device.type != "cpu")
+    enabled = usual if recipe.amp == "auto" else recipe.amp != "off"
     return torch.autocast(device.type, dtype=dtype, enabled=enabled)
 
 
@@ -58,25 +71,33 @@ class Training:
     def __init__(self, config: TrainConfig, data: Letterboxed) -> None:
         self.config, self.data = config, data
         self.device = pick_device(config.device)
-        loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
-        box_loss = find_loss(config.box_loss, BOX_LOSSES, training=True)
+        loss = find_detector_loss(config.loss, CLASSIFICATION_LOSSES, config.detector)
+        box_loss = find_detector_loss(config.box_loss, BOX_LOSSES, config.detector)
         torch.manual_seed(config.seed)
         names = data.dataset.names
-        self.detector = Detector(config.detector, len(names), softmax=loss.softmax).to(self.device)
-        self.grid = self.detector.grid(data.size, data.size, self.device)
-        self.criterion = Criterion(
-            self.detector,
-            self.grid,
+        weights = None
+        if loss is not None and loss.class_weight is not None:
+            objects = summary(data.dataset)["per_class"].values()
+            weights = loss.class_weight.of(list(objects)).to(self.device)
+        self.objective = Objective(
             loss,
             box_loss,
             config.box_weight,
             config.distribution_weight,
-            config.weigh_boxes,
+            config.balance,
+            config.box_weighting,
             config.steps,
             config.seed,
+            weights,
         )
+        self.detector = build_detector(config.detector, names, config.size, self.objective).to(self.device)
+        if ranks.world() > 1:
+            replace_norms(self.detector, over_all_ranks)
+        self.parts = parts(config)
         self.optimizer = make_optimizer(self.detector, config, config.lr)
+        self.clipping = Clipping(config.clip_quantile, config.clip).to(self.device)
         self.average = Average(self.detector, config.ema)
+        self.parallel = in_parallel(self.detector, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.step_count = 0
         self.seconds = 0.0
@@ -85,6 +106,7 @@ class Training:
             "detector": self.detector,
             "average": self.average.model,
             "optimizer": self.optimizer,
+            "clipping": self.clipping,
             "scaler": self.scaler,
         }
 
@@ -96,23 +118,24 @@ class Training:
         """
         began = time.perf_counter()
         config, step = self.config, self.step_count
-        batch = training_batch(self.data, step, config.batch, config.seed, config.augment)
+        how = (config.batch, config.seed, config.augment)
+        batches = [training_batch(self.data, step, *how, part) for part in self.parts]
         rate = learning_rate(step, config, config.lr)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        terms = self._forward(batch)
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(terms.total).backward()
+        told = self._backward(batches)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.detector.parameters(), config.clip or math.inf)
-        row = self._row(step + 1, rate, terms, norm)
+        norm, clipped = self.clipping(self.detector.parameters(), step)
+        row = self._row(step + 1, rate, told, norm, clipped)
         overflow_is_usual = self.scaler.is_enabled()
         if not (math.isfinite(row["loss"]) and (overflow_is_usual or math.isfinite(row["gradient_norm"]))):
             what = "gradient" if math.isfinite(row["loss"]) else "loss"
+            ids = [name for some in ranks.gathered([batch.ids for batch in batches]) for name in chain(*some)]
             raise NonFiniteLoss(
                 f"{config.loss} + {config.box_loss}: the {what} is not finite at step {step + 1} "
-                f"(lr {rate:.3g}); images of the batch: {', '.join(batch.ids)}. "
-                "Try a lower lr or clip; what was saved before is kept",
+                f"(lr {rate:.3g}); images of the batch: {', '.join(ids)}. "
+                "Try a lower lr or clip_quantile; what was saved before is kept",
                 row,
             )
         self.scaler.step(self.optimizer)
@@ -123,22 +146,59 @@ class Training:
         row["seconds"] = round(self.seconds, 4)
         return row
 
-    def _forward(self, batch: Batch) -> Terms:
-        images = images_to_tensor(batch.images, self.device)
-        with autocast(self.config, self.device):
-            output = self.detector(images)
-        boxes = torch.from_numpy(batch.boxes).to(self.device)
-        labels = torch.from_numpy(batch.labels).to(self.device)
-        assignment = self.detector.assign(self.grid, boxes, labels)
-        return self.criterion(output, assignment, self.step_count)
+    def _backward(self, batches: list[Batch]) -> dict[str, Tensor]:
+        """Adds up the gradients of the batch's parts; what the whole batch costs, by name."""
+        detector: Any = self.detector
+        self.objective.step = self.step_count
+        dense = isinstance(detector, DenseDetector)
+        self.objective.whole = self._whole(detector, batches) if dense and len(batches) > 1 else None
+        told: list[Tensor] = []
+        for batch, part in zip(batches, self.parts):
+            self.objective.first = part.start
+            # What another detector divides by is its own affair: its losses count by their images.
+            share = 1.0 if dense else len(part) / sum(map(len, self.parts))
+            with gradients_later(self.parallel, part is not self.parts[-1]):
+                total = reduce(torch.add, self._forward(batch).values())
+                self.scaler.scale(total * share).backward()
+            found = {"loss": total, **detector.terms}
+            told.append(torch.stack([term.detach().float() * share for term in found.values()]))
+        return dict(zip(found, ranks.averaged(torch.stack(told).sum(0))))
 
-    @staticmethod
-    def _row(step: int, rate: float, terms: Terms, norm: Tensor) -> dict[str, float]:
+    def _whole(self, detector: DenseDetector, batches: list[Batch]) -> Sums:
+        """What the batch comes to, as far as the losses of its parts depend on one another."""
+        sums: list[Sums] = []
+        for batch, part in zip(batches, self.parts):
+            self.objective.first = part.start
+            with autocast(self.config, self.device):
+                sums.append(detector.sums(*to_torchvision(batch, self.device)))
+        return Sums(*(torch.stack(values).sum(0) for values in zip(*sums))).averaged()
+
+    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+        """What is added up and minimised, by the names that the detector has for it."""
+        # Some detectors draw random numbers: as much a function of seed and step as the batch. Not by
+        # torch.manual_seed, which without a GPU remembers every call.
+        number = (self.config.seed, self.step_count, 3, self.objective.first)
+        drawn = int(np.random.default_rng(number).integers(2**63))
+        torch.default_generator.manual_seed(drawn)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(drawn)
+        images, targets = to_torchvision(batch, self.device)
+        with autocast(self.config, self.device):
+            losses: dict[str, Tensor] = self.parallel(images, targets)
+        return losses
+
+    def _row(
+        self, step: int, rate: float, told: dict[str, Tensor], norm: Tensor, clipped: Tensor
+    ) -> dict[str, float]:
         # One transfer for all numbers: each would wait for the GPU on its own.
-        values = torch.stack([t.detach().float() for t in (*terms, norm)]).tolist()
-        row = dict(zip(LOG_COLUMNS[2:-1], values))
-        row["positives"], row["normalizer"] = int(row["positives"]), int(row["normalizer"])
-        return {"step": step, "lr": rate, **row}
+        found = {**told, "gradient_norm": norm, "clipped": clipped}
+        values = dict(zip(found, torch.stack([t.float() for t in found.values()]).tolist()))
+        if "located_loss" in values:
+            share = values.pop("positive_loss") / max(values.pop("located_loss"), sys.float_info.min)
+            values |= {"positive_loss_share": share, "normalizer": max(1, values["positives"])}
+        row = dict.fromkeys(LOG_COLUMNS, math.nan) | values | {"step": step, "lr": rate}
+        whole = [name for name in ("positives", "normalizer", "clipped") if math.isfinite(row[name])]
+        return row | {name: round(row[name]) for name in whole}
 
     def save(self, folder: Path) -> None:
         """Writes `last.pt` (all that resuming needs) and `last.safetensors` (the averaged weights)."""
@@ -148,13 +208,22 @@ class Training:
         save(folder / "last.pt", lambda part: torch.save(state, part))
         save_weights(self.average.model, self.data.dataset.names, folder)
 
-    def restore(self, folder: Path) -> None:
-        """Continues from `last.pt`, exactly as if never interrupted."""
-        try:
-            state = torch.load(folder / "last.pt", map_location=self.device, weights_only=True)
-        except Exception as error:
-            damaged = f"{folder / 'last.pt'} is damaged ({first_line(error)})"
-            raise ValueError(f"{damaged}; remove it to train anew") from error
+    def restore(self, folder: Path) -> bool:
+        """Continues from `last.pt`, exactly as if never interrupted; False where there is none."""
+        state = ranks.from_first(lambda: _read_checkpoint(folder / "last.pt"))
+        if state is None:
+            return False
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.step_count, self.seconds = state["step"], state["seconds"]
+        return True
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({first_line(error)}); remove it to train anew") from error
+    return state

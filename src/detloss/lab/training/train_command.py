@@ -1,5 +1,6 @@
 """`detloss train`: one detector, one pair of losses."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,24 +8,28 @@ from typing import Annotated
 
 import tyro
 
+from detloss.lab import ranks
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import interruptible, progress_bar, say
 from detloss.lab.data.batches import Letterboxed
-from detloss.lab.detector.criterion import check_classes
+from detloss.lab.detector.objective import find_detector_loss
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.runs import new_folder, read_columns
 from detloss.lab.statistics import points
+from detloss.lab.training.by_trainer import train_by
 from detloss.lab.training.config import TrainConfig
-from detloss.lab.training.opening import open_splits
+from detloss.lab.training.opening import check_detector, open_splits
+from detloss.lab.training.parallel import check_alike, parts
 from detloss.lab.training.splits import settled
 from detloss.lab.training.train import train
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.lab.training.trainer import check_trainer
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train one detector with one pair of losses."""
+    """Train one detector with one pair of losses; under torchrun, over several processes."""
 
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     out: Out = None
@@ -47,18 +52,25 @@ def run(arguments: Arguments) -> Path:
     from detloss.lab.training.figures import training_curves
 
     config = arguments.settings
-    loss = find_loss(config.loss, CLASSIFICATION_LOSSES, training=True)
-    find_loss(config.box_loss, BOX_LOSSES, training=True)
+    if config.trainer:
+        return _run_trainer(config, arguments.out)
+    find_detector_loss(config.loss, CLASSIFICATION_LOSSES, config.detector)
+    find_detector_loss(config.box_loss, BOX_LOSSES, config.detector)
     pick_device(config.device)
+    parts(config)
     training, validation = open_splits(config)
-    check_classes(loss, config.detector.kind, len(training.names))
     config = settled(config, training)
-    out = new_folder("train", arguments.out)
+    ranks.first_before_others(
+        lambda: check_detector(config, training.names, [(config.loss, config.box_loss)])
+    )
+    check_alike(config, training, validation)
+    out = ranks.from_first(lambda: new_folder("train", arguments.out))
     with interruptible(out), progress_bar() as bar:
         task = bar.add_task("training", total=config.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
-            note = f"loss {row['loss']:.3f}, {row['positives']} positives"
+            found = row["positives"]
+            note = f"loss {row['loss']:.3f}" + (f", {found} positives" if math.isfinite(found) else "")
             bar.update(task, completed=row["step"], note=note)
 
         def on_evaluation(step: int, evaluation: Evaluation) -> None:
@@ -66,6 +78,24 @@ def run(arguments: Arguments) -> Path:
 
         fitted = (Letterboxed(training, config.size), Letterboxed(validation, config.size))
         result = train(config, *fitted, out, on_step, on_evaluation)
-    save(training_curves(read_columns(out / "log.csv")), out / "curves")
+    if ranks.rank() == 0:
+        save(training_curves(read_columns(out / "log.csv")), out / "curves")
+    say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
+    return out
+
+
+def _run_trainer(config: TrainConfig, given_out: Path | None) -> Path:
+    """The same by a trainer of the user's own."""
+    if ranks.world() > 1:
+        raise ValueError(f"trainer {config.trainer} is called once: start it without torchrun")
+    check_trainer(config.trainer, [(config.loss, config.box_loss)])
+    pick_device(config.device)
+    training, validation = open_splits(config)
+    out = new_folder("train", given_out)
+    with interruptible(out), progress_bar() as bar:
+        task = bar.add_task("training", total=config.steps, note="")
+        result = train_by(config, training, validation, out, lambda step: bar.update(task, completed=step))
+    found = result.evaluation
+    say(f"AP {points(found.ap)}, AP50 {points(found.ap50)}")
     say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
     return out
