@@ -93,7 +93,7 @@ def _follow(
 ) -> End:
     began = stage_began = None
     allowed, limit = memory_allowed(), min(stage_seconds, seconds)
-    for event in _events(process, pipe):
+    for event in events(process, pipe):
         now = time.monotonic()
         if event:
             began = now if began is None else began
@@ -112,7 +112,7 @@ def _follow(
     return End("died", ended(code), user_line(trace), 0.0 if began is None else time.monotonic() - began)
 
 
-def _events(process: subprocess.Popen[bytes], pipe: int) -> Iterator[dict[str, Any]]:
+def events(process: subprocess.Popen[bytes], pipe: int) -> Iterator[dict[str, Any]]:
     """The events as they come, and `{}` whenever there is none for a while, until the process ends."""
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)

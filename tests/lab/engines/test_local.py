@@ -1,4 +1,4 @@
-"""Jobs in processes: what they answer, how they fail, and that none outlives its caller."""
+"""Jobs in processes: what they answer, how they fail or die, and that none outlives its caller."""
 
 import os
 import signal
@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from detloss.lab.engines import Event, run_jobs
+from detloss.lab.engines import Event
+from detloss.lab.engines.local import run_jobs
+
+ENDS = ("done", "failed", "died")
 
 
 def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:
@@ -28,6 +31,14 @@ def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:
         os._exit(value)
     if name == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if name == "die once":
+        if value.exists():
+            return "second"
+        value.touch()
+        send("first")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "gpus":
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     if name == "unpicklable":
         return lambda: None
     if name == "half":
@@ -41,11 +52,11 @@ def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:
 
 
 def events(jobs: list[tuple[str, Any]], workers: int = 2) -> list[Event]:
-    return list(run_jobs(act, jobs, workers, threads=1))
+    return list(run_jobs(act, jobs, [""] * workers, threads=1))
 
 
 @pytest.fixture(scope="module")
-def mixed() -> list[Event]:
+def mixed(tmp_path_factory) -> list[Event]:
     """One run for all questions: starting the server costs seconds."""
     return events(
         [
@@ -58,6 +69,7 @@ def mixed() -> list[Event]:
             ("half", None),
             ("threads", None),
             ("double", 0),
+            ("die once", tmp_path_factory.mktemp("died") / "first"),
         ]
     )
 
@@ -72,27 +84,36 @@ def test_results_and_messages_in_order(mixed: list[Event]):
 
 
 def test_every_job_starts_in_order_and_ends_once(mixed: list[Event]):
-    assert [event.job for event in mixed if event.kind == "started"] == list(range(9))
-    assert sorted(event.job for event in mixed if event.kind in ("done", "failed")) == list(range(9))
+    first = dict.fromkeys(event.job for event in mixed if event.kind == "started")
+    assert list(first) == list(range(len(first))) == list(range(10))
+    assert sorted(event.job for event in mixed if event.kind in ENDS) == list(range(10))
 
 
 def test_no_more_workers_than_asked(mixed: list[Event]):
     running = most = 0
     for event in mixed:
-        running += (event.kind == "started") - (event.kind in ("done", "failed"))
+        running += (event.kind == "started") - (event.kind in (*ENDS, "again"))
         most = max(most, running)
     assert most == 2
 
 
 def test_a_failed_job_says_why_and_the_others_go_on(mixed: list[Event]):
     assert of(mixed, 1)[-1] == ("failed", "the reason")
-    assert of(mixed, 2)[-1] == ("failed", "its process ended with exit status 7")
-    assert "killed (out of memory?" in of(mixed, 3)[-1][1]
     assert of(mixed, 4)[-1] == ("failed", "RuntimeError")
     kind, reason = of(mixed, 5)[-1]
     assert kind == "failed"
     assert "pickle" in reason
-    assert of(mixed, 6)[-1] == ("failed", "its process ended with exit status 3")
+
+
+def test_a_job_that_dies_is_run_once_more(mixed: list[Event]):
+    assert [kind for kind, _ in of(mixed, 9)] == ["started", "message", "again", "started", "done"]
+    assert of(mixed, 9)[-1] == ("done", "second")
+
+
+def test_a_job_that_dies_twice_says_how(mixed: list[Event]):
+    for job, how in ((2, "with exit status 7"), (6, "with exit status 3"), (3, "killed (out of memory?")):
+        assert [kind for kind, _ in of(mixed, job)] == ["started", "again", "started", "died"]
+        assert all(how in reason for kind, reason in of(mixed, job) if kind != "started")
 
 
 def test_own_process_and_threads(mixed: list[Event]):
@@ -105,14 +126,21 @@ def test_no_jobs():
     assert events([]) == []
 
 
-def test_no_workers():
-    with pytest.raises(ValueError, match="workers is 0"):
+def test_no_devices():
+    with pytest.raises(ValueError, match="devices is empty"):
         events([("double", 1)], workers=0)
+
+
+def test_a_job_of_a_cpu_sees_no_gpu():
+    found = run_jobs(act, [("gpus", None)] * 2, ["", "cpu"], threads=1)
+    seen = {event.job: event.value for event in found if event.kind == "done"}
+    assert seen[1] == ""
+    assert seen[0] != ""
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 def test_jobs_end_when_the_caller_stops():
-    found = run_jobs(act, [("wait", None), ("wait", None), ("wait", None)], 2, threads=1)
+    found = run_jobs(act, [("wait", None), ("wait", None), ("wait", None)], ["", ""], threads=1)
     processes = []
     for event in found:
         if event.kind == "message":

@@ -1,91 +1,78 @@
-"""Independent jobs in processes of their own, a few at a time, with messages while they run."""
+"""Jobs in processes of their own on this machine, a few at a time."""
 
 import multiprocessing as mp
 import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from detloss.lab.engines import TRIES, Event, Function
 from detloss.lab.processes import ended
-
-J = TypeVar("J")
-
-
-class JobFailed(RuntimeError):
-    """A job raised or died; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something a job said.
-
-    Attributes:
-        job: its index.
-        kind: "started", "message" (what it sent), "done" (its result) or "failed" (the reason).
-        value: that.
-    """
-
-    job: int
-    kind: str
-    value: Any = None
 
 
 def run_jobs(
-    function: Callable[[J, Callable[[Any], None]], Any], jobs: Sequence[J], workers: int, threads: int
+    function: Function, jobs: Sequence[Any], devices: Sequence[str], threads: int
 ) -> Generator[Event, None, None]:
-    """Runs `function(job, send)` for each job in a fresh process, `workers` at a time, in order.
+    """Runs `function(job, send)` for each job in a fresh process, one at a time for each device, in order.
 
-    A process of its own gives each job its own peak memory, and a crash takes one job only. When the caller
-    stops iterating (or is interrupted), the running jobs are ended.
+    A process of its own gives each job its own peak memory, and a crash takes one job only: the job is run
+    once more, from what it left. When the caller stops iterating (or is interrupted), the running jobs are
+    ended.
 
     Args:
-        function: importable from a module; what it passes to `send` arrives as "message" events.
+        function: importable from a module.
         jobs: pickled to the process.
-        workers: jobs at a time.
+        devices: a job at a time for each. To a job "auto" and "cuda" are its device: "cuda:1" is its "cuda",
+            and with "cpu" it sees no GPU. With "" it sees the machine as it is.
         threads: PyTorch threads a job.
 
     Raises:
-        ValueError: no workers.
+        ValueError: no devices.
     """
-    if workers < 1:
-        raise ValueError(f"workers is {workers}; it must be at least 1")
+    if not devices:
+        raise ValueError("devices is empty; name one for each job that runs at a time")
     # The server imports PyTorch once, and what making an optimiser imports, two seconds' worth; each job is
     # then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([function.__module__, "torch._dynamo"])
-    running: dict[Connection, tuple[int, Any]] = {}
-    waiting = list(enumerate(jobs))[::-1]
+    running: dict[Connection, tuple[int, Any, str]] = {}
+    waiting, free, tries = list(range(len(jobs)))[::-1], list(devices)[::-1], Counter[int]()
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                index, job = waiting.pop()
+            while waiting and free:
+                index, device = waiting.pop(), free.pop()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(theirs, function, job, threads), daemon=True)
+                work = (theirs, function, jobs[index], threads, device)
+                process = context.Process(target=_work, args=work, daemon=True)
                 process.start()
                 theirs.close()
-                running[ours] = (index, process)
+                running[ours] = (index, process, device)
+                tries[index] += 1
                 yield Event(index, "started")
             for connection in wait(list(running), timeout=1.0):
                 assert isinstance(connection, Connection)
-                index, process = running[connection]
+                index, process, device = running[connection]
                 try:
                     kind, value = connection.recv()
                 except (EOFError, OSError):  # the latter in the middle of a message
                     process.join()
-                    kind, value = "failed", _died(process.exitcode)
+                    kind, value = "again" if tries[index] < TRIES else "died", _died(process.exitcode)
                 if kind != "message":
                     del running[connection]
                     process.join()
                     connection.close()
+                    free.append(device)
+                if kind == "again":
+                    waiting.append(index)
                 yield Event(index, kind, value)
     finally:
-        for connection, (_, process) in running.items():
+        for connection, (_, process, _) in running.items():
             process.terminate()
             process.join()
             connection.close()
@@ -97,10 +84,14 @@ def _died(code: int | None) -> str:
     return f"its process ended {ended(code)}"
 
 
-def _work(connection: Connection, function: Callable[..., Any], job: Any, threads: int) -> None:
+def _work(connection: Connection, function: Callable[..., Any], job: Any, threads: int, device: str) -> None:
     # The terminal sends Ctrl-C to every process; the parent ends its jobs itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    elif device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     try:
         result = function(job, lambda value: connection.send(("message", value)))
         connection.send(("done", result))
