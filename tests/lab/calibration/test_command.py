@@ -13,8 +13,10 @@ from detloss.lab.calibration.command import CalibrationConfig, verdict
 from detloss.lab.calibration.measure import loss_rows, measure
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import folder_name
+from detloss.lab.detector.postprocess import Limits
+from detloss.lab.evaluate.calibrator import Calibrators
 from detloss.lab.records import load_config, to_dict
-from detloss.lab.runs import read_csv, read_json
+from detloss.lab.runs import read_csv, read_json, write_json
 from detloss.lab.training.config import Recipe, TrainConfig
 from helpers.commands import SCENES, TINY, detloss, refused
 
@@ -245,6 +247,20 @@ def test_runs_on_different_data_are_said_to_be(comparison, coco, trained):
     assert names == [f"focal,gamma=1.5 ({comparison})", "focal,gamma=1.5 (alone)"]
 
 
+def test_a_loss_that_lacks_a_seed_is_not_of_different_data(here, trained):
+    """Where each seed has scenes of its own, the losses still share those of each seed."""
+    for folder, loss, seed in (("a-0", "focal", 0), ("a-1", "focal", 1), ("b-0", "bce", 0)):
+        shutil.copytree(trained, folder)
+        config = read_json(Path(folder) / "config.json")
+        config |= {"loss": loss, "seed": seed, "scenes": config["scenes"] | {"seed": seed}}
+        write_json(Path(folder) / "config.json", config)
+        write_json(Path(folder) / "detections.json", [])  # which name their images
+    done = detloss("calibration", "a-0", "a-1", "b-0", "--out", "found")
+    assert done.status == 0, done.err
+    assert len(of_run(done.folder)) == 3
+    assert "different data" not in done.out
+
+
 def test_no_detections_at_all(coco):
     done = detloss("calibration", write([]), "--data", coco, "--out", "found")
     assert done.status == 0, done.err
@@ -265,3 +281,44 @@ def test_no_detections_at_all(coco):
 def test_verdict(gaps, said):
     rows = [{"threshold": 0.5, "signed_gap": gap} for gap in gaps]
     assert verdict("focal", rows).replace("\u00a0", " ") == f"focal: mean score - share right is {said}"
+
+
+def test_fit_and_apply(coco, trained, monkeypatch):
+    """What predict writes with a calibrator is what the calibrator makes of what it writes without."""
+    write(coco_results(coco))
+    done = detloss("calibration", "theirs.json", "--data", coco, "--fit", "--out", "fitted")
+    assert done.status == 0, done.err
+    # all right at .75, none at .25: isotonic regression repairs it whole, on the other half too
+    assert "ECE before 25.0, after" in done.out
+    assert "isotonic 0.0" in done.out
+    assert "these images cannot judge them" in done.out
+    found = Calibrators.load(Path("fitted/calibrator.json"))
+    assert found.data == f"{coco}, val"
+    assert found.isotonic(np.array([0.25, 0.75])).tolist() == [0, 1]
+    # after three steps no score reaches the paper's limit
+    monkeypatch.setattr("detloss.lab.training.predict_command.Limits", lambda: Limits(score=1e-4))
+    image = next((coco / "images" / "val").iterdir())
+    assert detloss("predict", trained, image, "--out", "raw").status == 0
+    raw = read_json(Path("raw/detections.json"))
+    assert raw
+    for method in ("platt", "temperature", "isotonic"):
+        kind = [] if method == "platt" else ["--calibrator", method]
+        words = ["--calibrate", "fitted/calibrator.json", *kind]
+        assert detloss("predict", trained, image, *words, "--out", method).status == 0
+        calibrated = read_json(Path(method) / "detections.json")
+        scores = getattr(found, method)(np.array([one["score"] for one in raw], np.float32))
+        assert [one["score"] for one in calibrated] == scores.tolist()
+        assert [one["bbox"] for one in calibrated] == [one["bbox"] for one in raw]
+
+
+def test_fit_is_of_one_run_with_detections_on_two_images(coco, trained):
+    refused(detloss("calibration", "--fit"), "fit is given with 0 runs.*give one RUN")
+    results = coco_results(coco)
+    one = [result for result in results if result["image_id"] == results[0]["image_id"]]
+    words = ["calibration", write(one), "--data", coco, "--fit", "--out", "out"]
+    refused(detloss(*words), "on 1 images; a calibrator needs two")
+    assert not Path("out").exists()
+    write({"platt": 1}, "wrong.json")
+    for file, why in (("wrong.json", "has no 'temperature'"), ("gone.json", "No such file")):
+        done = detloss("predict", trained, ".", "--calibrate", file)
+        refused(done, f"{file} is not a calibrator.*{why}")

@@ -17,6 +17,7 @@ from detloss.lab.evaluate import (
     expected_calibration_error,
     localisation_aware_error,
 )
+from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.reliability import equal_bins, judge
 from helpers.detections import Annotated, found, truth
 
@@ -317,8 +318,8 @@ def test_places_are_fractions_of_their_own_image():
 
 def test_places_by_hand():
     # 200 px wide, 50 px high: centre (40, 15), size 40 × 10
-    matches = judge([found((20, 10, 60, 20, 0, 0.9))], [truth()], 0.05, [(50, 200)])
-    np.testing.assert_allclose(matches.places, [[0.2, 0.3, 0.2, 0.2]])
+    counted = count([found((20, 10, 60, 20, 0, 0.9))], [truth()], ["a"], [ALL])
+    np.testing.assert_allclose(judge(counted, 0.05, [(50, 200)]).places, [[0.2, 0.3, 0.2, 0.2]])
 
 
 def test_without_sizes_only_dece_is_missing():
@@ -326,7 +327,7 @@ def test_without_sizes_only_dece_is_missing():
     with_sizes = evaluate(results, truths, ["a", "b"], sizes=sizes).to_dict()
     without = evaluate(results, truths, ["a", "b"]).to_dict()
     assert (without["calibration"]["dece"], without["calibration"]["dece_by_chance"]) == (None, None)
-    for name in ("dece", "dece_by_chance", "dece_detections"):
+    for name in ("dece", "dece_by_chance", "dece_detections", "dece_all", "dece_all_by_chance"):
         del with_sizes["calibration"][name], without["calibration"][name]
     assert with_sizes == without
 
@@ -374,3 +375,16 @@ def test_scores_on_a_bound_in_float32_are_in_the_upper_bin():
         for k in range(1, bins):
             on_bound = np.array([np.float32(k / bins), k / bins, k / bins - 1e-6])
             assert equal_bins(on_bound, bins).tolist() == [k, k, k - 1]
+
+
+def test_both_rules_for_small_cells_of_dece():
+    """Three boxes in the middle, one at the border: that cell has one detection."""
+    scores, right = floats(0.9, 0.9, 0.9, 0.9), floats(1, 1, 0, 0)
+    places = np.array([MIDDLE] * 3 + [(0.9, 0.9, 0.1, 0.1)])
+    middle, border = abs(2.7 - 2), 0.9
+    left_out = detection_calibration_error(scores, right, places, least=2)
+    assert left_out[0] == pytest.approx(middle / 3)
+    assert left_out[2] == 3
+    every = detection_calibration_error(scores, right, places, least=1)
+    assert every[0] == pytest.approx((middle + border) / 4)
+    assert every[2] == 4

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from detloss.lab.compare import comparison as module
+from detloss.lab.compare.command import open_comparison
 from detloss.lab.compare.comparison import Comparison, compare
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import SWEEP_SEED, Job, Outcome, hold_out, run_job
-from detloss.lab.data import SceneConfig
+from detloss.lab.compare.prepare import prepare
+from detloss.lab.data import SceneConfig, fingerprint
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.records import load_config
-from detloss.lab.runs import read_csv, read_json, write_json
+from detloss.lab.runs import WrongFolder, read_csv, read_json, write_json
 from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.splits import open_data
 from detloss.lab.training.state import Training
@@ -31,8 +33,6 @@ COMMAND = [
     "focal,gamma=1.5+ciou",
     "--seeds",
     "2",
-    "--rungs",
-    "0.5",
     "--workers",
     "2",
     *TINY,
@@ -82,13 +82,18 @@ def test_pairs():
         ("focal,gamma=1.5", "giou"),
         ("focal,gamma=1.5", "eiou"),
     ]
+    summed = CompareConfig(losses=("focal+giou+0.4*l1", "bce"), box_losses=("giou+0.4*l1",))
+    assert summed.pairs == [("focal", "giou+0.4*l1"), ("bce", "giou+0.4*l1")]
 
 
-def test_candidates():
+def test_what_is_tried():
     config = CompareConfig(lrs=(0.1, 0.2), box_weights=(1.0, 2.0))
-    assert config.candidates == [(0.1, 1.0), (0.1, 2.0), (0.2, 1.0), (0.2, 2.0)]
-    assert replace(config, lr=0.3).candidates == [(0.3, 1.0), (0.3, 2.0)]
-    assert replace(config, lr=0.3, box_weight=4.0).candidates == [(0.3, 4.0)]
+    assert (config.axes, config.trials) == (((0.1, 0.2), (1.0, 2.0)), 3)
+    fixed = replace(config, lr=0.3)
+    assert (fixed.axes, fixed.trials) == (((0.3,), (1.0, 2.0)), 2)
+    fixed = replace(fixed, box_weight=4.0)
+    assert (fixed.axes, fixed.trials) == (((0.3,), (4.0,)), 0)
+    assert all(len(values) == 3 for values in CompareConfig().axes)
 
 
 # What it leaves
@@ -125,7 +130,8 @@ def test_sweep_is_written(out):
     for pair in PAIRS:
         mine = [r for r in rows if (r["classification_loss"], r["box_loss"]) == pair]
         tried = [(float(r["lr"]), float(r["box_weight"])) for r in mine]
-        assert sorted(tried) == sorted(config.candidates)
+        assert len(tried) == len(set(tried)) == config.trials == 5
+        assert all({*axis} == {*values} for axis, values in zip(config.axes, zip(*tried)))
         chosen = [(float(r["lr"]), float(r["box_weight"])) for r in mine if r["chosen"] == "1"]
         used = load_config(TrainConfig, out / "runs" / "+".join(pair) / "seed-0")
         assert chosen == [(used.lr, used.box_weight)]
@@ -137,7 +143,7 @@ def test_sweep_is_written(out):
 
 def test_config_makes_the_same_comparison(out):
     assert load_config(CompareConfig, out) == CompareConfig(
-        losses=("bce", "focal,gamma=1.5+ciou"), seeds=2, rungs=(0.5,), workers=2, **RECIPE.shared()
+        losses=("bce", "focal,gamma=1.5+ciou"), seeds=2, workers=2, **RECIPE.shared()
     )
 
 
@@ -194,7 +200,7 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
     monkeypatch.setattr("detloss.lab.compare.jobs.train", spy)
     state = Comparison(CompareConfig(losses=("bce", "focal"), held_out=0.25, **RECIPE.shared()), tmp_path)
     state.chosen = dict.fromkeys(state.config.pairs, (0.01, 2.0))
-    for job in [*state.jobs_of(("bce", "giou"), 0, [(0.1, 2.0), (0.2, 2.0)]), *state.final_jobs()[:1]]:
+    for job in [*state.trials_of(("bce", "giou"), [(0.1, 2.0), (0.2, 2.0)]), *state.final_jobs()[:1]]:
         run_job(job, lambda value: None)
     training, validation = ({s.id for s in split} for split in open_data(RECIPE))
     (seed, learned, judged), second, final = seen
@@ -213,41 +219,98 @@ def test_hold_out_of_too_few_images():
         hold_out(one, 0.2)
 
 
-def test_the_better_half_goes_on(tmp_path, monkeypatch):
-    """Eight candidates, AP by a formula: 8 in the first rung, then 4, then 2, and the best is chosen."""
+@pytest.mark.parametrize(
+    ("weights", "one_rate", "tried"),
+    [
+        ((1.0, 3.0, 9.0), None, [(0.1, 3), (0.2, 3), (0.3, 3), ("best", 1), ("best", 9)]),
+        ((3.0, 1.0), None, [(0.1, 1), (0.2, 1), (0.3, 1), ("best", 3)]),
+        ((1.0,), None, [(0.1, 1), (0.2, 1), (0.3, 1)]),
+        ((9.0, 1.0, 3.0), 0.2, [("best", 9), ("best", 1), ("best", 3)]),
+    ],
+)
+def test_rates_are_tried_at_the_middle_weight_and_weights_at_the_best_rate(
+    tmp_path, monkeypatch, weights, one_rate, tried
+):
+    """AP by a formula: bce wants the largest rate and weight, focal the smallest."""
 
     def measured(pair: tuple[str, str], lr: float, weight: float) -> float:
-        return (lr if pair[0] == "bce" else 1 - lr) - weight / 100
+        return (lr + weight) / 10 if pair[0] == "bce" else 1 - (lr + weight) / 10
 
     def fake(state: Comparison, jobs: list[Job]):
         for job in jobs:
-            yield (
-                job,
-                Outcome({"ap": measured(job.pair, job.config.lr, job.config.box_weight), "seconds": 1.0}),
-            )
+            ap = measured(job.pair, job.config.lr, job.config.box_weight)
+            yield job, Outcome({"ap": ap, "seconds": 1.0})
 
     monkeypatch.setattr(module, "_run", fake)
     monkeypatch.setattr(module, "_add_result", lambda *arguments: None)
     config = CompareConfig(
-        losses=("bce", "focal"),
-        lrs=(0.1, 0.2, 0.3, 0.4),
-        box_weights=(1.0, 3.0),
-        rungs=(0.25, 0.5, 1.0),
-        **replace(RECIPE, steps=100).shared(),
+        losses=("bce", "focal"), lr=one_rate, lrs=(0.2, 0.1, 0.3), box_weights=weights, **RECIPE.shared()
     )
     state = Comparison(config, tmp_path)
     list(compare(state))
-    assert state.chosen == {("bce", "giou"): (0.4, 1.0), ("focal", "giou"): (0.1, 1.0)}
-    rows = read_csv(tmp_path / "sweep.csv")
-    assert len(rows) == 2 * (8 + 4 + 2)
-    assert [int(r["steps"]) for r in rows] == ([25] * 8 + [50] * 4 + [100] * 2) * 2
-    second = {float(r["lr"]) for r in rows if r["classification_loss"] == "bce" and r["rung"] == "1"}
-    assert second == {0.3, 0.4}
-    assert {(r["lr"], r["box_weight"]) for r in rows if r["chosen"] == "1"} == {
-        ("0.4", "1.0"),
-        ("0.1", "1.0"),
+    rates = {"bce": one_rate or 0.3, "focal": one_rate or 0.1}
+    largest, smallest = max(weights), min(weights)
+    assert state.chosen == {
+        ("bce", "giou"): (rates["bce"], largest),
+        ("focal", "giou"): (rates["focal"], smallest),
     }
-    assert state.steps_planned == 2 * (8 * 25 + 4 * 50 + 2 * 100 + 3 * 100)
+    rows = read_csv(tmp_path / "sweep.csv")
+    for loss, best in rates.items():
+        mine = [(float(r["lr"]), float(r["box_weight"])) for r in rows if r["classification_loss"] == loss]
+        assert sorted(mine) == sorted((best if lr == "best" else lr, weight) for lr, weight in tried)
+    assert sum(r["chosen"] == "1" for r in rows) == 2
+    assert state.steps_planned == 2 * (len(tried) + 3) * RECIPE.steps
+
+
+# Scenes
+
+
+def scenes_of(state: Comparison) -> dict[int, list[set[bytes]]]:
+    """The training and validation images of each seed, the same for all its losses."""
+    found: dict[int, list[set[bytes]]] = {}
+    for job in state.final_jobs():
+        images = [{sample.image.tobytes() for sample in split} for split in open_data(job.config)]
+        assert found.setdefault(job.config.seed, images) == images
+    return found
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_scenes_of_the_seeds(tmp_path, monkeypatch, same):
+    monkeypatch.setenv("DETLOSS_CACHE", str(tmp_path))
+    recipe = replace(RECIPE, scenes=replace(RECIPE.scenes, same=same))
+    asked = CompareConfig(losses=("bce", "focal"), seeds=3, **recipe.shared())
+    config, training, validation = open_comparison(asked)
+    assert config == asked
+    state = Comparison(config, tmp_path)
+    state.chosen = dict.fromkeys(config.pairs, (0.01, 2.0))
+    # All are drawn by now, none is drawn by a run.
+    monkeypatch.setattr("detloss.lab.data.synthetic.draw_scene", None)
+    images = scenes_of(state)
+    assert len(list(tmp_path.glob("*.npy"))) == (2 if same else 6)
+    assert images[0] == [{sample.image.tobytes() for sample in split} for split in (training, validation)]
+    sets = [split for seed in images.values() for split in seed]
+    if same:
+        assert images[0] == images[1] == images[2]
+    else:
+        assert len(set().union(*sets)) == sum(map(len, sets)) == 3 * (8 + 4)
+    for job in state.trials_of(("bce", "giou"), [(0.01, 2.0)]):
+        assert {sample.image.tobytes() for sample in open_data(job.config)[0]} == images[0][0]
+
+
+def test_a_folder_from_before_each_seed_had_scenes_of_its_own_goes_on(tmp_path):
+    command = [*COMMAND, "--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--out", tmp_path / "old"]
+    old = detloss("compare", *command, "--scenes.same").folder
+    for file in old.rglob("config.json"):
+        content = read_json(file)
+        assert content["scenes"].pop("same") in (True, False)
+        write_json(file, content)
+    before = stamps(old)
+    refused(detloss("compare", *command), "another configuration")
+    done = detloss("compare", "--out", old, "--config", old, "--seeds", "2")
+    assert done.status == 0, done.err
+    assert before.items() <= stamps(old).items()
+    first, second = (load_config(TrainConfig, old / "runs" / "bce+giou" / f"seed-{k}") for k in (0, 1))
+    assert first.scenes == second.scenes
 
 
 # Continued, not repeated
@@ -257,7 +320,7 @@ def stamps(out: Path) -> dict[str, int]:
     return {
         str(f.relative_to(out)): f.stat().st_mtime_ns
         for f in out.rglob("*")
-        if "seed-" in str(f) or "rung-" in str(f)
+        if "seed-" in str(f) or "lr-" in str(f)
     }
 
 
@@ -388,9 +451,7 @@ def test_a_candidate_that_diverges_is_not_chosen(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "_run", fake)
     monkeypatch.setattr(module, "_add_result", lambda *arguments: None)
-    config = CompareConfig(
-        losses=("bce",), lrs=(0.2, 0.1), box_weights=(2.0,), rungs=(1.0,), **RECIPE.shared()
-    )
+    config = CompareConfig(losses=("bce",), lrs=(0.2, 0.1), box_weights=(2.0,), **RECIPE.shared())
     state = Comparison(config, tmp_path)
     list(compare(state))
     assert state.chosen == {("bce", "giou"): (0.1, 2.0)}
@@ -416,3 +477,94 @@ def test_a_run_that_fails_for_another_reason(tmp_path, monkeypatch):
     assert "no such kernel" in done.err
     assert done.err.count("\n") == 1
     assert len(read_csv(Path("out/results.csv"))) == 1
+
+
+DIES = (
+    "import os, signal\n"
+    "from pathlib import Path\n"
+    "def dies(logits, targets):\n"
+    "    if len(logits) > 1 and len(list(Path().glob('died-*'))) < TIMES:\n"
+    "        Path(f'died-{os.getpid()}').touch()\n"
+    "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    "    return (logits - targets) ** 2\n"
+)
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_dies_is_run_once_more(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(DIES.replace("TIMES", "1"))
+    fixed = ["--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--devices", "cpu", "--out", "out"]
+    done = detloss("compare", "--losses", "bce", "mine.py:dies", *fixed, *TINY)
+    assert done.status == 0, done.err
+    assert "mine.py:dies+giou, out/runs/mine.py_dies+giou/seed-0: its process was killed" in done.out
+    assert done.out.count("it goes on from its last checkpoint") == 1
+    assert len(read_csv(Path("out/results.csv"))) == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_twice_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(DIES.replace("TIMES", "2"))
+    fixed = ["--lr", "0.01", "--box-weight", "2", "--seeds", "1", "--devices", "cpu", "--out", "out"]
+    command = ["compare", "--losses", "mine.py:dies", "bce", *fixed, *TINY]
+    done = detloss(*command)
+    assert done.status == 1
+    assert done.err.count("\n") == 1
+    assert "mine.py_dies+giou/seed-0: its process was killed" in done.err
+    assert "for the second time. The others are kept; the same command with --out out goes on" in done.err
+    assert [row["classification_loss"] for row in read_csv(Path("out/results.csv"))] == ["bce"]
+    assert "mine.py" in Path("out/report.html").read_text(encoding="utf-8")
+    kept = stamps(Path("out/runs/bce+giou"))
+    assert detloss(*command).status == 0
+    assert len(read_csv(Path("out/results.csv"))) == 2
+    assert kept
+    assert stamps(Path("out/runs/bce+giou")) == kept
+
+
+@pytest.mark.slow
+def test_a_trial_that_dies_twice_ends_the_sweep_when_the_others_are_done(tmp_path, monkeypatch):
+    """No rate can be chosen without it."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(DIES.replace("TIMES", "2"))
+    fixed = ["--lrs", "0.01", "0.02", "--box-weight", "2", "--seeds", "1", "--devices", "cpu", "--out", "out"]
+    done = detloss("compare", "--losses", "mine.py:dies", "bce", *fixed, *TINY)
+    assert done.status == 1
+    assert "sweep/mine.py_dies+giou/lr-0.01-box-2: its process was killed" in done.err
+    assert len(read_csv(Path("out/sweep.csv"))) == 3
+    assert not Path("out/runs").exists()
+
+
+def test_data_that_is_not_the_commands_is_refused_where_the_run_is_made(voc, tmp_path):
+    recipe = replace(RECIPE, data=str(voc))
+    data = open_data(recipe)
+    job = Job(TrainConfig(**recipe.shared()), tmp_path / "run", 0.2, fingerprint(*data))
+    assert run_job(job, lambda value: None).ap >= 0
+    other = replace(job, folder=tmp_path / "other", fingerprint=fingerprint(data[0]))
+    with pytest.raises(ValueError, match="is not what it is where the command runs: other images or other"):
+        run_job(other, lambda value: None)
+    assert not other.folder.exists()
+
+
+@pytest.mark.parametrize("folds", [0, 2])
+def test_the_fingerprint_of_the_data_is_that_of_each_run(voc, tmp_path, folds):
+    config = CompareConfig(folds=folds, **replace(RECIPE, data=str(voc)).shared())
+    config, data = prepare(config, tmp_path, *open_data(config.first_data))
+    state = Comparison(config, tmp_path)
+    state.chosen = dict.fromkeys(config.pairs, (0.01, 2.0))
+    jobs = [*state.final_jobs(), *state.trials_of(config.pairs[0], [(0.01, 2.0)])]
+    assert {fingerprint(*open_data(job.config)) for job in jobs} == {data["fingerprint"]}
+
+
+def test_a_folder_from_before_data_had_a_fingerprint_goes_on(voc, tmp_path, monkeypatch):
+    config = CompareConfig(**replace(RECIPE, data=str(voc)).shared())
+    data = open_data(config)
+    prepare(config, tmp_path / "out", *data)
+    known = read_json(tmp_path / "out/data.json")
+    assert known["fingerprint"] == fingerprint(*data)
+    write_json(tmp_path / "out/data.json", {k: v for k, v in known.items() if k != "fingerprint"})
+    prepare(config, tmp_path / "out", *data)
+    assert read_json(tmp_path / "out/data.json") == known
+    write_json(tmp_path / "out/data.json", known | {"fingerprint": "of other images"})
+    with pytest.raises(WrongFolder, match="the data is not what"):
+        prepare(config, tmp_path / "out", *data)

@@ -3,20 +3,26 @@
 import base64
 import html
 import itertools
+import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from detloss.lab.compare.disagreements import Disagreement, disagreement
 from detloss.lab.compare.page import write_report
 from detloss.lab.compare.results import read_results, save_samples
 from detloss.lab.compare.sentences import answer
+from detloss.lab.compare.tables import tables
+from detloss.lab.evaluate import evaluate, from_coco_results
+from detloss.lab.evaluate.evaluation import SizeBin
 from detloss.lab.runs import read_csv, read_json
-from detloss.lab.statistics import mean_interval, points
+from detloss.lab.statistics import decide, mean_interval, points
 from helpers.fake_comparison import IMAGES, LOSSES, NAMES, truths, write_comparison, write_csv, write_json
 
 
@@ -25,10 +31,17 @@ class Truths(list):
         return self[i].annotation
 
 
+def keep_samples(folder: Path) -> Disagreement:
+    apart = disagreement(read_results(folder))
+    assert apart is not None
+    save_samples(folder, Truths(truths()), apart.f1)
+    return apart
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     out = write_comparison(tmp_path_factory.mktemp("comparison"))
-    save_samples(out, Truths(truths()))
+    keep_samples(out)
     assert write_report(out) == out / "report.html"
     return out
 
@@ -65,16 +78,17 @@ def test_question_and_answer(folder, text):
     ap = {loss: dict(enumerate(column(folder, loss, "ap"))) for loss in LOSSES}
     assert f"Which of {', '.join(LOSSES)} gives the highest AP?" in text
     assert (
-        f"{IMAGES} training and {IMAGES} validation images (embedded), 3 classes, 400 steps of 16 images"
-        in text
+        f"{IMAGES} training and {IMAGES} validation images for each seed (embedded), 3 classes, 400 steps of "
+        "16 images" in text
     )
-    assert "chosen by successive halving on a part of the training images held out for that" in text
+    assert "chosen on a part of the training images held out for that" in text
     results = read_results(folder)
-    assert plain(answer(ap, curves=results.curves)) in text
-    assert "batches, augmentation), not other images. None covers another outcome of the sweep." in text
+    assert plain(answer(ap, decide(ap), curves=results.curves)) in text
+    assert "(scenes, initial weights, batches, augmentation), and so other images of this kind." in text
+    assert "None covers another outcome of the sweep." in text
     own = "a learning rate of its own (of 0.003, 0.01, 0.03) and a box weight of its own (of 2, 6)"
     assert f"only the loss differs, with {own}." in text
-    assert f"Each loss got {own}, chosen by successive halving" in text
+    assert f"Each loss got {own}, chosen on a part" in text
     assert "Not tuned: hyperparameters of the losses" in text
 
 
@@ -109,10 +123,10 @@ def test_differences_have_interval_and_verdict(page):
 
 def test_sweep_data_configuration_and_versions(page, text):
     header, *rows = cells(page, "The sweep")
-    assert header == ["loss", "learning rate", "box weight", "AP after 80 steps", "AP after 200 steps", ""]
+    assert header == ["loss", "learning rate", "box weight", "AP", ""]
     assert [row[0] for row in rows if row[-1] == "chosen"] == list(LOSSES)
     assert all(row[1:3] == ["0.01", "2"] for row in rows if row[-1] == "chosen")
-    assert len(rows) == 6 * len(LOSSES)
+    assert len(rows) == 4 * len(LOSSES)
     data = {row[0]: row[1:] for row in cells(page, "Images and objects")}
     assert data["images"] == [str(IMAGES)] * 2
     count = sum(int((sample.labels == 0).sum()) for sample in truths())
@@ -132,8 +146,33 @@ def test_ap_by_size_and_class(folder, page):
     assert re.match(r"16 to 32 px \(\d+ objects\)", cells(page, "AP by size")[1][0])
 
 
+def test_seeds_with_images_of_their_own_share_the_rows_of_sizes(folder):
+    """Each seed has another number of objects, and one has none of a size."""
+    results = read_results(folder)
+    sizes = [
+        [(16, 32, 40, 0.5), (32, 64, 2, 0.2)],
+        [(16, 32, 44, 0.7)],
+        [(16, 32, 1300, 0.6), (64, math.inf, 1, 0.9)],
+    ]
+    runs = {
+        name: {
+            seed: replace(
+                run, evaluation=replace(run.evaluation, size_bins=tuple(SizeBin(*one) for one in sizes[seed]))
+            )
+            for seed, run in of.items()
+        }
+        for name, of in results.runs.items()
+    }
+    table = tables(replace(results, runs=runs))["sizes"]
+    assert [row[:2] for row in table.rows] == [
+        ["16 to 32 px (40 to 1,300 objects)", points(*mean_interval([0.5, 0.7, 0.6]))],
+        ["32 to 64 px (2 objects)", points(0.2)],
+        ["64 px and more (1 objects)", points(0.9)],
+    ]
+
+
 FIGURES = {
-    *("ap_per_seed", "ap_over_steps", "precision_recall", "reliability", "score_iou"),
+    *("ap_per_seed", "ap_over_steps", "precision_recall", "precision_by_class", "reliability", "score_iou"),
     *("errors", "f1", "confusion", "loss_share", "cost", "samples", "sweep"),
 }
 
@@ -143,7 +182,7 @@ def test_figures_are_written_and_embedded(folder, page):
     assert written == {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} - {"samples.svg"}
     sources = re.findall(r'<img src="data:image/([\w+]+);base64,([^"]+)" alt="([^"]+)"', page)
     assert len(sources) == len(FIGURES)
-    assert sorted(kind for kind, _, _ in sources) == ["jpeg"] + ["svg+xml"] * 11
+    assert sorted(kind for kind, _, _ in sources) == ["jpeg"] + ["svg+xml"] * 12
     for kind, content, alt in sources:
         start = base64.b64decode(content)[:5]
         assert start == b"<?xml" if kind == "svg+xml" else start.startswith(b"\xff\xd8")
@@ -188,7 +227,7 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     configure(tmp_path, losses=["bce", "focal", "varifocal"])
     rows = read_csv(tmp_path / "sweep.csv")
     for row in rows:
-        row["chosen"] = int(row["lr"] == "0.03" and row["box_weight"] == "6.0")
+        row["chosen"] = int(row["lr"] == "0.03")
         if row["classification_loss"] == "bce":
             row["ap"] = 0.0 if row["lr"] == "0.03" else ""  # all others diverged
     write_csv(tmp_path / "sweep.csv", rows)
@@ -204,8 +243,8 @@ def test_one_seed_diverged_runs_and_a_choice_at_the_end_of_the_sweep(tmp_path):
     assert "box weight tried" not in page  # of two, each is at an end
     assert "Only 2 box weights were tried (2 and 6), each an end of the range" in page
     assert "Only 2 learning rates" not in page
-    assert "bce: no candidate found anything (AP 0 or diverged)" in page
-    assert "focal: no candidate" not in page
+    assert "bce: no trial found anything (AP 0 or diverged)" in page
+    assert "focal: no trial" not in page
 
 
 def test_calibration_table(folder, page):
@@ -237,8 +276,8 @@ def test_losses_are_named_by_what_differs(tmp_path):
 
 def test_a_baseline_without_a_result_stays_the_baseline(tmp_path):
     write_comparison(tmp_path, losses=("focal", "quality_focal"), seeds=2)
-    save_samples(tmp_path, Truths(truths()))
-    configure(tmp_path, losses=["bce", "focal", "quality_focal"], rungs=[0.2], lr=0.01)
+    keep_samples(tmp_path)
+    configure(tmp_path, losses=["bce", "focal", "quality_focal"], lr=0.01)
     for seed in range(2):
         write_json(tmp_path / "runs" / "bce+giou" / f"seed-{seed}" / "diverged.json", f"bce: seed {seed}")
     page = write_report(tmp_path).read_text(encoding="utf-8")
@@ -250,8 +289,7 @@ def test_a_baseline_without_a_result_stays_the_baseline(tmp_path):
     assert "bce has no result." in page
     assert "nan" not in plain(page).lower().split()
     said = "a box weight of its own (of 2, 6) and learning rate 0.01 for all"
-    assert f"got {said}, chosen by one trial of each" in plain(page)
-    assert "Each candidate was tried once." in page
+    assert f"got {said}, chosen on a part of the training images" in plain(page)
 
 
 def test_every_run_diverged_is_one_clear_line(tmp_path):
@@ -263,22 +301,49 @@ def test_every_run_diverged_is_one_clear_line(tmp_path):
 def test_captions_name_the_threshold_of_the_calibration(text):
     assert "Only detections with a score of at least 0.05." in text
     assert "Each dot is a right detection, of the detections with a score of at least 0.05." in text
-    assert "strong: longer trials of the better half" in text
-    assert "as many as the image has objects" in text
+    assert "each learning rate at one box weight, then the other box weights at the best rate" in text
+    assert "each with its detections from the score of its best F1 on" in text
 
 
-def test_samples_come_back(tmp_path):
+def test_the_images_where_the_leading_losses_disagree_most(tmp_path):
     samples = truths()
-    save_samples(tmp_path, Truths(samples))
-    write_comparison(tmp_path, losses=("bce",), seeds=1)
-    kept = read_results(tmp_path).samples
-    assert len(kept) == 4
+    write_comparison(tmp_path, losses=LOSSES[:2], seeds=2)
+    results = read_results(tmp_path)
+    apart = disagreement(results)
+    assert apart is not None
+    means = {name: np.mean(list(of.values())) for name, of in results.column("ap").items()}
+    assert apart.losses == tuple(sorted(means, key=lambda name: -means[name])[:2])
+    assert apart.seed == 0
+    f1 = {sample.id: [] for sample in samples}
+    for name, score in zip(apart.losses, apart.scores):
+        run = results.runs[name][0]
+        assert score == run.evaluation.operating.best_score
+        kept = [one for one in run.detections if one["score"] >= score]
+        for sample, found in zip(samples, from_coco_results(kept, list(f1))):
+            whole = evaluate([found], [sample], NAMES).operating
+            nothing = not len(found.scores) and not len(sample.labels)
+            f1[sample.id].append(1.0 if nothing else float(np.nan_to_num(whole.f1[0])))
+    assert len(apart.f1) == 4
+    for id, pair in apart.f1.items():
+        assert pair == pytest.approx(f1[id])
+    gaps = [abs(a - b) for a, b in apart.f1.values()]
+    assert gaps == sorted(gaps, reverse=True)
+    assert sum(abs(a - b) > gaps[-1] for a, b in f1.values()) < 4
+    kept = save_samples(tmp_path, Truths(samples), apart.f1)
+    assert [sample.id for sample in kept] == list(apart.f1)
     by_id = {sample.id: sample for sample in samples}
-    for sample in kept:
-        original = by_id[sample.id]
-        assert len(sample.labels)
+    for sample, again in zip(kept, read_results(tmp_path).samples, strict=True):
         for name in ("image", "boxes", "labels", "ignored"):
-            np.testing.assert_array_equal(getattr(sample, name), getattr(original, name))
+            np.testing.assert_array_equal(getattr(sample, name), getattr(by_id[sample.id], name))
+            np.testing.assert_array_equal(getattr(sample, name), getattr(again, name))
+    text = plain(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert f"Where {apart.losses[0]} and {apart.losses[1]} disagree most" in text
+    assert all(f"{id} {a:.2f} and {b:.2f}" in text for id, (a, b) in apart.f1.items())
+
+
+def test_one_loss_disagrees_with_nobody(tmp_path):
+    write_comparison(tmp_path, losses=("bce",), seeds=1)
+    assert disagreement(read_results(tmp_path)) is None
 
 
 def test_empty_folder_is_one_clear_line(tmp_path):

@@ -1,16 +1,29 @@
 """What is said of a comparison, case by case."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from detloss.lab.compare.sentences import answer, course, gaps, still_learning
+from detloss.lab.compare.sentences import (
+    answer,
+    course,
+    gaps,
+    past_the_plan,
+    still_learning,
+    unequal_clipping,
+)
+from detloss.lab.statistics import decide
 
 BCE = {0: 0.770, 1: 0.775, 2: 0.780}
 FOCAL = {0: 0.860, 1: 0.862, 2: 0.861}
 QUALITY = {0: 0.866, 1: 0.860, 2: 0.865}
 HIGHEST = "quality_focal has the highest mean AP, 86.4 ± 0.8"
+
+
+def said(results, images=None, **more):
+    return answer(results, decide(results, looks=[3], images=images), **more).replace("\u00a0", " ")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +51,7 @@ HIGHEST = "quality_focal has the highest mean AP, 86.4 ± 0.8"
     ],
 )
 def test_answer(results, expected):
-    assert answer(results, looks=[3]).replace("\u00a0", " ") == expected
+    assert said(results) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,14 +75,14 @@ def test_answer(results, expected):
     ],
 )
 def test_seeds_that_diverged_do_not_decide(results, expected):
-    assert answer(results, looks=[3]).replace("\u00a0", " ") == expected
+    assert said(results) == expected
 
 
 def test_nothing_found_has_no_winner():
-    said = "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
-    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.0002, 1: 0.0003}}) == said
-    assert answer({"bce": {0: 0.0}, "focal": {}}) == said
-    assert answer({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.02, 1: 0.03}}) != said
+    text = "No loss found anything (AP 0.0): train longer or on larger images; this comparison says nothing."
+    assert said({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.0002, 1: 0.0003}}) == text
+    assert said({"bce": {0: 0.0}, "focal": {}}) == text
+    assert said({"bce": {0: 0.0, 1: 0.0}, "focal": {0: 0.02, 1: 0.03}}) != text
 
 
 def curves(*ap: list[float]) -> list[dict[str, list[float]]]:
@@ -93,12 +106,32 @@ def test_losses_that_have_learned_or_tell_nothing(ap):
     assert still_learning({"bce": curves(ap), "focal": []}) is None
 
 
+def test_more_seeds_than_planned_are_another_plan():
+    ap = {"bce": {0: 0.50, 1: 0.60, 2: 0.58}, "focal": {0: 0.60, 1: 0.62, 2: 0.56}}
+    [one] = decide(ap, looks=(3, 5, 8))
+    assert one.further is not None
+    needed = 3 + one.further
+    assert needed > 8
+    assert f"--looks 3 5 8 {needed} --seeds {needed}" in str(past_the_plan([one], 3, (3, 5, 8)))
+    assert past_the_plan([one], 3, (3, 5, 8, 100)) is None
+    assert past_the_plan([replace(one, further=None)], 3, (3, 5, 8)) is None
+
+
+def test_unequal_clipping_is_said():
+    text = unequal_clipping({"bce": [0.7, 0.8], "focal": [0.1, 0.0], "mal": []})
+    assert text is not None
+    assert text.startswith("Clipped unequally: gradients were clipped on 75 % (bce) and 5 % (focal) of the")
+    assert unequal_clipping({"bce": [0.12, 0.1], "focal": [0.1, 0.0]}) is None
+    assert unequal_clipping({"bce": [0.9]}) is None
+    assert unequal_clipping({"bce": []}) is None
+
+
 def test_other_images_are_told():
     images = {"focal": np.full((3, 50), 0.861), "bce": np.tile(np.linspace(0.75, 0.80, 50), (3, 1))}
-    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], images=images).replace("\u00a0", " ")
+    text = said({"bce": BCE, "focal": FOCAL}, images)
     assert text.endswith("it is better than bce (+8.6 ± 1.2, ± 2.9 over images too).")
     wide = images | {"bce": np.tile(np.linspace(0.5, 1.0, 50), (3, 1))}
-    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], images=wide).replace("\u00a0", " ")
+    text = said({"bce": BCE, "focal": FOCAL}, wide)
     assert text.endswith("over images too: not certain of other images).")
 
 
@@ -140,5 +173,5 @@ def test_the_course_of_a_gap(gap, expected):
 
 def test_the_sentence_carries_the_course():
     rising = {"bce": curves([0.5, 0.6, 0.7, 0.775]), "focal": curves([0.5, 0.61, 0.75, 0.861])}
-    text = answer({"bce": BCE, "focal": FOCAL}, looks=[3], curves=rising).replace("\u00a0", " ")
+    text = said({"bce": BCE, "focal": FOCAL}, curves=rising)
     assert "bce (+8.6 ± 1.2, growing)" in text

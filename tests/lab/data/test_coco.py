@@ -228,3 +228,26 @@ def test_whole_floats_texts_as_image_ids_and_true_for_1_are_read(write):
     assert boxes.tolist() == [[1, 2, 4.5, 6], [0, 0, 20, 10]]
     assert labels.tolist() == [2, 0]
     assert ignored.tolist() == [True, False]
+
+
+def test_a_list_of_images_where_they_lie(splits, tmp_path, assert_same):
+    coco.list_images(splits["train"], tmp_path / "drawn.json")
+    drawn = coco.load(tmp_path / "drawn.json", "all")
+    assert_same(drawn, splits["train"])
+    assert {drawn.file(i).parent for i in range(len(drawn))} == {tmp_path / "drawn"}
+    part = drawn.select([3, 0])
+    coco.list_images(part, tmp_path / "part.json")
+    assert_same(coco.load(tmp_path / "part.json", "all"), part)
+    assert not (tmp_path / "part").exists()  # nothing was copied
+    table = json.loads((tmp_path / "part.json").read_text())
+    assert [(i["id"], i["file_name"]) for i in table["images"]] == [
+        (1, str(tmp_path / "drawn" / "c.png")),
+        (2, str(tmp_path / "drawn" / "a.png")),
+    ]
+    assert [(a["image_id"], a["category_id"]) for a in table["annotations"]] == [
+        (1, 2),
+        (1, 2),
+        (1, 1),
+        (2, 1),
+        (2, 4),
+    ]

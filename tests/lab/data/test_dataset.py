@@ -1,7 +1,19 @@
+import re
+
 import numpy as np
 import pytest
 
-from detloss.lab.data import Annotation, Dataset, Sample, summary
+from detloss.lab.data import (
+    Annotation,
+    Dataset,
+    Sample,
+    SceneConfig,
+    fingerprint,
+    load,
+    save,
+    scenes,
+    summary,
+)
 
 
 @pytest.fixture
@@ -100,3 +112,33 @@ def test_samples_that_do_not_fit(make, change):
     fields = {k: getattr(good, k) for k in ("image", "boxes", "labels", "id", "ignored")}
     with pytest.raises(ValueError, match="sample s: "):
         Sample(**(fields | change))
+
+
+def test_fingerprint_is_of_all_images_whatever_their_order_and_split(tmp_path):
+    whole = scenes(SceneConfig(train=6, val=1, size=32, object_size=(8, 16)), "train")
+    save({"train": whole.select([0, 1, 2, 3]), "val": whole.select([4, 5])}, tmp_path / "voc", "voc")
+    train, val = load(tmp_path / "voc"), load(tmp_path / "voc", "val")
+    known = fingerprint(train, val)
+    assert fingerprint(val, train.select([3, 1]), train.select([0, 2])) == known
+    assert fingerprint(train) != known
+    assert fingerprint(train.select([0]), train, val) != known
+    annotations, images = zip(*((whole.annotation(i), whole[i].image) for i in range(6)))
+    assert fingerprint(Dataset(whole.names, annotations, images)) == fingerprint(whole)
+    assert fingerprint(Dataset([f"other {n}" for n in whole.names], annotations, images)) != fingerprint(
+        whole
+    )
+
+
+def test_fingerprint_sees_another_box_and_another_image(tmp_path):
+    whole = scenes(SceneConfig(train=4, val=1, size=32, object_size=(8, 16), empty=0), "train")
+    save({"train": whole.select([0, 1]), "val": whole.select([2, 3])}, tmp_path / "voc", "voc")
+    known = fingerprint(load(tmp_path / "voc"))
+    file = load(tmp_path / "voc").file(0)
+    content = file.read_bytes()
+    file.write_bytes(content + b" ")
+    assert fingerprint(load(tmp_path / "voc")) != known
+    file.write_bytes(content)
+    assert fingerprint(load(tmp_path / "voc")) == known
+    truth = next((tmp_path / "voc/Annotations").glob(f"{file.stem}.xml"))
+    truth.write_text(re.sub(r"<xmin>(\d+)", lambda m: f"<xmin>{int(m[1]) + 1}", truth.read_text(), count=1))
+    assert fingerprint(load(tmp_path / "voc")) != known

@@ -25,6 +25,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
         np.testing.assert_array_equal(few[i].boxes, many[i].boxes)
     other = scenes(replace(SMALL, seed=1))
     assert not any(np.array_equal(few[i].image, other[i].image) for i in range(40))
+    assert not {a.id for a in few} & {a.id for a in other}
 
 
 def test_golden_scene():

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from detloss.lab.evaluate import expected_calibration_error
-from detloss.lab.evaluate.calibrator import Calibrator, cross_fitted, fit
+from detloss.lab.evaluate.calibrator import Calibrator, Calibrators, cross_fitted, fit
 from detloss.lab.records import from_dict, to_dict
+from detloss.lab.runs import write_json
 
 METHODS = ("temperature", "platt", "isotonic")
 
@@ -92,3 +93,40 @@ def test_too_few_images_leave_the_scores():
 def test_nothing_to_learn_from():
     with pytest.raises(ValueError, match="scores is empty"):
         fit(np.zeros(0), np.zeros(0))
+
+
+def fitted() -> Calibrators:
+    scores, right = distorted(500, 0.6, 1)
+    each = {method: fit(scores, right, method) for method in METHODS}
+    return Calibrators(**each, data="here, val", images=9, detections=500, threshold=0.05)
+
+
+def test_a_file_of_calibrators_gives_back_the_same_scores(tmp_path):
+    before, file = fitted(), tmp_path / "calibrator.json"
+    write_json(file, to_dict(before))
+    after = Calibrators.load(file)
+    assert after == before
+    scores = np.random.default_rng(1).uniform(size=1000).astype(np.float32)
+    for method in METHODS:
+        own, back = getattr(before, method)(scores), getattr(after, method)(scores)
+        assert back.dtype == np.float32
+        assert (own == back).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [c], "must be an object"),
+        (lambda c: {"platt": c["platt"]}, "has no 'temperature'"),
+        (lambda c: c | {"platt": c["temperature"]}, "platt has the method 'temperature'"),
+        (lambda c: c | {"platt": c["platt"] | {"scale": -1}}, "scale -1.0"),
+        (lambda c: c | {"platt": c["platt"] | {"shift": None}}, "shift nan"),
+        (lambda c: c | {"isotonic": c["isotonic"] | {"scores": []}}, "0 scores and"),
+        (lambda c: c | {"isotonic": c["isotonic"] | {"scores": [0.5], "probabilities": [2]}}, "from 0 to 1"),
+    ],
+)
+def test_what_is_not_a_calibrator(tmp_path, change, message):
+    file = tmp_path / "wrong.json"
+    write_json(file, change(to_dict(fitted())))
+    with pytest.raises(ValueError, match=rf"wrong.json is not a calibrator.*{message}.*--fit"):
+        Calibrators.load(file)

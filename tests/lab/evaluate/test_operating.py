@@ -7,6 +7,7 @@ import pytest
 
 from detloss.lab.evaluate import evaluate
 from detloss.lab.evaluate.coco import ALL, count
+from detloss.lab.evaluate.operating import f1_of_images
 from helpers.detections import found, scene, truth
 
 A, B, C = (0, 0, 10, 10), (50, 0, 60, 10), (0, 50, 10, 60)
@@ -63,3 +64,16 @@ def test_the_confusion_matrix_holds_every_object_once():
     confusion = np.array(evaluate(detections, truths, "abc").confusion)
     labels = np.concatenate([annotation.labels for annotation in truths])
     np.testing.assert_array_equal(confusion[:3].sum(axis=1), np.bincount(labels, minlength=3))
+
+
+def test_f1_of_images():
+    truths = [truth((0, 0, 9, 9, 0), (20, 20, 30, 30, 1)), truth(), truth(), truth((0, 0, 9, 9, 0))]
+    detections = [
+        found((0, 0, 9, 9, 0, 0.9), (20, 20, 30, 30, 0, 0.8), (20, 20, 30, 30, 1, 0.3)),
+        found((0, 0, 9, 9, 0, 0.6)),
+        found((0, 0, 9, 9, 0, 0.4)),
+        found(),
+    ]
+    matches = count(detections, truths, ("a", "b"), [ALL]).matches
+    np.testing.assert_allclose(f1_of_images(matches, 0.5), [2 / 4, 0, 1, 0])
+    np.testing.assert_allclose(f1_of_images(matches, 0.3), [4 / 5, 0, 0, 0])

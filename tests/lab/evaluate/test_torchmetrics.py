@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detloss.lab.evaluate import Detections, evaluate, expected_calibration_error, localisation_aware_error
+from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.reliability import judge
 
 classification = pytest.importorskip("torchmetrics.classification")
@@ -66,7 +67,7 @@ def test_of_an_evaluation():
         boxes = np.concatenate([Truth.boxes, Truth.boxes]) + rng.uniform(-3, 3, (6, 1)).astype(np.float32)
         scores = rng.uniform(0.06, 0.99, 6).astype(np.float32)
         detections.append(Detections(boxes, scores, np.zeros(6, np.int64)))
-    matches = judge(detections, [Truth()] * 80, 0.05)
+    matches = judge(count(detections, [Truth()] * 80, ["a"], [ALL]), 0.05)
     found = evaluate(detections, [Truth()] * 80, ["a"]).calibration
     assert found.detections == 480
     assert 0 < found.recall < 1

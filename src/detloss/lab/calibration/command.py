@@ -1,36 +1,36 @@
-"""`detloss calibration`: which losses score too high?"""
+"""`detloss calibration`: how far the scores of detections are from probabilities, for each loss."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
+from detloss.lab.calibration.fitting import fit_all
 from detloss.lab.calibration.measure import (
-    CLASS_NUMBERS,
-    NUMBERS,
     Measured,
     class_rows,
     grouped,
     left_out,
     loss_rows,
+    matches_of,
     measure,
     over_seeds,
     threshold_rows,
 )
-from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.lab.cli.terminal import console, counting, interruptible, say
+from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another, results_folder
+from detloss.lab.cli.terminal import counting, interruptible, say, show_table
 from detloss.lab.compare.command import open_comparison, train_shown
 from detloss.lab.compare.comparison import Comparison
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.prepare import prepare
 from detloss.lab.engines import JobFailed
+from detloss.lab.evaluate.reliability import DECE_LEAST
 from detloss.lab.records import to_dict
-from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.runs import new_folder, write_json, write_tables
 from detloss.lab.statistics import points
 from detloss.lab.training.config import Recipe
 
@@ -41,15 +41,18 @@ def _short_training() -> CompareConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """Whose calibration is measured, and where."""
+    """Which runs are measured, and from which scores on."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Folders of `detloss train`, `evaluate` or `compare` (all its runs),
-    or COCO results (.json; --data and --val-split say of what).
+    or COCO results (.json; --data and --val-split name the data they are of).
     Without any, --losses are trained first."""
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
-    """Lowest scores that count, increasing; the first is that of the tables by loss and class and of the
-    reliability diagrams."""
+    """Lowest scores that count, increasing. The tables by loss and by class and the reliability diagrams are
+    for the first one."""
+    fit: bool = False
+    """Also fit temperature, Platt scaling and isotonic regression to the one RUN:
+    calibrator.json, for `detloss predict --calibrate`."""
     training: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=_short_training)
 
     def __post_init__(self) -> None:
@@ -57,6 +60,10 @@ class CalibrationConfig:
             raise ValueError(f"thresholds is {_words(self.thresholds)}; give at least one, each from 0 to 1")
         if list(self.thresholds) != sorted(set(self.thresholds)):
             raise ValueError(f"thresholds is {_words(self.thresholds)}; they must increase")
+        if self.fit and len(self.runs) != 1:
+            raise ValueError(
+                f"fit is given with {len(self.runs)} runs; a calibrator is of one detector: give one RUN"
+            )
         data = self.training.data
         if self.runs and self.training != replace(
             _short_training(), data=data, val_split=self.training.val_split
@@ -84,8 +91,7 @@ class Arguments:
     out: Out = None
     config_file: FromFile = None
     quick: bool = False
-    """A first look in under a minute: few images, few steps. For runs that are trained already it changes
-    nothing."""
+    """A first look in under a minute: few images, few steps. Trained runs are measured as ever."""
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
@@ -102,40 +108,46 @@ def run(arguments: Arguments) -> Path:
     """Runs `detloss calibration`; its folder is returned."""
     from detloss.lab.calibration.figures import calibration_against_threshold
     from detloss.lab.evaluate.figures import reliability, score_against_iou
-    from detloss.lab.figures import save
+    from detloss.lab.figures import save_all
 
     config = arguments.settings
     refuse_another(arguments.out, config)
-    if config.runs:
-        measured = _measure(config, config.runs)
-        out = new_folder("calibration", arguments.out)
-    else:
-        out = _trained(config, arguments.out)
-        measured = _measure(config, [out / "comparison"])
-    missing = [reason for run in config.runs or [out / "comparison"] for reason in left_out(Path(run))]
-    write_json(out / "config.json", to_dict(config))
-    write_json(out / "versions.json", versions("cpu"))
+    repair, repaired = None, list[str]()
+    if config.fit:
+        matches, data_of = matches_of(config.runs[0], config.training)
+        repair, repaired = fit_all(matches, config.thresholds[0], data_of)
+    trained = None if config.runs else _trained(config, arguments.out)
+    runs = config.runs if trained is None else [trained / "comparison"]
+    with counting("measuring") as progress:
+        measured = measure(runs, config.thresholds, config.training, progress)
+    missing = [reason for run in runs for reason in left_out(Path(run))]
+    out = results_folder("calibration", trained or arguments.out, config)
     tables = {
-        "calibration": (loss_rows(measured), ("loss", "seed", *NUMBERS)),
-        "thresholds": (threshold_rows(measured), ("loss", "seed", *NUMBERS)),
-        "per_class": (class_rows(measured), ("loss", "seed", "class", *CLASS_NUMBERS)),
+        "calibration": loss_rows(measured),
+        "thresholds": threshold_rows(measured),
+        "per_class": class_rows(measured),
     }
-    for name, (rows, columns) in tables.items():
-        write_csv(out / f"{name}.csv", columns, [_plain(row) for row in rows])
+    write_tables(out, {name: [_plain(row) for row in rows] for name, rows in tables.items()})
     evaluations, at = _by_loss(measured, lambda m: m.evaluation), _by_loss(measured, lambda m: m.at)
-    for stem, figure in (
-        ("reliability", reliability(evaluations)),
-        ("reliability_iou", reliability(evaluations, localised=True)),
-        ("score_iou", score_against_iou(evaluations)),
-        ("thresholds", calibration_against_threshold(at)),
-    ):
-        save(figure, out / stem)
-    _print(config, *(rows for rows, _ in tables.values()))
-    data = {one.loss: one.data for one in measured}
-    if len(set(data.values())) > 1:
+    drawn = {
+        "reliability": partial(reliability, evaluations),
+        "reliability_iou": partial(reliability, evaluations, localised=True),
+        "score_iou": partial(score_against_iou, evaluations),
+        "thresholds": partial(calibration_against_threshold, at),
+    }
+    with counting("drawing") as progress:
+        save_all(out, drawn, progress)
+    _print(config, *tables.values())
+    if repair:
+        write_json(out / "calibrator.json", to_dict(repair))
+    for line in repaired:
+        say(line)
+    data = {name: dict.fromkeys(of) for name, of in _by_loss(measured, lambda m: m.data).items()}
+    most = max(data.values(), key=len)
+    if any(not of.keys() <= most.keys() for of in data.values()):  # each seed may have scenes of its own
         say("\nThese are of different data, so their numbers do not compare:")
-        for loss, text in data.items():
-            say(f"{loss}: {text}")
+        for loss, of in data.items():
+            say(f"{loss}: {' and '.join(of)}")
     for reason in missing:
         say(f"left out: {reason}")
     if missing and not config.runs:
@@ -151,11 +163,6 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     with interruptible(out):
         train_shown(Comparison(training, out / "comparison"))
     return out
-
-
-def _measure(config: CalibrationConfig, runs: Sequence[str | Path]) -> list[Measured]:
-    with counting("measuring") as progress:
-        return measure(runs, config.thresholds, config.training, progress)
 
 
 def _by_loss(measured: Sequence[Measured], get: Callable[[Measured], Any]) -> dict[str, list[Any]]:
@@ -180,24 +187,26 @@ def _print(
     by_class: list[dict[str, Any]],
 ) -> None:
     seeds = len({row["seed"] for row in by_loss})
-    say(f"Detections with a score of at least {config.thresholds[0]:g}, right from IoU 0.5 on; points of 100")
+    say(f"Detections with a score of at least {config.thresholds[0]:g}, right if IoU ≥ 0.5; points of 100")
     if seeds > 1:
-        say("mean over seeds ± half of the 95 % interval; below means only, the CSV files have every seed")
+        say("mean over seeds ± half of the 95 % interval; further below means only, every seed is in the CSV")
     errors = ("recall", "ap", "ece", "signed_gap", "dece", "laece")
-    console.print(_table(by_loss, ("loss",), errors, spread=True))
+    _show(by_loss, ("loss",), errors, spread=True)
     for (loss,), rows in grouped(by_loss, ("loss",)).items():
         chance = [
             points(over_seeds(rows, name)[0]) for name in ("ece_by_chance", "dece_by_chance", "ece_platt")
         ]
+        every = [points(over_seeds(rows, name)[0]) for name in ("dece_all", "dece_all_by_chance")]
         share = sum(row["dece_detections"] for row in rows) / (sum(row["detections"] for row in rows) or 1)
         say(
-            f"{loss}: were every score right, chance alone would give ECE {chance[0]} and D-ECE {chance[1]}; "
-            f"D-ECE is over {100 * share:.0f} % of the detections. Platt scaling would leave ECE {chance[2]}"
+            f"{loss}: with right scores ECE would be {chance[0]} and D-ECE {chance[1]}, by chance alone; "
+            f"D-ECE is over {100 * share:.0f} % of the detections, those in cells of at least {DECE_LEAST}; "
+            f"over all cells it is {every[0]} (by chance {every[1]}). After Platt scaling ECE is {chance[2]}"
         )
     say("\nBy class")
-    console.print(_table(by_class, ("loss", "class"), ("recall", "ap", "ece", "signed_gap", "laece")))
+    _show(by_class, ("loss", "class"), ("recall", "ap", "ece", "signed_gap", "laece"))
     say("\nBy threshold; AP is of the detections that are left")
-    console.print(_table(by_threshold, ("loss", "threshold"), errors))
+    _show(by_threshold, ("loss", "threshold"), errors)
     for (loss,), rows in grouped(by_threshold, ("loss",)).items():
         say(verdict(loss, rows))
 
@@ -221,35 +230,25 @@ def _gap(threshold: float, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{points(gap, width, sign=True)} from a score of {threshold:g} on ({word})"
 
 
-HEADS = {
-    "recall": "recall",
-    "ap": "AP",
-    "ece": "ECE",
-    "signed_gap": "gap",
-    "dece": "D-ECE",
-    "laece": "LaECE",
-}
+HEADS = dict(recall="recall", ap="AP", ece="ECE", signed_gap="gap", dece="D-ECE", laece="LaECE")
 
 
-def _table(
+def _show(
     rows: Sequence[Mapping[str, Any]], by: Sequence[str], columns: Sequence[str], spread: bool = False
-) -> Table:
-    """A row a group of seeds: its name, mean detections, errors in points, score-IoU correlation.
+) -> None:
+    """Prints a row per group of seeds: its name, mean detections, errors in points, score-IoU correlation.
 
     Whole in 80 columns: the spread over seeds, where it is wanted, is a line of its own.
     """
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in by:
-        table.add_column(name, overflow="fold")
-    for name in ("found", *(HEADS[column] for column in columns), "ρ"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for key, group in grouped(rows, by).items():
-        table.add_row(
+    shown = [
+        [
             *(f"{part:g}" if isinstance(part, float) else str(part) for part in key),
             f"{over_seeds(group, 'detections')[0]:.0f}",
             *(_cell(group, column, spread) for column in (*columns, "score_iou_correlation")),
-        )
-    return table
+        ]
+        for key, group in grouped(rows, by).items()
+    ]
+    show_table([*by, "found", *(HEADS[c] for c in columns), "ρ"], shown, len(by), padding=(0, 1, 0, 0))
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], column: str, spread: bool) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from detloss.lab.evaluate import Evaluation
-from detloss.lab.figures import band, drawing, finish, panels, styles
+from detloss.lab.figures import band, drawing, finish, legend_below, panels, styles
 
 
 @drawing
@@ -39,8 +39,5 @@ def calibration_against_threshold(at: Mapping[str, Sequence[Sequence[Evaluation]
             band(ax, seeds, name, style, marked=True)
         ax.set_ylim(bottom=0)
         finish(ax, "nothing measured", legend=False)
-    handles, names = axes[2].get_legend_handles_labels()
-    if handles:
-        fit = int(figure.get_figwidth() / (0.6 + 0.0725 * max(map(len, names))))
-        figure.legend(handles, names, loc="outside lower center", ncols=max(1, min(4, fit, len(names))))
+    legend_below(figure, *axes[2].get_legend_handles_labels())
     return figure

@@ -1,53 +1,26 @@
-"""Calibration of finished runs side by side: which losses score too high, on what, and at what threshold.
+"""Measures the calibration of finished runs: by loss, by class and by threshold.
 
 Nothing is trained or predicted here: a run's detections.json is compared with the truth once more.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import folder_name
-from detloss.lab.data import Dataset, find_format
-from detloss.lab.data.coco import own_results
+from detloss.lab.data import Dataset
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
+from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.detections import read_coco_results
+from detloss.lab.evaluate.matches import Matches
 from detloss.lab.records import load_config
 from detloss.lab.runs import read_json
 from detloss.lab.statistics import mean_interval, short_names
 from detloss.lab.training.config import Recipe, TrainConfig
-from detloss.lab.training.splits import open_split
-
-NUMBERS = (
-    "threshold",
-    "detections",
-    "recall",
-    "ap",
-    "ece",
-    "ece_platt",
-    "signed_gap",
-    "dece",
-    "laece",
-    "laece0",
-    "laace0",
-    "score_iou_correlation",
-    "ece_by_chance",
-    "dece_by_chance",
-    "dece_detections",
-)
-CLASS_NUMBERS = (
-    "objects",
-    "detections",
-    "recall",
-    "ap",
-    "ece",
-    "signed_gap",
-    "laece",
-    "score_iou_correlation",
-)
+from detloss.lab.training.splits import class_order, open_split, read_results_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +32,7 @@ class Measured:
         seed: of the run; None where that is not known.
         evaluation: of all detections, calibration from the first threshold on.
         at: for each threshold, of the detections with a score of at least that alone, AP too.
-        data: what it was evaluated on, in words.
+        data: on which images it was evaluated, in words.
     """
 
     loss: str
@@ -120,8 +93,25 @@ def measure(
     return sorted(measured, key=lambda one: order.index(one.loss))
 
 
+def matches_of(run: str | Path, recipe: Recipe) -> tuple[Matches, str]:
+    """Which detections of one run are right, and on what data, in words; arguments as of `measure`.
+
+    Raises:
+        ValueError: several runs; also as `measure`.
+    """
+    sources = _find(Path(run))
+    if len(sources) > 1:
+        raise ValueError(
+            f"{run} has {len(sources)} runs, and a calibrator is of one; give one, such as {sources[0].path}"
+        )
+    of = sources[0].config or recipe
+    dataset, found = _read(sources[0], of, {})
+    truths = [dataset.annotation(i) for i in range(len(dataset))]
+    return count(found, truths, dataset.names, [ALL]).matches, f"{of.data}, {of.val_split}"
+
+
 def left_out(path: Path) -> list[str]:
-    """Of each run of a comparison that has no result: why. Nothing for any other path."""
+    """Why runs of a comparison have no result, a line per run; nothing for any other path."""
     if not _is_comparison(path):
         return []
     config, reasons = load_config(CompareConfig, path), []
@@ -152,10 +142,8 @@ def _find(path: Path) -> list[_Source]:
         if not found:
             raise ValueError(f"{path} is a comparison without a finished run")
         return sorted(found, key=lambda one: (pairs.index(_pair(one)), one.config.seed if one.config else 0))
-    missing = [
-        name for name in ("config.json", "detections.json", "metrics.json") if not (path / name).is_file()
-    ]
-    if missing:
+    needed = ("config.json", "detections.json", "metrics.json")
+    if missing := [name for name in needed if not (path / name).is_file()]:
         raise ValueError(
             f"{path} is not a finished run: it has no {' and no '.join(missing)}. Give a folder of "
             "`detloss train`, `evaluate` or `compare`, or a file of COCO results (.json)"
@@ -169,22 +157,23 @@ def _pair(source: _Source) -> tuple[str, str]:
 
 
 def _names(sources: Sequence[_Source]) -> dict[Path, str]:
-    """A name for each run: runs that differ in nothing but the seed share one."""
+    """A name for each run: runs that differ in nothing but the seed, and the scenes', share one."""
     groups: dict[Any, list[_Source]] = {}
     for source in sources:
-        key = replace(source.config, seed=0) if source.config else source.path.resolve()
+        key: Any = source.path.resolve()
+        if source.config:
+            key = replace(source.config, seed=0, scenes=replace(source.config.scenes, seed=0))
         groups.setdefault(key, []).append(source)
     for group in groups.values():
         seen: dict[Any, Path] = {}
         for source in group:
-            seed = source.config.seed if source.config else None
+            seed = (source.config.seed, source.config.scenes.seed) if source.config else None
             if seed in seen:
                 raise ValueError(f"{seen[seed]} and {source.path} are the same run; give each once")
             seen[seed] = source.path
     short = short_names([_pair(source) for source in sources if source.config])
-    chosen = [
-        short[_pair(group[0])] if group[0].config else _stem(group[0].path) for group in groups.values()
-    ]
+    firsts = [group[0] for group in groups.values()]
+    chosen = [short[_pair(first)] if first.config else _stem(first.path) for first in firsts]
     return {
         source.path: name if chosen.count(name) == 1 else f"{name} ({group[0].given})"
         for name, group in zip(chosen, groups.values())
@@ -199,13 +188,11 @@ def _stem(file: Path) -> str:
 def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[Dataset, list[Detections]]:
     """The images that were evaluated, and what was found in each."""
     metrics: Mapping[str, Any] = {}
-    names = None
     if source.config:
         metrics = read_json(source.path / "metrics.json")
-        names = tuple(metrics["per_class"])
-    elif recipe.data != "embedded" and find_format(Path(recipe.data)) == "voc":
-        # VOC has no list of classes; labels are in the order of the training split's.
-        names = open_split(recipe, recipe.train_split).names
+        names: tuple[str, ...] | None = tuple(metrics["per_class"])
+    else:
+        names = class_order(recipe)
     key = (recipe.data, recipe.val_split, recipe.scenes, names)
     if key not in opened:
         opened[key] = open_split(recipe, recipe.val_split, names)
@@ -216,37 +203,23 @@ def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[
             f"{source.path} was evaluated on {images} images, but {recipe.data} has {len(dataset)} now"
         )
     dataset = dataset.select(range(images))  # `detloss evaluate --quick` takes the first ones
-    file = source.path / "detections.json" if source.config else source.path
-    results = read_coco_results(file)
+    if source.config is None:
+        return dataset, read_results_of(source.path, dataset, recipe)
+    file = source.path / "detections.json"
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     try:
-        if not source.config:
-            results = _translated(results, recipe, set(ids), dataset.names)
-        return dataset, from_coco_results(results, ids, range(len(dataset.names)))
+        return dataset, from_coco_results(read_coco_results(file), ids, range(len(dataset.names)))
     except ValueError as error:
-        hint = "" if source.config else "; data and val_split say what the results are of"
-        raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}{hint}") from None
-
-
-def _translated(
-    results: list[dict[str, Any]], recipe: Recipe, ids: set[str], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Results in a COCO data set's own numbers → ids and labels of the samples; others as they are."""
-    strange = {result["image_id"] for result in results} - ids
-    if recipe.data != "embedded" and find_format(Path(recipe.data)) == "coco":
-        return own_results(results, recipe.data, recipe.val_split, names, whole=not strange)
-    if strange:
-        raise ValueError(f"image_id {min(strange, key=str)!r} is not an image")
-    return results
+        raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}") from None
 
 
 def loss_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row a run, at the first threshold; AP is of all detections."""
+    """A row per run, at the first threshold; AP is of all detections."""
     return [{"loss": one.loss, "seed": one.seed, **_numbers(one.evaluation)} for one in measured]
 
 
 def threshold_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row a run and threshold; AP is of the detections that are left."""
+    """A row per run and threshold; AP is of the detections that are left."""
     return [
         {"loss": one.loss, "seed": one.seed, **_numbers(evaluation)}
         for one in measured
@@ -255,20 +228,19 @@ def threshold_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 
 def class_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row a run and class, at the first threshold."""
+    """A row per run and class, at the first threshold."""
+    rows = [(one, asdict(c)) for one in measured for c in one.evaluation.calibration.per_class]
     return [
-        {"loss": one.loss, "seed": one.seed, "class": c.name, **{n: getattr(c, n) for n in CLASS_NUMBERS}}
-        for one in measured
-        for c in one.evaluation.calibration.per_class
+        {"loss": one.loss, "seed": one.seed, "class": numbers.pop("name"), **numbers} for one, numbers in rows
     ]
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, Any]:
-    correlation = evaluation.score_iou_correlation
-    return {
-        name: correlation if name == "score_iou_correlation" else getattr(evaluation.calibration, name)
-        for name in NUMBERS
-    }
+    """All numbers of a calibration, first those that the others depend on."""
+    found = evaluation.calibration
+    numbers = {name: value for name, value in vars(found).items() if isinstance(value, int | float)}
+    first = {name: numbers[name] for name in ("threshold", "detections", "recall", "ap")}
+    return first | numbers | {"score_iou_correlation": evaluation.score_iou_correlation}
 
 
 def grouped(

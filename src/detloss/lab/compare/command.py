@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,11 @@ from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read
 from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
-from detloss.lab.compare.comparison import Comparison, compare
+from detloss.lab.compare.comparison import Comparison, compare, fail_if_died
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import Pair, hold_out
 from detloss.lab.compare.prepare import check, prepare
-from detloss.lab.compare.sentences import answer, still_learning
 from detloss.lab.data import Dataset
-from detloss.lab.detector.criterion import check_classes
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import new_folder, write_csv, write_json
 from detloss.lab.statistics import (
@@ -33,8 +32,8 @@ from detloss.lab.statistics import (
     measured,
     points,
 )
-from detloss.lab.training.opening import open_splits
-from detloss.lab.training.splits import settled
+from detloss.lab.training.opening import check_detector, open_splits
+from detloss.lab.training.splits import open_data, settled
 
 VERDICT_COLUMNS = tuple(column.name for column in fields(Verdict))
 
@@ -60,31 +59,31 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss compare`; its folder is returned."""
+    from detloss.lab.compare.disagreements import disagreement
     from detloss.lab.compare.page import write_report
     from detloss.lab.compare.results import read_results, save_samples
 
     config = arguments.settings
     config, training, validation = open_comparison(config)
     out = new_folder("compare", arguments.out)
-    data = prepare(config, out, training, validation)
-    save_samples(out, validation)
-    say(
-        f"{data['negatives_per_positive']:.0f} negatives per positive location, "
-        f"{data['negatives_per_positive_logits']:.0f} per positive logit "
-        f"({data['locations']} locations an image, {data['measured_images']} images)"
-    )
+    config, data = prepare(config, out, training, validation)
+    say(_imbalance(config, data))
     state = Comparison(config, out)
     with interruptible(out):
         train_shown(state)
     console.print(comparison_table(state))
-    with counting("drawing the images anew") as progress:
+    with counting("resampling the images") as progress:
         results = read_results(out, progress)
+    if apart := disagreement(results):
+        _, images = open_data(config.first_data.of_seed(apart.seed))
+        results = replace(results, samples=save_samples(out, images, apart.f1))
     write_csv(out / "verdicts.csv", VERDICT_COLUMNS, [asdict(one) for one in results.verdicts])
     with counting("drawing the report") as progress:
         write_report(out, results, progress)
-    say(answer(results.column("ap"), config.rope / 100, config.looks, results.images, results.curves))
-    if warning := still_learning(results.curves):
+    say(results.answer)
+    for warning in results.warnings:
         say(warning)
+    fail_if_died(state)
     if state.diverged:
         raise JobFailed(
             f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
@@ -93,26 +92,61 @@ def run(arguments: Arguments) -> Path:
     return out
 
 
+def _imbalance(config: CompareConfig, data: dict[str, Any]) -> str:
+    if "negatives_per_positive" not in data:
+        who = config.trainer or config.detector.kind
+        return f"negatives per positive: not measured, the locations of {who} are not known"
+    return (
+        f"{data['negatives_per_positive']:.0f} negatives per positive location, "
+        f"{data['negatives_per_positive_logits']:.0f} per positive logit "
+        f"({data['locations']} locations an image, {data['measured_images']} images)"
+    )
+
+
 def open_comparison(config: CompareConfig) -> tuple[CompareConfig, Dataset, Dataset]:
     """The comparison as its data settles it, and the splits; errors come before anything is written."""
-    found = check(config)
-    training, validation = open_splits(config)
-    for loss in found:
-        check_classes(loss, config.detector.kind, len(training.names))
-    if len(config.candidates) > 1:
+    check(config)
+    training, validation = open_splits(config.first_data)
+    if config.trainer:
+        say(f"{config.trainer} trains; detector, augment and how to train are handed to it")
+    else:
+        check_detector(settled(config, training), training.names, config.pairs)
+    if config.trials:
         hold_out(training, config.held_out)
+    if config.new_scenes and config.engine == "local":
+        # Here, once: runs of one seed begin at the same time, and each would draw them.
+        for seed in range(1, config.seeds):
+            with counting(f"drawing scenes of seed {seed}") as progress:
+                open_data(config.of_seed(seed), progress)
     return settled(config, training), training, validation
 
 
 def train_shown(state: Comparison) -> None:
-    """Runs what is not finished yet with the live table; `diverged.json` says which runs have no result.
+    """Runs what is not finished yet with a live table; on a plain stream, a line for each finished run.
+
+    `diverged.json` says which runs have no result.
 
     Raises:
         JobFailed: no run has a result.
     """
-    with CompareDisplay(state) as display:
+    bar, told, notes, shown = progress_bar(), None, 0, 0.0
+    task = bar.add_task("training steps", total=state.steps_planned, note="")
+    live = Live(console=console, transient=True, refresh_per_second=4)
+    with live if console.is_terminal else nullcontext():
         for _ in compare(state):
-            display.show()
+            for note in state.notes[notes:]:
+                say(note)
+            notes = len(state.notes)
+            if console.is_terminal and time.monotonic() - shown > 0.25:
+                bar.update(task, completed=state.steps_done)
+                live.update(Group(comparison_table(state), bar))
+                shown = time.monotonic()
+            elif not console.is_terminal and state.latest is not told:
+                told = state.latest
+                part = 100 * state.steps_done / max(1, state.steps_planned)
+                say(f"{part:3.0f} % of all steps; {describe(state.latest)}")
+    if not state.results:
+        fail_if_died(state)
     if state.diverged:
         write_json(state.out / "diverged.json", state.diverged)
         if not state.results:
@@ -135,7 +169,9 @@ def comparison_table(state: Comparison) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("AP against the first", no_wrap=True)
     ap, ece = measured(ap_by_loss(state)), by_loss(state.config.pairs, state.results, "ece")
-    found = _verdicts(state)
+    found = decide(ap, state.config.rope / 100, state.config.looks)
+    # A word on runs that are not all there would be one more look at them.
+    whole = len(state.results) + len(state.diverged) == state.config.seeds * len(ap)
     for pair, (name, values) in zip(state.config.pairs, ap.items()):
         lr, weight = state.chosen.get(pair, (None, None))
         calibration = [value for value in ece[name].values() if not math.isnan(value)]
@@ -146,64 +182,24 @@ def comparison_table(state: Comparison) -> Table:
             f"{len(ece[name])}/{state.config.seeds}",
             points(*mean_interval(values.values())),
             points(mean_interval(calibration)[0]),
-            _activity(state, pair) or (_against(found, name, next(iter(ap))) if values else ""),
+            _activity(state, pair) or (_against(found, name, next(iter(ap)), whole) if values else ""),
         )
     return table
 
 
-def _verdicts(state: Comparison) -> list[Verdict]:
-    return decide(ap_by_loss(state), state.config.rope / 100, state.config.looks)
-
-
 def _activity(state: Comparison, pair: Pair) -> str:
-    running = [(job, step) for job, step in state.active.values() if job.pair == pair]
-    if not running:
-        return ""
-    job, step = running[0]
-    what = f"seed {job.config.seed}" if job.rung is None else "sweep"
-    return f"{what}: {step}/{job.config.steps}"
+    for job, step in state.active.values():
+        if job.pair == pair:
+            what = f"seed {job.config.seed}" if job.held_out is None else "sweep"
+            return f"{what}: {step}/{job.config.steps}"
+    return ""
 
 
-def _against(found: list[Verdict], name: str, first: str) -> str:
+def _against(found: list[Verdict], name: str, first: str, whole: bool) -> str:
     if name == first:
         return "the first"
     one = between(found, name, first)
-    return f"{one.shown} {one.verdict if not math.isnan(one.low) else ''}".rstrip()
-
-
-class CompareDisplay:
-    """The live table and bar of a comparison; on a plain stream, a line for each finished run instead."""
-
-    def __init__(self, state: Comparison) -> None:
-        self.state = state
-        self.bar = progress_bar()
-        self.task = self.bar.add_task("training steps", total=state.steps_planned, note="")
-        self.live = Live(console=console, transient=True, refresh_per_second=4)
-        self.told: dict[str, Any] | None = None
-        self.shown = 0.0
-
-    def __enter__(self) -> "CompareDisplay":
-        if console.is_terminal:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if console.is_terminal:
-            self.live.stop()
-
-    def show(self) -> None:
-        """Brings the display up to date."""
-        state = self.state
-        if console.is_terminal:
-            if time.monotonic() - self.shown > 0.25:
-                self.bar.update(self.task, completed=state.steps_done)
-                self.live.update(Group(comparison_table(state), self.bar))
-                self.shown = time.monotonic()
-            return
-        if state.latest is not self.told:
-            self.told = state.latest
-            part = 100 * state.steps_done / max(1, state.steps_planned)
-            say(f"{part:3.0f} % of all steps; {describe(state.latest)}")
+    return f"{one.shown} {one.verdict if whole and not math.isnan(one.low) else ''}".rstrip()
 
 
 def describe(row: dict[str, Any] | None) -> str:
@@ -211,6 +207,6 @@ def describe(row: dict[str, Any] | None) -> str:
     if row is None:
         return "starting"
     what = f"lr {row['lr']:g} box weight {row['box_weight']:g}, {row['steps']} steps"
-    which = f"sweep, {what}" if "rung" in row else f"seed {row['seed']}, {what}"
+    which = f"sweep, {what}" if "seed" not in row else f"seed {row['seed']}, {what}"
     losses = f"{row['classification_loss']}+{row['box_loss']}"
     return f"{losses}, {which}: AP {points(float(row['ap'] if row['ap'] != '' else 'nan'))}"

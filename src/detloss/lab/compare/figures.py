@@ -12,7 +12,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from detloss.lab.figures import (
-    FAINT,
     INK,
     PALETTE,
     Runs,
@@ -37,7 +36,7 @@ def ap_over_steps(evaluations: Runs) -> Figure:
         band(ax, [(run["step"], 100 * run["ap"]) for run in evaluations[name]], name, style, marked=True)
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    finish(ax, "no evaluations")
+    finish(ax, "not measured during training")
     return figure
 
 
@@ -71,7 +70,7 @@ def loss_share(logs: Runs) -> Figure:
 
     Columns step, positive_loss_share; averaged over 40 stretches of training, band over seeds.
     """
-    figure, ax = one("Who makes the classification loss", "training step", "positives' share")
+    figure, ax = one("Where the classification loss comes from", "training step", "positives' share")
     for name, style in styles(logs).items():
         seeds = [thinned(run["step"], run["positive_loss_share"], 40) for run in logs[name]]
         band(ax, [(x, y) for x, y in seeds if len(x)], name, style)
@@ -111,72 +110,30 @@ def cost(results: Mapping[str, Table]) -> Figure:
 def sweep(tables: Mapping[str, Table]) -> Figure:
     """AP on the held-out part of the training set against the learning rate: a panel a loss, a line a weight.
 
-    Columns rung, steps, lr, box_weight, ap, chosen. Later rungs train longer; they are drawn stronger.
+    Columns lr, box_weight, ap, chosen.
     """
     figure, axes = panels(len(tables), 2.5, "learning rate", "held-out AP, %")
     weights = sorted({float(w) for table in tables.values() for w in table["box_weight"]})
-    rungs = sorted({(int(r), int(s)) for t in tables.values() for r, s in zip(t["rung"], t["steps"])})
-    look = {w: (*PALETTE[i % 8 : i % 8 + 1], "osD^vPX*"[i % 8]) for i, w in enumerate(weights)}
+    look: Any = {w: {"color": PALETTE[i % 8], "marker": "osD^vPX*"[i % 8]} for i, w in enumerate(weights)}
+    ring: Any = {"color": INK, "marker": "o", "markerfacecolor": "none", "linestyle": "none"}
     for ax, (name, table) in zip(axes, tables.items()):
         ax.set_title(name)
         ax.set_xscale("log")
+        lr, ap = table["lr"], 100 * table["ap"]
         for weight in weights:
-            for rung, _ in rungs:
-                rows = np.flatnonzero((table["box_weight"] == weight) & (table["rung"] == rung))
-                rows = rows[np.argsort(table["lr"][rows])]
-                color, marker = look[weight]
-                strength = (rung + 1) / len(rungs)
-                ax.plot(
-                    table["lr"][rows],
-                    100 * table["ap"][rows],
-                    marker=marker,
-                    color=color,
-                    alpha=0.35 + 0.65 * strength,
-                    markersize=3.5 + 3 * strength,
-                    linewidth=0.8 + strength,
-                )
+            rows = np.flatnonzero(table["box_weight"] == weight)
+            rows = rows[np.argsort(lr[rows])]
+            ax.plot(lr[rows], ap[rows], **look[weight], markersize=6.5, linewidth=1.8)
         picked = np.flatnonzero(table["chosen"] == 1)
-        picked = picked[table["rung"][picked] == table["rung"][picked].max()] if len(picked) else picked
-        ax.plot(
-            table["lr"][picked],
-            100 * table["ap"][picked],
-            "o",
-            markersize=14,
-            markerfacecolor="none",
-            markeredgecolor=INK,
-            markeredgewidth=1.4,
-        )
-        rates = sorted({float(lr) for lr in table["lr"]})
-        ax.set_xticks(rates, [f"{lr:g}" for lr in rates])
+        ax.plot(lr[picked], ap[picked], **ring, markersize=14, markeredgewidth=1.4)
+        rates = sorted({float(rate) for rate in lr})
+        ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
         ax.minorticks_off()
-        ax.margins(0.12)
-        ax.set_ylim(bottom=0)
+        ax.margins(x=0.12)
+        ax.set_ylim(0, 1.15 * max(1.0, np.nan_to_num(ap).max(initial=0)))  # the ring fits, too
         finish(ax, "no sweep", legend=False)
-    keys = [Line2D([], [], color=c, marker=m, label=f"box weight {w:g}") for w, (c, m) in look.items()]
-    keys += [
-        Line2D(
-            [],
-            [],
-            color=FAINT,
-            marker="o",
-            markersize=3.5 + 3 * (r + 1) / len(rungs),
-            linewidth=0.8 + (r + 1) / len(rungs),
-            label=f"{s} steps",
-        )
-        for r, s in rungs
-    ]
-    keys.append(
-        Line2D(
-            [],
-            [],
-            color=INK,
-            marker="o",
-            markersize=10,
-            markerfacecolor="none",
-            linestyle="none",
-            label="chosen",
-        )
-    )
+    keys = [Line2D([], [], **look[w], label=f"box weight {w:g}") for w in weights]
+    keys.append(Line2D([], [], **ring, markersize=10, label="chosen"))
     figure.legend(handles=keys, loc="outside lower center", ncols=min(4, len(keys)))
     return figure
 

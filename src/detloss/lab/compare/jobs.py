@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from detloss.lab.data import Dataset
+from detloss.lab.data import Dataset, fingerprint
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.runs import read_json, write_json
+from detloss.lab.training.by_trainer import TrainerFailed, train_by
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data
 from detloss.lab.training.state import NonFiniteLoss
@@ -30,27 +31,33 @@ class Job:
     Attributes:
         config: its configuration.
         folder: where it leaves its results.
-        rung: of the sweep; None for a run that is compared.
-        held_out: part of the training set kept for the sweep's evaluation.
+        held_out: of a trial of the sweep, the part of the training set that it is evaluated on.
+        fingerprint: what its data must have where the run is made; "" is not looked at.
     """
 
     config: TrainConfig
     folder: Path
-    rung: int | None
-    held_out: float
+    held_out: float | None = None
+    fingerprint: str = ""
 
     @property
     def pair(self) -> Pair:
         """Its losses."""
         return self.config.loss, self.config.box_loss
 
+    @property
+    def data(self) -> str:
+        """The path of its data; "" where it is drawn."""
+        return "" if self.config.data == "embedded" else self.config.data
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job came to: its metrics, or why there are none (the loss diverged)."""
+    """What a job came to: its metrics, or why there are none (the loss diverged, a user's trainer failed)."""
 
     metrics: dict[str, Any] | None
     diverged: str | None = None
+    failed: str | None = None
 
     @property
     def ap(self) -> float:
@@ -71,9 +78,18 @@ def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
 
 
 def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
-    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way."""
+    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way.
+
+    Raises:
+        ValueError: the data is not what its fingerprint says.
+    """
     training, validation = open_data(job.config)
-    if job.rung is not None:
+    if job.fingerprint and fingerprint(training, validation) != job.fingerprint:
+        raise ValueError(
+            f"the data {job.data} is not what it is where the command runs: other images or other objects; "
+            "copy it anew"
+        )
+    if job.held_out is not None:
         training, validation = hold_out(training, job.held_out)
     size = job.config.size
 
@@ -86,19 +102,18 @@ def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
         send(("ap", evaluation.ap))
 
     try:
-        train(
-            job.config,
-            Letterboxed(training, size),
-            Letterboxed(validation, size),
-            job.folder,
-            on_step,
-            on_evaluation,
-        )
+        if job.config.trainer:
+            train_by(job.config, training, validation, job.folder, lambda step: send(("step", step)))
+        else:
+            fitted = (Letterboxed(training, size), Letterboxed(validation, size))
+            train(job.config, *fitted, job.folder, on_step, on_evaluation)
+    except TrainerFailed as error:
+        return Outcome(None, failed=error.why)
     except NonFiniteLoss as error:
         write_json(job.folder / "diverged.json", str(error))
         return Outcome(None, str(error))
-    if job.rung is not None:
-        # Nobody looks at the weights of a candidate.
+    if job.held_out is not None:
+        # Nobody looks at the weights of a trial.
         for name in ("last.pt", "last.safetensors", "detections.json"):
             (job.folder / name).unlink(missing_ok=True)
     return Outcome(read_json(job.folder / "metrics.json"))

@@ -4,41 +4,59 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from detloss.calling import Loss
-from detloss.lab.compare.comparison import workers_and_threads
 from detloss.lab.compare.config import CompareConfig
-from detloss.lab.data import Dataset, summary
+from detloss.lab.compare.engine import WHERE, check_engine, workers_and_threads
+from detloss.lab.data import Dataset, fingerprint, summary
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector.locations import count_locations
+from detloss.lab.detector.objective import find_detector_loss
 from detloss.lab.devices import pick_device
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import WrongFolder, read_json, versions, write_json
-from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
+from detloss.lab.training.trainer import check_trainer
+from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
+
+SCENES = "Each seed has scenes of its own, of the same kind; counted are those of seed 0."
 
 
-def check(config: CompareConfig) -> list[Loss]:
-    """Finds and tries every loss, so that a wrong one is an error before anything is written.
+FOLDS = "{} folds: all images are validated, each once; the training images are those of the first fold."
 
-    Returns:
-        The classification losses.
-    """
-    pick_device(config.device)
+
+def _notes(config: CompareConfig) -> list[str]:
+    return [SCENES] if config.new_scenes else [FOLDS.format(config.folds)] if config.folds else []
+
+
+def check(config: CompareConfig) -> None:
+    """Finds the trainer and tries every loss: a wrong one is an error before anything is written."""
+    check_engine(config)
+    if config.trainer:
+        check_trainer(config.trainer, config.pairs)
+        return
     classification, boxes = (dict.fromkeys(names) for names in zip(*config.pairs))
     for name in boxes:
-        find_loss(name, BOX_LOSSES, training=True)
-    return [find_loss(name, CLASSIFICATION_LOSSES, training=True) for name in classification]
+        find_detector_loss(name, BOX_LOSSES, config.detector)
+    for name in classification:
+        find_detector_loss(name, CLASSIFICATION_LOSSES, config.detector)
 
 
 def describe_data(config: CompareConfig, training: Dataset, validation: Dataset) -> dict[str, Any]:
     """What the report says of the data, negatives per positive among it."""
-    counts = count_locations(config.detector, Letterboxed(training, config.size))
-    return {
+    drawn = config.data == "embedded"
+    # Of the images of a run, which with folds are all.
+    images = (validation,) if config.folds else (training, validation)
+    described = {
+        **({} if drawn else {"fingerprint": fingerprint(*images)}),
         "source": config.data,
         "names": list(training.names),
         "class_map": training.class_map,
         "train": summary(training),
         "val": summary(validation),
-        "notes": [*training.notes, *validation.notes],
+        "notes": [*training.notes, *validation.notes, *_notes(config)],
+    }
+    if not config.dense:  # which of its locations must find an object is not known
+        return described
+    counts = count_locations(config.detector, Letterboxed(training, config.size))
+    return described | {
         "measured_images": counts.images,
         "locations": counts.locations,
         "negatives_per_positive": counts.negatives_per_positive,
@@ -47,32 +65,44 @@ def describe_data(config: CompareConfig, training: Dataset, validation: Dataset)
     }
 
 
-def prepare(config: CompareConfig, out: Path, training: Dataset, validation: Dataset) -> dict[str, Any]:
-    """Writes what is known before training: config.json, versions.json, data.json; the last is returned.
+def prepare(
+    config: CompareConfig, out: Path, training: Dataset, validation: Dataset
+) -> tuple[CompareConfig, dict[str, Any]]:
+    """Writes what is known before training: config.json, versions.json, data.json.
+
+    Returns:
+        The configuration, with all looks that the folder has had, and what data.json says.
 
     Raises:
-        WrongFolder: `out` holds another comparison (more seeds, other workers or another rope do not make it
-            another), or
-            one of other data.
+        WrongFolder: `out` holds another comparison (other seeds, rope or looks, with the same last one, and
+            another place to run do not make it another), or one of other data.
     """
     if (out / "config.json").exists():
-        before = _config_of(out)
-        if replace(before, seeds=config.seeds, workers=config.workers, rope=config.rope) != config:
+        try:
+            before = load_config(CompareConfig, out)
+        except ValueError as error:
+            raise WrongFolder(f"{out} holds no comparison ({error})") from None
+        if before.looks[-1] != config.looks[-1]:
+            raise WrongFolder(
+                f"{out} was planned with looks at {' '.join(map(str, before.looks))} seeds: the last of them "
+                f"cannot become {config.looks[-1]} after the results were looked at"
+            )
+        # A look that was not planned may be added (Lan and DeMets), if none is forgotten.
+        config = replace(config, looks=tuple(sorted({*before.looks, *config.looks})))
+        free = {name: getattr(config, name) for name in ("seeds", "rope", "looks", *WHERE)}
+        if to_dict(replace(before, **free)) != to_dict(config):
             raise WrongFolder(f"{out} holds a comparison with another configuration")
     data = describe_data(config, training, validation)
-    if (out / "data.json").exists() and read_json(out / "data.json") != data:
+    # Folders of older versions have no fingerprint.
+    if (out / "data.json").exists() and data | read_json(out / "data.json") != data:
         raise WrongFolder(f"the data is not what {out} was begun with")
     write_json(out / "config.json", to_dict(config))
     write_json(out / "data.json", data)
     if not (out / "versions.json").exists():
         workers, threads = workers_and_threads(config)
-        device = str(pick_device(config.device))
-        write_json(out / "versions.json", {**versions(device), "workers": workers, "threads": threads})
-    return data
-
-
-def _config_of(out: Path) -> CompareConfig:
-    try:
-        return load_config(CompareConfig, out)
-    except ValueError as error:
-        raise WrongFolder(f"{out} holds no comparison ({error})") from None
+        ray = config.engine == "ray"
+        device = "cpu" if ray else str(pick_device((config.devices or (config.device,))[0]))
+        made = {**versions(device), "workers": workers, "threads": threads}
+        # On many machines: each run says what its own was.
+        write_json(out / "versions.json", made | ({"engine": "ray", "device": "of each run"} if ray else {}))
+    return config, data

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from detloss.lab.compare.config import CompareConfig
+from detloss.lab.compare.sentences import answer, past_the_plan, still_learning, unequal_clipping
 from detloss.lab.data import Dataset, Sample
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.evaluate.matches import Matches, resample_images
 from detloss.lab.records import load_config
 from detloss.lab.runs import columns, read_columns, read_csv, read_json, write_json
-from detloss.lab.statistics import Verdict, by_loss, decide, short_names
-
-SAMPLES = 4
+from detloss.lab.statistics import Verdict, decide, short_names
 
 
 @dataclass(frozen=True)
@@ -37,36 +36,76 @@ class Run:
     matches: Matches | None
 
 
+class Rule(Protocol):
+    """What decides a verdict; any configuration with these attributes."""
+
+    @property
+    def rope(self) -> float:
+        """In points of AP."""
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds."""
+
+
 @dataclass(frozen=True)
 class Results:
     """All that a comparison left; ``runs`` and ``sweep`` by the name of the loss, the baseline first.
 
-    ``runs`` has every loss that was asked for, an empty dict for one without a finished run.
+    ``runs`` has every loss that was asked for, an empty dict for one without a finished run. Of runs that
+    were trained elsewhere, logs, curves, times and settings are not known: ``config`` is no `CompareConfig`.
     """
 
-    config: CompareConfig
+    config: Rule
     versions: dict[str, Any]
     data: dict[str, Any]
-    rows: list[dict[str, str]]
     runs: dict[str, dict[int, Run]]
     sweep: dict[str, dict[str, np.ndarray]]
     diverged: list[str]
     samples: list[Sample]
     images: dict[str, np.ndarray] | None
+    """AP of each run on resamples of the images; None where a run has not kept its matches."""
 
     def column(self, name: str) -> dict[str, dict[int, float]]:
         """{loss: {seed: value}} of a column of results.csv."""
-        return by_loss(self.config.pairs, self.rows, name)
+        return {loss: {seed: run.row[name] for seed, run in of.items()} for loss, of in self.runs.items()}
+
+    @property
+    def training(self) -> CompareConfig | None:
+        """How the runs were trained; None where `detloss compare` did not train them."""
+        return self.config if isinstance(self.config, CompareConfig) else None
 
     @property
     def curves(self) -> dict[str, list[Mapping[str, np.ndarray]]]:
-        """{loss: [evaluations.csv of each seed]}."""
-        return self.seeds(lambda run: run.evaluations)
+        """{loss: [evaluations.csv of each seed]}; nothing where that is not known."""
+        known = self.training and not self.training.trainer
+        return self.seeds(lambda run: run.evaluations) if known else {}
+
+    @property
+    def answer(self) -> str:
+        """The comparison in one sentence."""
+        rope, same_seeds = self.config.rope / 100, self.training is not None
+        return answer(self.column("ap"), self.verdicts, rope, self.curves, same_seeds)
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """On AP, of all pairs of losses."""
         return decide(self.column("ap"), self.config.rope / 100, self.config.looks, self.images)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the verdicts say less than they seem to."""
+        found = [still_learning(self.curves), unequal_clipping(self.clipped)]
+        if self.training:
+            seeds = max(map(len, self.runs.values()))
+            found.append(past_the_plan(self.verdicts, seeds, self.config.looks))
+        return [said for said in found if said]
+
+    @property
+    def clipped(self) -> dict[str, list[float]]:
+        """{loss: [part of the steps whose gradient was clipped, of each seed]}; nothing where not known."""
+        known = self.training and not self.training.trainer
+        return self.seeds(lambda run: run.row["clipped"]) if known else {}
 
     @property
     def threshold(self) -> float:
@@ -79,22 +118,26 @@ class Results:
         return {loss: [get(run) for run in runs.values()] for loss, runs in self.runs.items()}
 
 
-def save_samples(folder: Path, dataset: Dataset) -> None:
-    """Keeps a few images with objects and their truth in ``folder``/samples, for the side-by-side picture."""
-    some = [i for i in range(len(dataset)) if len(dataset.annotation(i).labels)]
-    chosen = [some[int(k)] for k in np.linspace(0, len(some) - 1, min(SAMPLES, len(some)))]
+def save_samples(folder: Path, dataset: Dataset, ids: Iterable[str]) -> list[Sample]:
+    """Keeps images and their truth in ``folder``/samples, for the side-by-side picture; they are returned."""
     listed: list[dict[str, Any]] = []
     (folder / "samples").mkdir(parents=True, exist_ok=True)
-    for i in chosen:
-        sample = dataset[i]
+    for sample in choose_samples(dataset, ids):
         Image.fromarray(sample.image).save(folder / "samples" / f"{len(listed)}.png")
         truth = {"boxes": sample.boxes, "labels": sample.labels, "ignored": sample.ignored}
         listed.append({"id": sample.id, **{name: array.tolist() for name, array in truth.items()}})
     write_json(folder / "samples" / "samples.json", listed)
+    return _read_samples(folder / "samples")
+
+
+def choose_samples(dataset: Dataset, ids: Iterable[str]) -> list[Sample]:
+    """The images of these ids, with their truth."""
+    place = {dataset.annotation(i).id: i for i in range(len(dataset))}
+    return [dataset[place[id]] for id in ids]
 
 
 def read_results(folder: Path, progress: Callable[[int, int], object] = lambda done, total: None) -> Results:
-    """Reads the folder of a comparison, and draws its images anew, with the progress of that.
+    """Reads the folder of a comparison, and resamples its images, with the progress of that.
 
     Raises:
         ValueError: it has no finished run.
@@ -119,32 +162,24 @@ def read_results(folder: Path, progress: Callable[[int, int], object] = lambda d
         label[pair]: [r for r in sweep_rows if (r["classification_loss"], r["box_loss"]) == pair]
         for pair in config.pairs
     }
+    kept = {name: [run.matches for run in of.values() if run.matches] for name, of in runs.items()}
+    incomplete = any(len(kept[name]) < len(of) for name, of in runs.items())
     return Results(
         config=config,
         versions=read_json(folder / "versions.json"),
         data=read_json(folder / "data.json"),
-        rows=rows,
         runs=runs,
         sweep={name: columns(sweep[name]) for name in runs if sweep[name]},
         diverged=diverged,
         samples=_read_samples(folder / "samples"),
-        images=_resampled(runs, progress),
+        # Where each seed has images of its own, the spread of the seeds is one over images too.
+        images=None if incomplete or config.new_scenes else resample_images(kept, progress=progress),
     )
-
-
-def _resampled(
-    runs: Mapping[str, Mapping[int, Run]], progress: Callable[[int, int], object]
-) -> dict[str, np.ndarray] | None:
-    """AP of each run on resamples of the images; None where a run has not kept its matches."""
-    kept = {name: [run.matches for run in of.values() if run.matches] for name, of in runs.items()}
-    if any(len(kept[name]) < len(of) for name, of in runs.items()):
-        return None
-    return resample_images(kept, progress=progress)
 
 
 def _read_run(row: Mapping[str, str], folder: Path) -> Run:
     numbers = {name: float(value or "nan") for name, value in row.items() if not name.endswith("_loss")}
-    evaluation = Evaluation.from_dict(read_json(folder / "metrics.json"))
+    evaluation = Evaluation.from_dict(read_json(folder / "metrics.json"), folder / "metrics.json")
     log, evaluations = (read_columns(folder / name) for name in ("log.csv", "evaluations.csv"))
     file = folder / "matches.npz"
     matches = Matches.load(file) if file.exists() else None

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from detloss.lab.compare.results import Results, Run
-from detloss.lab.compare.sentences import course, gaps
+from detloss.lab.compare.sentences import ONE_RUN, course, gaps
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.evaluate.reliability import DECE_LEAST
 from detloss.lab.records import to_dict
 from detloss.lab.statistics import mean_interval, measured, points
+from detloss.lab.training.config import papers_weighting
 
 NONE = "–"
+SCENES = "Each seed has scenes of its own, so that the interval over seeds is one over images too."
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def tables(results: Results) -> dict[str, Table]:
         "main": _main(results),
         "differences": _differences(results),
         "calibration": _calibration(results),
-        "sizes": _by(results, "√area of the object", _sizes),
+        "errors": _errors(results),
+        "sizes": _by_size(results),
         "classes": _by(results, "class", lambda e: e.per_class),
         "sweep": _sweep(results),
         "data": _data(results),
@@ -43,6 +47,7 @@ def tables(results: Results) -> dict[str, Table]:
 
 
 def _main(results: Results) -> Table:
+    trained = (("peak_memory_mb", ",.0f"), ("lr", "g"), ("box_weight", "g")) if results.training else ()
     rows = []
     for name, runs in results.runs.items():
         rows.append(
@@ -52,11 +57,8 @@ def _main(results: Results) -> Table:
                 " ".join(points(run.row["ap"]) for run in runs.values()) or NONE,
                 *(points(*_over_seeds(runs, column)) for column in ("ap50", "ap75", "ece", "ece_recall")),
                 _plus_minus(*_over_seeds(runs, "score_iou_correlation"), ".2f"),
-                _plus_minus(*_over_seeds(runs, "seconds"), ".1f"),
-                *(
-                    _plus_minus(_over_seeds(runs, column)[0], math.nan, form)
-                    for column, form in (("peak_memory_mb", ",.0f"), ("lr", "g"), ("box_weight", "g"))
-                ),
+                *([_plus_minus(*_over_seeds(runs, "seconds"), ".1f")] if trained else []),
+                *(_plus_minus(_over_seeds(runs, column)[0], math.nan, form) for column, form in trained),
             ]
         )
     seeds = {name: len(runs) for name, runs in results.runs.items()}
@@ -66,7 +68,7 @@ def _main(results: Results) -> Table:
     return Table(
         [
             *("loss", "AP", "of each seed", "AP50", "AP75", "ECE", "recall", "score–IoU ρ"),
-            *("time, s", "memory, MB", "learning rate", "box weight"),
+            *(("time, s", "memory, MB", "learning rate", "box weight") if trained else ()),
         ],
         rows,
         [
@@ -75,10 +77,34 @@ def _main(results: Results) -> Table:
             f"ECE: expected calibration error of detections with a score of at least {results.threshold:g}, "
             "lower is better; recall: objects found by those detections (few can look calibrated).",
             "Score–IoU ρ: does a higher score mean a better box? 1 always, 0 not at all.",
-            "Time: optimiser steps without evaluation. Memory: on a GPU the most allocated, on a CPU the "
-            "largest size of the process.",
-        ],
+            f"Time: {_timed(results)}. Memory: on a GPU the most allocated, on a CPU the largest size of the "
+            "process.",
+            *_fairness(results),
+        ][: None if trained else 3],
     )
+
+
+def _timed(results: Results) -> str:
+    """What the seconds of a run are of."""
+    own = results.training and results.training.trainer
+    return "all that the trainer does" if own else "optimiser steps without evaluation"
+
+
+def _fairness(results: Results) -> Iterable[str]:
+    """What is not the same for all losses although nothing was tuned: how boxes count, what was clipped."""
+    config = results.training
+    if config and config.weigh_boxes == "paper" and not config.trainer:
+        ways = {loss: papers_weighting(loss) for loss, _ in config.pairs}
+        for way, what in (("score", "its predicted score"), ("iou", "the IoU of its predicted box")):
+            if names := [loss for loss, own in ways.items() if own == way]:
+                yield (
+                    f"{', '.join(names)}: a positive counts by {what} in the box loss, as in the paper; "
+                    "--weigh-boxes alike makes all count 1."
+                )
+    shares = [part for parts in results.clipped.values() for part in parts]
+    if shares:
+        low, high = 100 * min(shares), 100 * max(shares)
+        yield f"Gradients were clipped on {low:.0f} to {high:.0f} % of a run's steps."
 
 
 def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
@@ -88,43 +114,50 @@ def _over_seeds(runs: Mapping[int, Run], column: str) -> tuple[float, float]:
 def _differences(results: Results) -> Table:
     """All pairs, the higher mean first, so that the words are of it."""
     ece = {name: mean_interval(of.values())[0] for name, of in measured(results.column("ece")).items()}
+    seeds_known = not all(math.isnan(one.low) for one in results.verdicts)
+    over = ["over seeds"] * seeds_known
+    if results.images:
+        over.append("over seeds and images" if seeds_known else "over images")
     rows = []
     for one in (found.turned if found.difference < 0 else found for found in results.verdicts):
-        intervals = [_range(one.low, one.high), _range(one.images_low, one.images_high)]
+        before = [_course(gaps(results.curves, one.first, one.second))] if results.curves else []
+        before = before or ["not measured"] * bool(results.training)
+        intervals = [_range(one.low, one.high)] * seeds_known
+        intervals += [_range(one.images_low, one.images_high)] * bool(results.images)
         rows.append(
             [
                 f"{one.first} − {one.second}",
                 one.verdict,
                 points(one.difference, sign=True),
-                _course(gaps(results.curves, one.first, one.second)),
-                *intervals[: 2 if results.images else 1],
+                *before,
+                *intervals,
                 NONE if one.further is None else str(one.further),
                 points(ece[one.first] - ece[one.second], sign=True),
             ]
         )
     looks = " ".join(map(str, results.config.looks))
-    over_images = ["over seeds and images"] if results.images else []
+    planned = f" and all planned looks (at {looks} seeds)" if seeds_known else ""
+    said = (
+        "The verdict is by the interval over seeds; that over images too says what to expect on other images "
+        "of this kind. "
+        if seeds_known
+        else f"{ONE_RUN} "
+    )
+    new_scenes = f"{SCENES} " if results.training and results.training.new_scenes else ""
     return Table(
         [
-            "pair",
-            "verdict on AP",
-            "ΔAP",
-            "at ¼ and ½ of the steps",
-            "over seeds",
-            *over_images,
-            "further seeds",
-            "ΔECE",
+            *("pair", "verdict on AP", "ΔAP"),
+            *(["at ¼ and ½ of the steps"] if results.training else []),
+            *over,
+            *("further seeds", "ΔECE"),
         ],
         rows,
         [
             "In points of 100; the verdict is on the first of the pair. In 95 % of comparisons all intervals "
-            f"hold together, for all pairs and all planned looks (at {looks} seeds).",
+            f"hold together, for all pairs{planned}.",
             f"Equivalent: the whole interval lies within ± {results.config.rope:g} AP. Undecided: neither "
             "that nor on one side of 0; so many further seeds would probably decide (–: none in reach).",
-            "The verdict is by the interval over seeds; that over images too says what to expect on other "
-            "images of this kind. A lower ECE is better."
-            if results.images
-            else "A lower ECE is better.",
+            f"{said if results.images else new_scenes}A lower ECE is better.",
         ],
     )
 
@@ -141,104 +174,114 @@ def _range(low: float, high: float) -> str:
 
 def _calibration(results: Results) -> Table:
     """What the score means: errors over all classes, with how many detections and objects they rest on."""
+    heads = {"recall": "recall", "ece": "ECE", "ece_by_chance": "by chance", "ece_platt": "after Platt"}
+    heads |= {"signed_gap": "gap", "laece": "LaECE", "dece": "D-ECE", "dece_by_chance": "by chance"}
+    heads |= {"dece_all": "D-ECE, all cells", "dece_all_by_chance": "by chance"}
     rows = []
     for name, evaluations in results.seeds(lambda run: run.evaluation).items():
         found = [e.calibration for e in evaluations]
-        rows.append(
-            [
-                name,
-                _plus_minus(mean_interval([c.detections for c in found])[0], math.nan, ",.0f"),
-                *(
-                    points(*mean_interval([getattr(c, what) for c in found]), sign=what == "signed_gap")
-                    for what in (
-                        "recall",
-                        "ece",
-                        "ece_by_chance",
-                        "ece_platt",
-                        "signed_gap",
-                        "laece",
-                        "dece",
-                        "dece_by_chance",
-                    )
-                ),
-            ]
-        )
+        errors = {what: mean_interval([getattr(c, what) for c in found]) for what in heads}
+        said = [points(*error, sign=what == "signed_gap") for what, error in errors.items()]
+        count = mean_interval([c.detections for c in found])[0]
+        rows.append([name, _plus_minus(count, math.nan, ",.0f"), *said])
     return Table(
-        [
-            *("loss", "detections", "recall", "ECE", "by chance", "after Platt", "gap"),
-            *("LaECE", "D-ECE", "by chance"),
-        ],
+        ["loss", "detections", *heads.values()],
         rows,
         [
             f"Detections with a score of at least {results.threshold:g}, in points of 100, mean over seeds ± "
             "half of the 95 % interval. By chance: the error if every score were right. After Platt: ECE "
             "where two numbers, fitted on the other half of the images, have repaired the scores.",
             "Gap: mean score − share of right detections; above 0 the scores are too proud. LaECE: against "
-            "the IoU reached, class by class. D-ECE: also by place and size of the box.",
+            "the IoU reached, class by class. D-ECE: also by place and size of the box, over the cells with "
+            f"at least {DECE_LEAST} detections, or over all cells, which chance makes larger.",
         ],
     )
 
 
-def _by(results: Results, what: str, get: Any) -> Table:
-    """AP by the keys of what ``get`` returns of an evaluation: mean over seeds."""
+def _errors(results: Results) -> Table:
+    """What each kind of error costs, and the best F1: of each loss, then less those of the first."""
+    found = results.seeds(lambda run: run.evaluation)
+    kinds = list(dict.fromkeys(kind for seeds in found.values() for e in seeds for kind in e.errors))
+
+    def of(name: str) -> list[tuple[float, float]]:
+        seeds = found[name]
+        deployed = [[e.operating.best_f1 for e in seeds], [e.operating.best_score for e in seeds]]
+        return [mean_interval(v) for v in (*([e.errors[kind] for e in seeds] for kind in kinds), *deployed)]
+
+    first = next(iter(found))
+    rows = [[name, *(points(*value) for value in of(name))] for name in found]
+    rows += [
+        [f"{name} − {first}", *(points(a - b, sign=True) for (a, _), (b, _) in zip(of(name), of(first)))]
+        for name in found
+        if name != first
+    ]
+    return Table(
+        ["loss", *kinds, "best F1", "at score"],
+        rows,
+        [
+            "Points of AP50 that mending all errors of a kind would add (TIDE); the best F1 at IoU 0.5 and "
+            "the lowest score that counts. Points of 100, mean over seeds ± half of the 95 % interval.",
+        ],
+    )
+
+
+def _by(results: Results, what: str, get: Any, label: Any = str) -> Table:
+    """AP by the keys of what ``get`` returns of an evaluation: mean over the seeds that have an AP there."""
     per_loss = results.seeds(lambda run: get(run.evaluation))
     keys = list(dict.fromkeys(key for seeds in per_loss.values() for found in seeds for key in found))
-    rows = [
-        [
-            key,
-            *(
-                points(*mean_interval([found.get(key, math.nan) for found in seeds]))
-                for seeds in per_loss.values()
-            ),
-        ]
-        for key in keys
-    ]
+    rows = []
+    for key in keys:
+        values = [[found.get(key, math.nan) for found in seeds] for seeds in per_loss.values()]
+        known = [[value for value in of if not math.isnan(value)] for of in values]
+        rows.append([label(key), *(points(*mean_interval(over_seeds)) for over_seeds in known)])
     return Table(
         [what, *per_loss], rows, ["AP in points of 100, mean over seeds ± half of the 95 % interval."]
     )
 
 
-def _sizes(evaluation: Evaluation) -> dict[str, float]:
-    names = {}
-    for b in evaluation.size_bins:
-        reach = f"{b.low:g} px and more" if math.isinf(b.high) else f"{b.low:g} to {b.high:g} px"
-        names[f"{reach} ({b.objects:,} objects)"] = b.ap
-    return names
+def _by_size(results: Results) -> Table:
+    """AP by the size of objects, of which each seed has a number of its own where its images are its own."""
+    evaluations = [e for seeds in results.seeds(lambda run: run.evaluation).values() for e in seeds]
+    objects: dict[tuple[float, float], list[int]] = {}
+    for bin in sorted((bin for e in evaluations for bin in e.size_bins), key=lambda bin: bin.low):
+        objects.setdefault((bin.low, bin.high), []).append(bin.objects)
+
+    def label(key: tuple[float, float]) -> str:
+        (low, high), few, many = key, min(objects[key]), max(objects[key])
+        reach = f"{low:g} px and more" if math.isinf(high) else f"{low:g} to {high:g} px"
+        return f"{reach} ({f'{few:,} to ' if few < many else ''}{many:,} objects)"
+
+    def get(evaluation: Evaluation) -> dict[tuple[float, float], float]:
+        return dict.fromkeys(objects, math.nan) | {(b.low, b.high): b.ap for b in evaluation.size_bins}
+
+    return _by(results, "√area of the object", get, label)
 
 
 def _sweep(results: Results) -> Table:
-    """A row a candidate, a column a rung; the best of the last rung first."""
-    rungs = sorted({(r, s) for t in results.sweep.values() for r, s in zip(t["rung"], t["steps"])})
+    """A row per trial, the best first."""
     rows = []
     for name, table in results.sweep.items():
-        candidates: dict[tuple[float, float], dict[float, float]] = {}
-        for lr, weight, rung, ap in zip(*(table[column] for column in ("lr", "box_weight", "rung", "ap"))):
-            candidates.setdefault((lr, weight), {})[rung] = ap
-        chosen = {(table["lr"][i], table["box_weight"][i]) for i in np.flatnonzero(table["chosen"])}
-        for (lr, weight), ap in sorted(candidates.items(), key=lambda item: _last(item[1]), reverse=True):
-            trials = [points(ap.get(rung, math.nan)) for rung, _ in rungs]
-            mark = "chosen" if (lr, weight) in chosen else ""
-            rows.append([name, f"{lr:g}", f"{weight:g}", *trials, mark])
-    trained = [f"AP after {steps:.0f} steps" for _, steps in rungs]
-    notes = ["AP on the held-out training images, in points of 100.", *_doubts(results)]
-    return Table(["loss", "learning rate", "box weight", *trained, ""], rows, notes)
-
-
-def _last(ap: dict[float, float]) -> tuple[float, float]:
-    """The last rung of a candidate and its AP there, the lowest where it diverged."""
-    rung = max(ap)
-    return rung, -1.0 if math.isnan(ap[rung]) else ap[rung]
+        for i in np.argsort(-np.nan_to_num(table["ap"], nan=-1.0), kind="stable"):
+            lr, weight, ap, chosen = (table[column][i] for column in ("lr", "box_weight", "ap", "chosen"))
+            rows.append([name, f"{lr:g}", f"{weight:g}", points(ap), "chosen" if chosen else ""])
+    notes = [
+        "AP on the held-out training images, in points of 100: each learning rate at one box weight, then "
+        "the other box weights at the best rate.",
+        *_doubts(results),
+    ]
+    return Table(["loss", "learning rate", "box weight", "AP", ""], rows, notes)
 
 
 def _doubts(results: Results) -> Iterable[str]:
     """A choice among equals, or at the end of what was tried, may not be the best one."""
     for name, table in results.sweep.items():
         if not np.nan_to_num(table["ap"]).any():
-            yield f"{name}: no candidate found anything (AP 0 or diverged), so that the choice means nothing."
+            yield f"{name}: no trial found anything (AP 0 or diverged), so that the choice means nothing."
     if any(np.isnan(table["ap"]).any() for table in results.sweep.values()):
-        yield f"{NONE}: not tried, or diverged."
-    tried_rates, tried_weights = (dict.fromkeys(values) for values in zip(*results.config.candidates))
-    for words, tried_values in (("learning rate", tried_rates), ("box weight", tried_weights)):
+        yield f"{NONE}: diverged."
+    if results.training is None:
+        return
+    for words, tried_values in zip(("learning rate", "box weight"), results.training.axes):
         if results.sweep and len(tried_values) == 2:
             both = " and ".join(f"{value:g}" for value in tried_values)
             yield (
@@ -250,7 +293,7 @@ def _doubts(results: Results) -> Iterable[str]:
             at_end = []
             for name, table in results.sweep.items():
                 tried = np.unique(table[column])
-                if len(tried) > 2 and table[column][np.flatnonzero(table["chosen"])[-1]] == tried[side]:
+                if len(tried) > 2 and tried[side] in table[column][table["chosen"] == 1]:
                     at_end.append(name)
             if at_end:
                 said = f"the {end} {words} tried was chosen; a {further} one might do better"
@@ -258,23 +301,17 @@ def _doubts(results: Results) -> Iterable[str]:
 
 
 def _data(results: Results) -> Table:
-    train, val = results.data["train"], results.data["val"]
-    rows = [
-        [what, f"{train[key]:,}", f"{val[key]:,}"]
-        for what, key in (
-            ("images", "images"),
-            ("images without objects", "empty"),
-            ("objects", "objects"),
-            ("ignored objects", "ignored"),
-        )
-        if key in train
-    ]
+    splits = {"training": "train", "validation": "val"} if results.training else {"images": "val"}
+    shown = [results.data[split] for split in splits.values()]
+    listed = {"images": "images", "empty": "images without objects"}
+    listed |= {"objects": "objects", "ignored": "ignored objects"}
+    rows = [[what, *(f"{one[key]:,}" for one in shown)] for key, what in listed.items() if key in shown[0]]
     labels = results.data["class_map"]
     rows += [
-        [f"{name} (class {labels[name]})", f"{train['per_class'][name]:,}", f"{val['per_class'][name]:,}"]
+        [f"{name} (class {labels[name]})", *(f"{one['per_class'][name]:,}" for one in shown)]
         for name in results.data["names"]
     ]
-    return Table(["", "training", "validation"], rows, results.data.get("notes", ()))
+    return Table(["", *splits], rows, results.data.get("notes", ()))
 
 
 def _flat(what: str, content: dict[str, Any]) -> Table:

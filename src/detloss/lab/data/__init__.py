@@ -8,7 +8,9 @@ from pathlib import Path
 
 from detloss.lab.data import coco, voc, yolo
 from detloss.lab.data.augment import Augment, augment, letterbox, unletterbox
-from detloss.lab.data.dataset import Dataset, summary
+from detloss.lab.data.check import WHOLE
+from detloss.lab.data.dataset import Dataset, fingerprint, summary
+from detloss.lab.data.folds import is_fold, join, part
 from detloss.lab.data.images import read_image
 from detloss.lab.data.sample import Annotation, Sample
 from detloss.lab.data.synthetic import SceneConfig, scenes
@@ -21,6 +23,7 @@ __all__ = [
     "Sample",
     "SceneConfig",
     "augment",
+    "fingerprint",
     "letterbox",
     "load",
     "read_image",
@@ -39,7 +42,8 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
 
     path: the data set's folder, or a COCO `.json` or YOLO `.yaml` file.
     split: as the data set names it. Where it ships no validation split, "train" and "val" are made by a hash
-        of the ids, and the `notes` of both say so.
+        of the ids, and the `notes` of both say so. "all-splits" is every image, "fold-2-of-5" a fifth of them
+        with about a fifth of each class's objects, "not-fold-2-of-5" the others.
     names: class names in the order of the labels, usually those of the training split; classes are matched by
         name. By default the data set's own.
 
@@ -50,7 +54,11 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     root = Path(path)
     if not root.exists():
         raise ValueError(f"{path}: no such path")
-    return FORMATS[find_format(root)].load(root, split, names)
+    format = FORMATS[find_format(root)]
+    if is_fold(split):
+        whole = join(lambda one: format.load(root, WHOLE + one, names), format.splits(root), names)
+        return part(whole, split)
+    return format.load(root, split, names)
 
 
 def find_format(path: Path) -> str:

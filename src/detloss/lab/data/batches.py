@@ -75,10 +75,16 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(np.stack([s.image for s in samples]), boxes, labels, tuple(s.id for s in samples))
 
 
-def training_batch(data: Letterboxed, step: int, batch: int, seed: int, config: Augment) -> Batch:
-    """The batch of step `step` (from 0): each epoch is a new order of all images, each newly changed."""
+def training_batch(
+    data: Letterboxed, step: int, batch: int, seed: int, config: Augment, part: range | None = None
+) -> Batch:
+    """The batch of step `step` (from 0): each epoch is a new order of all images, each newly changed.
+
+    With `part` only those of its `batch` images, counted from 0.
+    """
     samples = []
-    for position in range(step * batch, (step + 1) * batch):
+    for i in range(batch) if part is None else part:
+        position = step * batch + i
         epoch, place = divmod(position, len(data))
         index = int(_order(len(data), seed, epoch)[place])
         samples.append(augment(data[index], np.random.default_rng((seed, position)), config))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import numpy as np
 
 VAL_FRACTION = 0.2
+WHOLE = "all of "
 SMALLEST_AREA = 1.0  # px²; at most this is a click, not an object
 TOLERANCE = 0.01  # px of sticking out that is rounding, not worth a note
 
@@ -86,9 +87,11 @@ def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str,
 
     Returns (list, part, notes): part None is the whole list, "train" or "val" is that part of it. A data set
     without a validation split is cut by a hash of the ids, the same way every time (`part_of`); one that is
-    not split at all ships one list called "all".
+    not split at all ships one list called "all". `WHOLE` before a shipped name is all of that list.
     """
     shipped = set(shipped)
+    if split.startswith(WHOLE):
+        return split.removeprefix(WHOLE), None, []
     validation = next((name for name in ("val", "valid", "validation") if name in shipped), None)
     if split == "val" and validation:
         return validation, None, []

@@ -9,7 +9,8 @@ import json
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles
 from detloss.lab.data.sample import Annotation
-from detloss.lab.data.write import Splits, items, new_folder, shared_names
+from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
 SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
 
@@ -73,6 +74,11 @@ def annotation_files(path: Path) -> dict[str, Path]:
     return found
 
 
+def splits(path: Path) -> list[str]:
+    """The lists of images that the data set ships."""
+    return list(annotation_files(path))
+
+
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
     """Read one split of a COCO data set; see `detloss.lab.data.load`."""
     root = Path(path)
@@ -81,9 +87,6 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     file = files[shipped]
     table = _parse(file)
     categories = {c["id"]: c["name"] for c in sorted(table["categories"], key=lambda c: c["id"])}
-    if names is None:
-        names = tuple(categories.values())
-
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
     for annotation in table["annotations"]:
         if (id := annotation["image_id"]) not in by_image:
@@ -93,18 +96,19 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     chosen = part_of(ids, part, str(file))
     folder = _image_folder(root, file, shipped, table["images"][0]["file_name"])
 
-    check = BoxCheck()
-    annotations, paths, sizes = [], [], []
-    for i in chosen:
+    known, check = tuple(categories.values()) if names is None else names, BoxCheck()
+
+    def read(i: int) -> tuple[Annotation, Path, tuple[int, int]]:
         image = table["images"][i]
-        objects = by_image[image["id"]]
+        objects, path = by_image[image["id"]], folder / image["file_name"]
         size = (int(image["height"]), int(image["width"]))
-        annotations.append(_annotation(file, objects, categories, ids[i], size, names, check))
-        paths.append(folder / image["file_name"])
-        sizes.append(size)
-        if not paths[-1].is_file():
+        annotation = _annotation(file, objects, categories, ids[i], size, known, check)
+        if not path.is_file():
             raise ValueError(f"{file}: image {image['file_name']!r} (id {image['id']}) is not in {folder}")
-    return Dataset(names, annotations, ImageFiles(paths, sizes), notes + check.notes())
+        return annotation, path, size
+
+    annotations, paths, sizes = zip(*map(read, chosen))
+    return Dataset(known, annotations, ImageFiles(paths, sizes), notes + check.notes())
 
 
 def own_results(
@@ -214,23 +218,43 @@ def _annotation(
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
     """Write splits as a COCO data set; see `detloss.lab.data.save`."""
     names = shared_names(splits, names)
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
     with new_folder(path) as root:
         (root / "annotations").mkdir()
         for split, samples in splits.items():
             folder = root / "images" / split
             folder.mkdir(parents=True)
-            images: list[dict[str, Any]] = []
-            annotations: list[dict[str, Any]] = []
-            for item in items(samples, names):
-                number, (height, width) = len(images) + 1, item.size
-                file = item.write_image(folder)
-                images.append({"id": number, "file_name": file, "width": width, "height": height})
-                boxes, labels, ignored, _ = item.annotation
-                for (x1, y1, x2, y2), label, crowd in zip(boxes.tolist(), labels.tolist(), ignored.tolist()):
-                    one = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
-                    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
-                    annotations.append(one | box | {"iscrowd": int(crowd)})
-            table = {"images": images, "annotations": annotations, "categories": categories}
-            text = json.dumps(table, ensure_ascii=False)
+            text = _text(items(samples, names), names, partial(Item.write_image, folder=folder))
             (root / "annotations" / f"instances_{split}.json").write_text(text, "utf-8")
+
+
+def list_images(dataset: Dataset, file: Path) -> None:
+    """Write a COCO `.json` of images where they lie, by absolute paths; drawn ones go to a folder beside it.
+
+    The id of an image is 1 + its index, that of a category 1 + the label.
+    """
+    folder = file.with_suffix("").absolute()
+
+    def place(item: Item) -> str:
+        if isinstance(item.image, Path):
+            return str(item.image.absolute())
+        folder.mkdir(exist_ok=True)
+        return str(folder / item.write_image(folder))
+
+    file.write_text(_text(items(dataset, dataset.names), dataset.names, place), "utf-8")
+
+
+def _text(listed: Iterable[Item], names: Sequence[str], place: Callable[[Item], str]) -> str:
+    """The JSON of a split; `place` gives the file name of an image."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for item in listed:
+        number, (height, width) = len(images) + 1, item.size
+        images.append({"id": number, "file_name": place(item), "width": width, "height": height})
+        boxes, labels, ignored, _ = item.annotation
+        for (x1, y1, x2, y2), label, crowd in zip(boxes.tolist(), labels.tolist(), ignored.tolist()):
+            one = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1}
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            annotations.append(one | box | {"iscrowd": int(crowd)})
+    categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+    table = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(table, ensure_ascii=False)

@@ -11,7 +11,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class SceneConfig:
     """Side of the square image in pixels."""
     train: int = 3000
     """Number of training scenes."""
-    val: int = 256
+    val: int = 1024
     """Number of validation scenes."""
     classes: int = 4
     """Number of classes, 1 to 12."""
@@ -58,6 +58,9 @@ class SceneConfig:
     """Fraction of scenes without an object."""
     seed: int = 0
     """Seed of everything drawn."""
+    same: bool = field(default=False, compare=False, metadata={"before": True})
+    """Of a comparison: the same scenes for all its seeds. Otherwise seed k has scenes of its own, drawn from
+    the scenes' seed + k, and the same for all losses."""
 
     def __post_init__(self) -> None:
         within_scene = 4 <= self.object_size[0] <= self.object_size[1] <= self.size / 2
@@ -97,7 +100,7 @@ def scenes(
     config = config or SceneConfig()
     if split not in SPLITS:
         raise ValueError(f"split: is {split!r}, embedded scenes have {' and '.join(map(repr, SPLITS))}")
-    look = {k: v for k, v in asdict(config).items() if k not in SPLITS}
+    look = {k: v for k, v in asdict(config).items() if k not in (*SPLITS, "same")}
     count: int = getattr(config, split)
     key = hashlib.sha256(json.dumps([VERSION, look, split, count], sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("DETLOSS_CACHE") or Path.home() / ".cache" / "detloss")
@@ -114,8 +117,9 @@ def scenes(
     with np.load(table) as stored:
         boxes, labels, counts = stored["boxes"], stored["labels"], stored["counts"]
     ends = np.cumsum(counts)
+    which = f"{config.seed}-" if config.seed else ""  # other images have other ids
     annotations = [
-        Annotation(boxes[end - n : end], labels[end - n : end], np.zeros(n, bool), f"{split}-{i:06d}")
+        Annotation(boxes[end - n : end], labels[end - n : end], np.zeros(n, bool), f"{split}-{which}{i:06d}")
         for i, (end, n) in enumerate(zip(ends, counts))
     ]
     return Dataset(config.names, annotations, MappedImages(images))

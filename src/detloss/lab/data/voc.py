@@ -21,12 +21,21 @@ from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
+def splits(path: Path) -> list[str]:
+    """The lists of images that the data set ships."""
+    return list(_sets(path)) or ["all"]
+
+
+def _sets(root: Path) -> dict[str, Path]:
+    # VOC also lists each class by itself: aeroplane_train.txt, with a flag after the id.
+    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    return {p.stem: p for p in lists if not p.stem.endswith(("_train", "_val", "_trainval", "_test"))}
+
+
 def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
     """Read one split of a VOC folder; see `detloss.lab.data.load`."""
     root = Path(path)
-    # VOC also lists each class by itself: aeroplane_train.txt, with a flag after the id.
-    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
-    sets = {p.stem: p for p in lists if not p.stem.endswith(("_train", "_val", "_trainval", "_test"))}
+    sets = _sets(root)
     shipped, part, notes = choose_split(split, sets or ("all",), str(root))
     if sets:
         ids = [line.strip() for line in sets[shipped].read_text("utf-8").splitlines() if line.strip()]
@@ -36,21 +45,18 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
         where = str(root / "Annotations")
     files = [root / "Annotations" / f"{id}.xml" for id in ids]
     trees = [_parse(file) for file in files]
-    if names is None:
-        names = _names(root, trees)
-    chosen = part_of(ids, part, where)
+    known, check = _names(root, trees) if names is None else names, BoxCheck()
 
-    check = BoxCheck()
-    annotations, images, sizes = [], [], []
-    for i in chosen:
-        image = find_image(root / "JPEGImages", ids[i]) or _named_image(root, trees[i])
-        if image is None:
-            raise ValueError(f"{files[i]}: no image {ids[i]}.jpg, .png, ... in {root / 'JPEGImages'}")
+    def read(i: int) -> tuple[Annotation, Path, tuple[int, int]]:
+        folder = root / "JPEGImages"
+        image = find_image(folder, ids[i]) or folder / _text(trees[i], "filename")
+        if not image.is_file():
+            raise ValueError(f"{files[i]}: no image {ids[i]}.jpg, .png, ... in {folder}")
         size = _size(files[i], trees[i], image)
-        annotations.append(_annotation(files[i], trees[i], ids[i], size, names, check))
-        images.append(image)
-        sizes.append(size)
-    return Dataset(names, annotations, ImageFiles(images, sizes), notes + check.notes())
+        return _annotation(files[i], trees[i], ids[i], size, known, check), image, size
+
+    annotations, images, sizes = zip(*map(read, part_of(ids, part, where)))
+    return Dataset(known, annotations, ImageFiles(images, sizes), notes + check.notes())
 
 
 def _parse(file: Path) -> ET.Element:
@@ -79,11 +85,6 @@ def _names(root: Path, trees: list[ET.Element]) -> tuple[str, ...]:
     if listed.is_file():
         return tuple(line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip())
     return tuple(sorted({_text(o, "name") for tree in trees for o in tree.findall("object")}))
-
-
-def _named_image(root: Path, tree: ET.Element) -> Path | None:
-    name = _text(tree, "filename")
-    return root / "JPEGImages" / name if name and (root / "JPEGImages" / name).is_file() else None
 
 
 def _size(file: Path, tree: ET.Element, image: Path) -> tuple[int, int]:

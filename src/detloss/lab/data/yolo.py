@@ -30,55 +30,58 @@ def find_yaml(path: Path) -> Path | None:
     return files[0] if len(files) == 1 else None
 
 
-def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a YOLO data set; see `detloss.lab.data.load`."""
-    file = find_yaml(Path(path))
+def splits(path: Path) -> list[str]:
+    """The lists of images that the data set ships."""
+    return list(_open(path)[1])
+
+
+def _open(path: Path) -> tuple[Sequence[str], dict[str, Path], Path]:
+    """Class names, split → image folder, and where the YAML lies."""
+    file = find_yaml(path)
     if file is None:
         raise ValueError(f"{path}: no data.yaml, which names the classes of a YOLO data set")
     own, entries = read_data_yaml(file)
-    folders = {s: folder for s in SPLITS if (folder := _folder(file.parent, s, entries)) is not None}
-    shipped, part, notes = choose_split(split, folders, str(file.parent))
+    found = {s: folder for s in SPLITS if (folder := _folder(file.parent, s, entries)) is not None}
+    return own, found, file.parent
+
+
+def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
+    """Read one split of a YOLO data set; see `detloss.lab.data.load`."""
+    own, folders, base = _open(Path(path))
+    shipped, part, notes = choose_split(split, folders, str(base))
     folder = folders[shipped]
+    label_folder = _label_folder(folder)
     files = sorted(p for p in folder.iterdir() if is_image(p))
     ids = [p.stem for p in files]
-    orphans = {p.stem for p in _label_folder(folder).glob("*.txt")} - {*ids, "classes"}
+    orphans = {p.stem for p in label_folder.glob("*.txt")} - {*ids, "classes"}
     if orphans:
-        raise ValueError(f"{_label_folder(folder) / min(orphans)}.txt: there is no such image in {folder}")
+        raise ValueError(f"{label_folder / min(orphans)}.txt: there is no such image in {folder}")
     chosen = part_of(ids, part, str(folder))
-    if names is None:
-        names = own
+    known, check = own if names is None else names, BoxCheck()
 
-    check = BoxCheck()
-    annotations, paths, sizes = [], [], []
-    for i in chosen:
+    def read(i: int) -> tuple[Annotation, Path, tuple[int, int]]:
         size = image_size(files[i])
-        text = _label_folder(folder) / f"{ids[i]}.txt"
-        annotations.append(_annotation(text, ids[i], size, own, names, check))
-        paths.append(files[i])
-        sizes.append(size)
-    return Dataset(names, annotations, ImageFiles(paths, sizes), notes + check.notes())
+        return _annotation(label_folder / f"{ids[i]}.txt", ids[i], size, own, known, check), files[i], size
+
+    annotations, paths, sizes = zip(*map(read, chosen))
+    return Dataset(known, annotations, ImageFiles(paths, sizes), notes + check.notes())
 
 
 def _folder(base: Path, split: str, entries: dict[str, str]) -> Path | None:
     """The image folder of a split: where the YAML says, else at one of the usual places."""
-    entry = entries.get(split)
     candidates = []
-    if entry:
+    if entry := entries.get(split):
         # Roboflow writes ../train/images where train/ is beside the YAML; `path` is often another machine's.
-        inner = entry.removeprefix("../")
-        candidates += [base / entries.get("path", "") / entry, base / entry, base / inner]
+        places = (Path(entries.get("path", ""), entry), entry, entry.removeprefix("../"))
+        candidates += [base / place for place in places]
     candidates += [base / "images" / split, base / split / "images"]
     return next((c for c in candidates if c.is_dir()), None)
 
 
 def _label_folder(images: Path) -> Path:
     """The last `images` in the path becomes `labels`."""
-    parts = list(images.parts)
-    for i in reversed(range(len(parts))):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            return Path(*parts)
-    return images
+    after = next((folder for folder in (images, *images.parents) if folder.name == "images"), None)
+    return images if after is None else after.with_name("labels") / images.relative_to(after)
 
 
 def _annotation(

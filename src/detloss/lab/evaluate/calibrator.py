@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.special import expit, logit
 
+from detloss.lab.records import from_dict
+
 Method = Literal["temperature", "platt", "isotonic"]
+METHODS: tuple[Method, ...] = get_args(Method)
 _EPS = float(np.finfo(np.float32).eps)
 
 
@@ -29,6 +34,17 @@ class Calibrator:
     scores: tuple[float, ...] = ()
     probabilities: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        x, y = np.array(self.scores), np.array(self.probabilities)
+        if not (np.isfinite(self.scale) and np.isfinite(self.shift) and self.scale >= 0):
+            raise ValueError(f"scale {self.scale}, shift {self.shift}: they are finite, scale 0 or more")
+        if len(x) != len(y) or (self.method == "isotonic" and not len(x)):
+            raise ValueError(
+                f"{len(x)} scores and {len(y)} probabilities: give as many of each, at least one"
+            )
+        if not all(((v >= 0) & (v <= 1)).all() and (np.diff(v) >= 0).all() for v in (x, y)):
+            raise ValueError("scores and probabilities are rising numbers from 0 to 1")
+
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """(n,) probabilities of (n,) scores in [0, 1], in the dtype of the scores."""
         if self.method == "isotonic":
@@ -37,6 +53,46 @@ class Calibrator:
             values = expit(self.scale * _logit(scores) + self.shift)
         result: np.ndarray = values.astype(scores.dtype)
         return result
+
+
+@dataclass(frozen=True)
+class Calibrators:
+    """What `detloss calibration --fit` leaves in `calibrator.json`.
+
+    Attributes:
+        temperature, platt, isotonic: the calibrators.
+        data: what they were fitted on, in words: these images cannot judge them.
+        images, detections: how many they were fitted on.
+        threshold: the lowest score of those; below it they say what the curve goes on to.
+    """
+
+    temperature: Calibrator
+    platt: Calibrator
+    isotonic: Calibrator
+    data: str
+    images: int
+    detections: int
+    threshold: float
+
+    def __post_init__(self) -> None:
+        for method in METHODS:
+            if (own := getattr(self, method).method) != method:
+                raise ValueError(f"{method} has the method {own!r}; it must be {method!r}")
+
+    @classmethod
+    def load(cls, file: Path) -> Calibrators:
+        """Read `calibrator.json`.
+
+        Raises:
+            ValueError: it is not such a file.
+        """
+        try:
+            return from_dict(cls, json.loads(file.read_text(encoding="utf-8")), "its content")
+        except OSError as error:
+            what = error.strerror
+        except ValueError as error:
+            what = str(error)
+        raise ValueError(f"{file} is not a calibrator ({what}); `detloss calibration RUN --fit` writes one")
 
 
 def fit(scores: np.ndarray, right: np.ndarray, method: Method = "platt") -> Calibrator:

@@ -124,28 +124,27 @@ def check(detections: Sequence[Detections], truths: Sequence[Truth], classes: in
             f"detections: {len(detections)} images, but truths has {len(truths)}; give one for each"
         )
     for found, truth in zip(detections, truths):
-        _check_image(found, truth, classes)
-
-
-def _check_image(found: Detections, truth: Truth, classes: int) -> None:
-    n, m, image = len(found.scores), len(truth.labels), f"(image {truth.id!r})"
-    for what, array, shape in (
-        ("detections.boxes", found.boxes, (n, 4)),
-        ("detections.scores", found.scores, (n,)),
-        ("detections.labels", found.labels, (n,)),
-        ("truths.boxes", truth.boxes, (m, 4)),
-        ("truths.labels", truth.labels, (m,)),
-        ("truths.ignored", truth.ignored, (m,)),
-    ):
-        if array.shape != shape:
-            raise ValueError(f"{what}: expected shape {shape}, got {array.shape} {image}")
-    for what, boxes in (("detections.boxes", found.boxes), ("truths.boxes", truth.boxes)):
-        good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-        _require(good, what, boxes, "finite x1 ≤ x2, y1 ≤ y2", image)
-    for what, labels in (("detections.labels", found.labels), ("truths.labels", truth.labels)):
-        _require((labels >= 0) & (labels < classes), what, labels, f"0..{classes - 1}", image)
-    scores = found.scores
-    _require((scores >= 0) & (scores <= 1), "detections.scores", scores, "0..1", image)
+        n, m, image = len(found.scores), len(truth.labels), f"(image {truth.id!r})"
+        for what, array, shape in (
+            ("detections.boxes", found.boxes, (n, 4)),
+            ("detections.scores", found.scores, (n,)),
+            ("detections.labels", found.labels, (n,)),
+            ("truths.boxes", truth.boxes, (m, 4)),
+            ("truths.labels", truth.labels, (m,)),
+            ("truths.ignored", truth.ignored, (m,)),
+        ):
+            if array.shape != shape:
+                raise ValueError(f"{what}: expected shape {shape}, got {array.shape} {image}")
+        for side, boxes, labels in (
+            ("detections", found.boxes, found.labels),
+            ("truths", truth.boxes, truth.labels),
+        ):
+            good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+            _require(good, f"{side}.boxes", boxes, "finite x1 ≤ x2, y1 ≤ y2", image)
+            known = (labels >= 0) & (labels < classes)
+            _require(known, f"{side}.labels", labels, f"0..{classes - 1}", image)
+        scores = found.scores
+        _require((scores >= 0) & (scores <= 1), "detections.scores", scores, "0..1", image)
 
 
 def _require(good: np.ndarray, what: str, values: np.ndarray, expected: str, image: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.detections import Truth, check, xywh
+from detloss.lab.evaluate.matches import Matches
 from detloss.lab.evaluate.operating import Operating
-from detloss.lab.evaluate.reliability import ANY_OVERLAP, Calibration, calibrate, judge, rank_correlation
+from detloss.lab.evaluate.reliability import Calibration, calibrate, judge, rank_correlation
 from detloss.lab.evaluate.voc import voc_map
 from detloss.lab.records import from_dict, to_dict
 
@@ -58,7 +59,7 @@ class Evaluation:
         score_iou_correlation: Spearman's rank correlation between score and IoU over the right detections of
             ``calibration``; nan for fewer than two, or where all scores or all IoUs are equal.
         recall_grid: (101,) recall 0, 0.01, … 1.
-        precision: (101,) interpolated precision at IoU 0.5, mean over the classes with objects.
+        precision: class name → (101,) interpolated precision at IoU 0.5; classes with objects only.
         scores, ious: up to 2000 of the pairs behind ``score_iou_correlation``, evenly spaced, to draw.
     """
 
@@ -87,23 +88,31 @@ class Evaluation:
     calibration: Calibration
     score_iou_correlation: float
     recall_grid: np.ndarray
-    precision: np.ndarray
+    precision: dict[str, np.ndarray]
     scores: np.ndarray
     ious: np.ndarray
+
+    @property
+    def mean_precision(self) -> np.ndarray:
+        """(101,) precision at IoU 0.5, mean over the classes with objects; nan where there is none."""
+        curves = list(self.precision.values())
+        mean: np.ndarray = np.mean(curves, axis=0) if curves else np.full(101, np.nan)
+        return mean
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; nan and infinity become None."""
         return to_dict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+    def from_dict(cls, content: Mapping[str, Any], where: object = "evaluation") -> Evaluation:
         """The inverse of ``to_dict``; keys that are not of an ``Evaluation`` are left out.
 
         Raises:
-            ValueError: a key is missing, as it is where an older version wrote it.
+            ValueError: a key is missing or of another form, as where an older version wrote it; it begins
+                with ``where``, the name of the file.
         """
         known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-        return from_dict(cls, known, "evaluation")
+        return from_dict(cls, known, str(where))
 
 
 def evaluate(
@@ -134,6 +143,18 @@ def evaluate(
     Raises:
         ValueError: lengths, shapes, labels, scores or boxes that cannot be; the image is named.
     """
+    return evaluate_matched(detections, truths, names, score_threshold, size_edges, sizes)[0]
+
+
+def evaluate_matched(
+    detections: Sequence[Detections],
+    truths: Sequence[Truth],
+    names: Sequence[str],
+    score_threshold: float = 0.05,
+    size_edges: Sequence[float] = SIZE_EDGES,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> tuple[Evaluation, Matches]:
+    """As ``evaluate``; with it, which of the detections are right."""
     check(detections, truths, len(names))
     if len(size_edges) < 2 or size_edges[0] < 0 or any(low >= high for low, high in pairwise(size_edges)):
         raise ValueError(f"size_edges: expected two or more increasing numbers ≥ 0, got {tuple(size_edges)}")
@@ -145,7 +166,7 @@ def evaluate(
                 f"sizes: expected (height, width) above 0, got {tuple(size)} (image {truth.id!r})"
             )
     boxes = np.concatenate([np.zeros((0, 4)), *(xywh(truth.boxes[~truth.ignored]) for truth in truths)])
-    objects, area = len(boxes), boxes[:, 2] * boxes[:, 3]
+    area = boxes[:, 2] * boxes[:, 3]
     # COCO's areas include both ends; ours leave out the upper one, so that each object is in one bin only.
     bounds = [(low**2, float(np.nextafter(min(high**2, 1e10), 0))) for low, high in pairwise(size_edges)]
     in_bin = [int(np.count_nonzero((area >= low) & (area <= high))) for low, high in bounds]
@@ -153,19 +174,17 @@ def evaluate(
     precision, recall = counted.precision, counted.recall
     by_area = [_mean(precision[..., i]) for i in range(precision.shape[-1])]
     at50 = precision[0, :, :, 0]
-    at50 = at50[:, at50[0] >= 0]
     per_class = [_mean(precision[:, :, i, 0]) for i in range(len(names))]
     voc2007, voc2010 = voc_map(detections, truths, names)
-    judged = judge(detections, truths, score_threshold, sizes)
-    loosely = judge(detections, truths, score_threshold, least=ANY_OVERLAP)
+    judged = judge(counted, score_threshold, sizes)
+    loosely = judge(counted, score_threshold, loosely=True)
     scores, ious = judged.scores, judged.ious
     right = np.flatnonzero(ious)
-    labels = np.concatenate([np.zeros(0, np.int64), *(truth.labels[~truth.ignored] for truth in truths)])
-    objects_of = np.bincount(labels, minlength=len(names))
+    objects = counted.matches.objects.sum(axis=0)
     drawn = right[np.linspace(0, max(len(right) - 1, 0), min(len(right), _DRAWN_PAIRS)).astype(np.int64)]
-    return Evaluation(
+    evaluation = Evaluation(
         images=len(truths),
-        objects=objects,
+        objects=int(objects.sum()),
         detections=sum(len(found.scores) for found in detections),
         ap=by_area[0],
         ap50=_mean(at50),
@@ -190,13 +209,14 @@ def evaluate(
             for (low, high), count, ap in zip(pairwise(size_edges), in_bin, by_area[len(_COCO_AREAS) :])
             if count
         ),
-        calibration=calibrate(judged, loosely, objects_of, names, by_area[0], per_class, score_threshold),
+        calibration=calibrate(judged, loosely, objects, names, by_area[0], per_class, score_threshold),
         score_iou_correlation=rank_correlation(scores[right], ious[right]),
         recall_grid=np.linspace(0.0, 1.0, 101),
-        precision=at50.mean(axis=1) if at50.size else np.full(101, np.nan),
+        precision={name: at50[:, i] for i, name in enumerate(names) if at50[0, i] >= 0},
         scores=scores[drawn],
         ious=ious[drawn],
     )
+    return evaluation, counted.matches
 
 
 def evaluate_at(
@@ -212,21 +232,14 @@ def evaluate_at(
     It shows what a low calibration error costs: few detections can look calibrated. Arguments and errors are
     those of ``evaluate``.
     """
-    return [
-        evaluate(
-            [_at_least(found, threshold) for found in detections],
-            truths,
-            names,
-            score_threshold=threshold,
-            sizes=sizes,
-        )
-        for threshold in thresholds
-    ]
-
-
-def _at_least(found: Detections, threshold: float) -> Detections:
-    kept = found.scores >= threshold
-    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+    evaluations = []
+    for least in thresholds:
+        kept = [
+            Detections(*(array[found.scores >= least] for array in (found.boxes, found.scores, found.labels)))
+            for found in detections
+        ]
+        evaluations.append(evaluate(kept, truths, names, score_threshold=least, sizes=sizes))
+    return evaluations
 
 
 def _mean(values: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +23,7 @@ from detloss.lab.figures import (
     broken,
     drawing,
     finish,
+    legend_below,
     one,
     panels,
     say,
@@ -30,6 +31,7 @@ from detloss.lab.figures import (
 )
 from detloss.lab.statistics import mean_interval
 
+MOST_CLASSES = 12  # a confusion matrix, or axes for each class, of more cannot be read
 Evaluations = Mapping[str, Sequence[Evaluation]]
 """For each loss, one evaluation a seed."""
 
@@ -39,10 +41,24 @@ def precision_recall(evaluations: Evaluations) -> Figure:
     """Precision against recall at IoU 0.5, mean over classes: mean over seeds and band."""
     figure, ax = one("Precision and recall at IoU 0.5", "recall", "precision, mean over classes", 3.5)
     for name, style in styles(evaluations).items():
-        seeds = [(e.recall_grid, e.precision) for e in evaluations[name] if not np.isnan(e.precision).any()]
-        band(ax, seeds, name, style)
+        band(ax, [(e.recall_grid, e.mean_precision) for e in evaluations[name] if e.precision], name, style)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     finish(ax, "no objects, so no precision")
+    return figure
+
+
+@drawing
+def precision_by_class(evaluations: Evaluations, names: Sequence[str]) -> Figure:
+    """Precision against recall at IoU 0.5, axes for each class: mean over seeds and band."""
+    figure, axes = panels(len(names), 2.3, "recall", "precision")
+    for ax, of_class in zip(axes, names):
+        for name, style in styles(evaluations).items():
+            seen = [e for e in evaluations[name] if of_class in e.precision]
+            band(ax, [(e.recall_grid, e.precision[of_class]) for e in seen], name, style)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), title=_title(of_class))
+        finish(ax, "no objects", legend=False)
+    lines = next((list(ax.lines) for ax in axes if ax.lines), list[Line2D]())
+    legend_below(figure, lines, [broken(str(line.get_label())) for line in lines])
     return figure
 
 
@@ -126,10 +142,8 @@ def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
         top.tick_params(labelbottom=False)
         below.set(xlabel="score", ylabel="count")
         if not count.sum():
-            say(
-                top,
-                f"no detections with score ≥ {calibrations[0].threshold:g}" if calibrations else "no runs",
-            )
+            lowest = f"no detections with score ≥ {calibrations[0].threshold:g}" if calibrations else ""
+            say(top, lowest or "no runs")
             top.set_title(_title(name))
             continue
         top.plot([0, 1], [0, 1], color=FAINT, linestyle="--", linewidth=1.2)
@@ -140,22 +154,13 @@ def reliability(evaluations: Evaluations, localised: bool = False) -> Figure:
             for what in (field, "confidence")
         )
         left, width = edges[:-1], np.diff(edges)
-        top.bar(
-            left[filled], right, width[filled], align="edge", color=style.color, alpha=0.75, edgecolor="white"
-        )
+        bars: Any = {"align": "edge", "color": style.color, "alpha": 0.75, "edgecolor": "white"}
+        top.bar(left[filled], right, width[filled], **bars)
         top.plot(score, right, style.marker, color=INK, markersize=4)
         top.vlines(score, np.minimum(score, right), np.maximum(score, right), color=INK, linewidth=1.2)
         error = _mean([c.laece if localised else c.ece for c in calibrations])
         top.set_title(_title(name, f"{'LaECE' if localised else 'ECE'} {100 * error:.1f} %"))
-        below.bar(
-            left,
-            np.maximum(count, 0.5),
-            width,
-            align="edge",
-            color=style.color,
-            alpha=0.75,
-            edgecolor="white",
-        )
+        below.bar(left, np.maximum(count, 0.5), width, **bars)
         below.set_yscale("log")
         below.set_ylim(0.8, max(count.max() * 2, 10))
     return figure
@@ -174,30 +179,14 @@ def score_against_iou(evaluations: Evaluations) -> Figure:
             ax.set_title(_title(name))
             say(ax, "no detections matched to an object" if seeds else "no runs")
             continue
-        ax.plot(
-            scores,
-            ious,
-            "o",
-            color=style.color,
-            alpha=float(np.clip(10 / math.sqrt(len(scores)), 0.1, 0.6)),
-            markersize=2.5,
-            markeredgewidth=0,
-            rasterized=True,
-        )
+        alpha = float(np.clip(10 / math.sqrt(len(scores)), 0.1, 0.6))
+        dots: Any = {"markersize": 2.5, "markeredgewidth": 0, "rasterized": True}
+        ax.plot(scores, ious, "o", color=style.color, alpha=alpha, **dots)
         tenths = np.array_split(np.argsort(scores, kind="stable"), min(10, len(scores)))
         x = [float(np.median(scores[tenth])) for tenth in tenths]
         low, middle, high = np.array([np.quantile(ious[tenth], (0.25, 0.5, 0.75)) for tenth in tenths]).T
-        ax.errorbar(
-            x,
-            middle,
-            [middle - low, high - middle],
-            color=INK,
-            marker=style.marker,
-            markersize=4,
-            linewidth=1.3,
-            elinewidth=1,
-            capsize=2,
-        )
+        bars: Any = {"marker": style.marker, "markersize": 4, "linewidth": 1.3, "elinewidth": 1, "capsize": 2}
+        ax.errorbar(x, middle, [middle - low, high - middle], color=INK, **bars)
         rho = _mean([e.score_iou_correlation for e in seeds])
         known = "undefined" if math.isnan(rho) else f"= {rho:.2f}".replace("-", "−")
         ax.set_title(_title(name, f"ρ {known}"))
@@ -228,28 +217,26 @@ def sample_detections(
     samples: Sequence[Picture],
     detections: Mapping[str, Sequence[Detections]],
     names: Sequence[str],
+    f1: Mapping[str, Sequence[float]],
 ) -> Figure:
-    """The truth and the best that each loss found, side by side: a row an image, a colour a class.
-
-    Of each loss as many detections as the image has objects, those of highest score: losses differ in how
-    high their scores are, so that no least score would be fair to all.
+    """The truth and what each loss found, side by side: a row an image, a colour a class.
 
     Args:
         samples: the images.
         detections: for each loss, one entry an image.
         names: class names; label i is names[i].
+        f1: for each loss, the F1 of each image.
     """
     columns = ["truth", *detections]
     heights = [sample.image.shape[0] / sample.image.shape[1] for sample in samples] or [1.0]
-    figure = Figure(figsize=(1.9 * len(columns) + 0.1, sum(1.9 * h + 0.15 for h in heights) + 0.4))
+    figure = Figure(figsize=(1.9 * len(columns) + 0.1, sum(1.9 * h + 0.3 for h in heights) + 0.4))
     axes = figure.subplots(len(heights), len(columns), squeeze=False, height_ratios=heights)
     for row, sample in enumerate(samples):
         _draw_boxes(axes[row, 0], sample.image, sample.boxes, sample.labels, names, ignored=sample.ignored)
-        for ax, found in zip(axes[row, 1:], (d[row] for d in detections.values())):
-            kept = np.argsort(-found.scores, kind="stable")[: np.count_nonzero(~sample.ignored)]
-            _draw_boxes(ax, sample.image, found.boxes[kept], found.labels[kept], names, found.scores[kept])
-    for ax, title in zip(axes[0], columns):
-        ax.set_title(title, fontsize=9.5, loc="center")
+        axes[row, 0].set_title("truth", fontsize=9.5, loc="center")
+        for ax, (name, of) in zip(axes[row, 1:], detections.items()):
+            _draw_boxes(ax, sample.image, of[row].boxes, of[row].labels, names, of[row].scores)
+            ax.set_title(f"{broken(name)}: F1 {f1[name][row]:.2f}", fontsize=9.5, loc="center")
     for ax in axes.flat:
         ax.set_axis_off()
     if not samples:

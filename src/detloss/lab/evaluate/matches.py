@@ -128,7 +128,8 @@ def resample_images(
     """What AP would have been on other images: the bootstrap, with the same draws for runs on the same ones.
 
     Args:
-        runs: name of a loss → its runs. Runs on the same images, by `ids`, share their draws.
+        runs: name of a loss → its runs. Runs on the same images, by `ids`, share their draws; where each seed
+            has images of its own, they are drawn within it, for all losses alike.
         resamples: how many times as many images are drawn with replacement, R.
         seed: of the draws.
         progress: called with how many runs are done, and of how many.

@@ -63,6 +63,20 @@ def operating(matches: Matches) -> Operating:
     return Operating(best_score, best_precision, best_recall, best_f1, SCORES, precision, recall)
 
 
+def f1_of_images(matches: Matches, least: float) -> np.ndarray:
+    """(images,) F1 at IoU 0.5 of each image's detections with at least that score.
+
+    1 where there is nothing to find and nothing was found; 0 where only one of the two is so.
+    """
+    kept = matches.counts[:, 0] & (matches.score >= np.float32(least))
+    images = len(matches.ids)
+    found = np.bincount(matches.image[kept], minlength=images)
+    right = np.bincount(matches.image[kept & matches.right[:, 0]], minlength=images)
+    total = found + matches.objects.sum(axis=1)
+    f1: np.ndarray = np.where(total == 0, 1.0, 2 * right / np.maximum(total, 1))
+    return f1
+
+
 def _f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     total = np.nan_to_num(precision) + recall
     f1: np.ndarray = 2 * np.nan_to_num(precision) * recall / np.where(total == 0, 1, total)

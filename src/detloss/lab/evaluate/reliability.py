@@ -5,31 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from hotcoco import mask as coco_mask
 
-from detloss.lab.data.sample import Detections
 from detloss.lab.evaluate.calibrator import cross_fitted
-from detloss.lab.evaluate.detections import Truth, xywh
+from detloss.lab.evaluate.coco import Counted
 
 BINS = 10
 LAECE_BINS = 25
 DECE_BINS = (5, 5, 5, 5, 5)
 DECE_LEAST = 8
-MATCH_IOU = 0.5
-ANY_OVERLAP = 1e-9
 
 
 @dataclass(frozen=True)
 class ClassCalibration:
     """The numbers of ``Calibration`` over the detections and objects of one class.
 
-    Attributes:
-        name: of the class.
-        objects, detections, recall, ap, ece, signed_gap: as in ``Calibration``.
-        laece: the class's term of the mean, nan without detections.
-        score_iou_correlation: as in ``Evaluation``.
+    ``laece`` is the class's term of the mean, nan without detections; ``score_iou_correlation`` is as in
+    ``Evaluation``.
     """
 
     name: str
@@ -59,6 +53,7 @@ class Calibration:
         dece: detection-ECE, ``detection_calibration_error``; nan also without the sizes of the images.
         dece_by_chance: as ``ece_by_chance``.
         dece_detections: how many detections are in the cells that ``dece`` is over.
+        dece_all, dece_all_by_chance: the same over all cells, however few detections are in them.
         ece_platt: ``ece`` of the scores after Platt scaling, each half of the images by a fit to the other
             half, ``detloss.lab.evaluate.calibrator``: what is left where two parameters repair the scores.
         laece: localisation-aware ECE, ``localisation_aware_error``.
@@ -83,6 +78,8 @@ class Calibration:
     dece: float
     dece_by_chance: float
     dece_detections: int
+    dece_all: float
+    dece_all_by_chance: float
     laece: float
     laece0: float
     laace0: float
@@ -98,9 +95,8 @@ class Calibration:
     per_class: tuple[ClassCalibration, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """The n detections that count, all images together.
+class Judged(NamedTuple):
+    """The n detections that count, image after image, higher scores first.
 
     Attributes:
         scores: (n,).
@@ -118,26 +114,23 @@ class Judged:
 
 
 def judge(
-    detections: Sequence[Detections],
-    truths: Sequence[Truth],
+    counted: Counted,
     threshold: float,
     sizes: Sequence[tuple[int, int]] | None = None,
-    least: float = MATCH_IOU,
+    loosely: bool = False,
 ) -> Judged:
-    """Match the detections of each image from an IoU of ``least`` on; ``sizes``: (height, width) of each."""
-    scores, ious, labels, places = [np.zeros(0)], [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros((0, 4))]
-    images = [np.zeros(0, np.int64)]
-    for i, (found, truth) in enumerate(zip(detections, truths)):
-        rows, overlap = _match_image(found, truth, threshold, least)
-        images.append(np.full(len(rows), i))
-        height, width = (math.nan, math.nan) if sizes is None else sizes[i]
-        box = xywh(found.boxes[rows])
-        box[:, :2] += box[:, 2:] / 2
-        scores.append(found.scores[rows].astype(np.float64))
-        ious.append(overlap)
-        labels.append(found.labels[rows])
-        places.append(box / (width, height, width, height))
-    return Judged(*(np.concatenate(parts) for parts in (scores, ious, labels, images, places)))
+    """The detections with a score of at least ``threshold``; ``sizes``: (height, width) of each image.
+
+    ``loosely``: right from any overlap on. What is unmatched and lies on an ignored object from IoU 0.5 on
+    does not count there either.
+    """
+    matches, ious = counted.matches, counted.ious[:, int(loosely)]
+    kept = np.flatnonzero((matches.score >= threshold) & (matches.counts[:, 0] | (ious > 0)))
+    kept = kept[np.lexsort((-matches.score[kept], matches.image[kept]))]
+    image, boxes = matches.image[kept], counted.boxes[kept]
+    shape = np.full((len(kept), 2), np.nan) if sizes is None else np.reshape(sizes, (-1, 2))[image, ::-1]
+    places = np.hstack([(boxes[:, :2] + boxes[:, 2:] / 2) / shape, boxes[:, 2:] / shape])
+    return Judged(matches.score[kept].astype(np.float64), ious[kept], matches.label[kept], image, places)
 
 
 def calibrate(
@@ -162,32 +155,49 @@ def calibrate(
         np.bincount(bins, weights=values, minlength=BINS) / filled for values in (scores, right, ious)
     )
     dece, dece_by_chance, dece_detections = detection_calibration_error(scores, right, judged.places)
+    dece_all, dece_all_by_chance, _ = detection_calibration_error(scores, right, judged.places, least=1)
     return Calibration(
-        ece=expected_calibration_error(scores, right),
+        **_common(scores, ious, int(objects.sum()), ap),
         ece_by_chance=_cells_error(scores, right, bins)[1],
         ece_platt=expected_calibration_error(cross_fitted(scores, right, judged.images), right),
-        signed_gap=_average(scores - right),
         dece=dece,
         dece_by_chance=dece_by_chance,
         dece_detections=dece_detections,
+        dece_all=dece_all,
+        dece_all_by_chance=dece_all_by_chance,
         laece=localisation_aware_error(scores, ious, judged.labels),
         laece0=localisation_aware_error(loosely.scores, loosely.ious, loosely.labels),
         laace0=_average(np.array([_average(gaps[own]) for own in _by_class(loosely.labels)])),
         threshold=threshold,
-        detections=len(scores),
-        recall=_share(right, int(objects.sum())),
-        ap=ap,
         edges=np.arange(BINS + 1) / BINS,
         confidence=confidence,
         accuracy=accuracy,
         precision_iou=precision_iou,
         count=count,
         per_class=tuple(
-            _of_class(name, scores[own], ious[own], int(objects[label]), class_ap[label])
+            ClassCalibration(
+                name=name,
+                objects=int(objects[label]),
+                **_common(scores[own], ious[own], int(objects[label]), class_ap[label]),
+                laece=expected_calibration_error(scores[own], ious[own], LAECE_BINS),
+                score_iou_correlation=rank_correlation(scores[own & (ious > 0)], ious[own & (ious > 0)]),
+            )
             for label, name in enumerate(names)
             for own in [judged.labels == label]
         ),
     )
+
+
+def _common(scores: np.ndarray, ious: np.ndarray, objects: int, ap: float) -> dict[str, Any]:
+    """The numbers that all detections have and those of a class."""
+    right = ious > 0
+    return {
+        "detections": len(scores),
+        "recall": float(right.sum()) / objects if objects else math.nan,
+        "ap": ap,
+        "ece": expected_calibration_error(scores, right),
+        "signed_gap": _average(scores - right),
+    }
 
 
 def expected_calibration_error(scores: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
@@ -219,8 +229,8 @@ def detection_calibration_error(
     and too low in the middle, or so for small and large boxes, do not cancel. Küppers et al. 2020
     (2004.13546).
     A cell with fewer than ``least`` detections is left out, of n also; it would add chance more than error.
-    (The authors' package leaves such a cell in n with an error of 0.) One bin for each of the four, with
-    ``least=1``, is plain ECE.
+    With ``least=1`` all cells count, each with its n_k. (The authors' package, net:cal, leaves a small cell
+    in n with an error of 0.) One bin for each of the four, with ``least=1``, is plain ECE.
 
     Args:
         scores: (n,) in [0, 1].
@@ -267,12 +277,9 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
     nan for fewer than two pairs, or where all values of one are equal.
     """
-    if len(a) < 2:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    x, y = _ranks(a), _ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    spread = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / spread if spread > 0 else math.nan
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 
 def equal_bins(values: np.ndarray, bins: int) -> np.ndarray:
@@ -281,21 +288,6 @@ def equal_bins(values: np.ndarray, bins: int) -> np.ndarray:
     # float32, where 0.7 and 0.9 are a little below the float64 of that name.
     bounds = np.arange(1, bins) / bins
     return np.searchsorted(np.minimum(bounds, bounds.astype(np.float32)), values, side="right")
-
-
-def _of_class(name: str, scores: np.ndarray, ious: np.ndarray, objects: int, ap: float) -> ClassCalibration:
-    right = ious > 0
-    return ClassCalibration(
-        name=name,
-        objects=objects,
-        detections=len(scores),
-        recall=_share(right, objects),
-        ap=ap,
-        ece=expected_calibration_error(scores, right),
-        signed_gap=_average(scores - right),
-        laece=expected_calibration_error(scores, ious, LAECE_BINS),
-        score_iou_correlation=rank_correlation(scores[right], ious[right]),
-    )
 
 
 def _cells_error(
@@ -322,34 +314,7 @@ def _average(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _share(right: np.ndarray, objects: int) -> float:
-    return float(right.sum()) / objects if objects else math.nan
-
-
 def _ranks(values: np.ndarray) -> np.ndarray:
     _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
     ranks: np.ndarray = np.cumsum(count) - (count - 1) / 2
     return ranks[inverse]
-
-
-def _match_image(
-    found: Detections, truth: Truth, threshold: float, least: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that count and their IoU. COCO's matching: by falling score, each to the free object of most
-    overlap."""
-    order = np.argsort(-found.scores, kind="stable")
-    order = order[found.scores[order] >= threshold]
-    ious = np.zeros(len(order))
-    if not len(order) or not len(truth.labels):
-        return order, ious
-    overlap = coco_mask.iou(xywh(found.boxes[order]), xywh(truth.boxes), truth.ignored.astype(int).tolist())
-    overlap[found.labels[order, None] != truth.labels] = 0.0
-    on_ignored = (overlap[:, truth.ignored] >= MATCH_IOU).any(axis=1)
-    overlap = overlap[:, ~truth.ignored]
-    for row in range(len(order) if overlap.shape[1] else 0):
-        best = int(overlap[row].argmax())
-        if overlap[row, best] >= least:
-            ious[row] = overlap[row, best]
-            overlap[:, best] = 0.0
-    counts = (ious > 0) | ~on_ignored
-    return order[counts], ious[counts]

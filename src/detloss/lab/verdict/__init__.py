@@ -1,0 +1,1 @@
+"""What other people's runs say: COCO result files judged as a comparison is, nothing trained."""
