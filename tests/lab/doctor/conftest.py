@@ -37,7 +37,8 @@ def settled(written):
     """The subject that a loss is, and what came out on the way."""
 
     def settle_it(text, name="loss", head=HEAD, kind="auto"):
-        return settle(load(written(text, name, head), {})[0], kind)
+        findings = {}
+        return settle(load(written(text, name, head), findings), kind), list(findings)
 
     return settle_it
 

@@ -176,17 +176,39 @@ def test_a_file_of_a_package_may_import_its_siblings(tmp_path):
     (package / "whole.py").write_text(
         "from .part import SCALE\n\ndef loss(x, t):\n    return SCALE * (x - t)\n"
     )
-    loaded, _ = load(f"{package / 'whole.py'}:loss", {})
+    loaded = load(f"{package / 'whole.py'}:loss", {})
     same(loaded(LOGITS, DENSE), 3 * (LOGITS - DENSE))
+
+
+def test_a_file_that_lacks_names_is_run_once(written, capsys):
+    text = """
+        print("run")
+        SCALE = eps + pi
+
+        def loss(x: Tensor, t: Optional[Tensor]):
+            return eps * math.floor(SCALE) * (x - t)
+        """
+    loaded = load(written(textwrap.dedent(text), head=""), findings := {})
+    same(loaded(LOGITS, DENSE), 3e-7 * (LOGITS - DENSE))
+    assert capsys.readouterr().out == "run\n"
+    lines = {one.remedy.split("`")[1]: int(one.evidence.split(":")[1]) for one in findings}
+    assert lines == {
+        "eps = 1e-7": 3,
+        "from math import pi": 3,
+        "from torch import Tensor": 5,
+        "from typing import Optional": 5,
+        "import math": 6,
+    }
+    assert loaded.names.constants == ["eps"]
 
 
 @pytest.mark.parametrize(
     "name", ["sigmoid_focal_loss", "QualityFocalLoss", "softmax_focal_loss", "box_iou_loss"]
 )
 def test_modules_are_loaded_by_name_with_their_source(name):
-    loaded, findings = load(f"detloss:{name}", {})
+    loaded = load(f"detloss:{name}", findings := {})
     assert loaded.names.source.path.parent.name == "losses"
-    assert findings == []
+    assert findings == {}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.forms import BINS, NoTensor, Subject
-from detloss.lab.doctor.loading import in_a_line
+from detloss.lab.doctor.forms import BINS, Kind, NoTensor, Subject
+from detloss.lab.doctor.running import in_a_line
 
 SURE = 40.0  # a logit at which a right prediction costs nothing
 
@@ -46,22 +46,20 @@ class Answer:
         if self.value is None:
             return in_a_line(self.error) if self.error else "nothing"
         bad = self.value[~self.value.isfinite()]
-        return (
-            "a gradient that is not finite"
-            if not len(bad)
-            else "NaN"
-            if bad.isnan().any()
-            else f"{float(bad[0]):g}"
-        )
+        if not len(bad):
+            return "a gradient that is not finite"
+        return "NaN" if bad.isnan().any() else f"{float(bad[0]):g}"
 
 
-def attempt(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, gradient: bool = False) -> Answer:
+def attempt(
+    call: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, gradient: bool = False, seed: int = 0
+) -> Answer:
     """The answer of `call(x, t)` on copies of both; warnings are not shown.
 
     With `gradient` the predictions are the output of an operation, as those of a network are: a loss that
-    changes them in place then works as it does in training. What draws random numbers draws the same ones.
+    changes them in place then works as it does in training. Random numbers are those of the seed.
     """
-    torch.default_generator.manual_seed(0)
+    torch.default_generator.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -79,16 +77,6 @@ def attempt(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, grad
             return Answer(error=error)
 
 
-def reseeded(call: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The same with other random numbers than `attempt` gives it."""
-
-    def other(x: Tensor, t: Tensor) -> Tensor:
-        torch.default_generator.manual_seed(1)
-        return call(x, t)
-
-    return other
-
-
 def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answer:
     """The value `(M,)` of each row on its own, and the gradient in the shape of the predictions.
 
@@ -103,35 +91,28 @@ def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answ
     """
     flat = subject.kind == "classification"
     columns, labels = (x.unsqueeze(-1), t.unsqueeze(-1)) if flat else (x, t)
-    if subject.reduction == "none":
-        answer = attempt(subject, columns, labels, gradient)
-        if answer.value is None or answer.value.numel() == len(x):
-            return _shaped(answer, x, gradient)
-    values, gradients = [], []
-    sure = columns.new_full((1, 1), SURE)
-    for i in range(len(x)):
-        one, label, times = columns[i : i + 1], labels[i : i + 1], 1.0
+    answer = attempt(subject, columns, labels, gradient) if subject.reduction == "none" else None
+    if answer is None or (answer.value is not None and answer.value.numel() != len(x)):
+        answer = _one_by_one(subject, columns, labels, gradient)
+    if answer.value is None:
+        return answer
+    slope = torch.zeros_like(x) if answer.gradient is None else answer.gradient.reshape(x.shape)
+    return Answer(answer.value.reshape(-1), slope if gradient else None)
+
+
+def _one_by_one(subject: Subject, x: Tensor, t: Tensor, gradient: bool) -> Answer:
+    values, slopes, sure = [x.new_zeros(0)], [torch.zeros_like(x[:0])], x.new_full((1, 1), SURE)
+    for one, label in zip(x.unsqueeze(1), t.unsqueeze(1)):
+        times = 1.0
         if subject.divisor:
-            times = 1 + float(label if subject.divisor == "targets" else (label > 0).sum())
+            times += float(label if subject.divisor == "targets" else (label > 0).sum())
             one, label = torch.cat((sure, one)), torch.cat((torch.ones_like(sure), label))
         answer = attempt(subject, one, label, gradient)
         if answer.value is None:
             return answer
-        values.append(answer.value.sum() * times)
-        got = torch.zeros_like(one) if answer.gradient is None else answer.gradient
-        gradients.append(got[-1:] * times)
-    if not values:
-        return Answer(x.new_zeros(0), torch.zeros_like(x))
-    return _shaped(Answer(torch.stack(values), torch.cat(gradients) if gradient else None), x, gradient)
-
-
-def _shaped(answer: Answer, x: Tensor, gradient: bool) -> Answer:
-    if answer.value is None:
-        return answer
-    slope = answer.gradient
-    if gradient:
-        slope = torch.zeros_like(x) if slope is None else slope.reshape(x.shape)
-    return Answer(answer.value.reshape(-1), slope)
+        values.append(answer.value.sum().reshape(1) * times)
+        slopes.append((torch.zeros_like(one) if answer.gradient is None else answer.gradient)[-1:] * times)
+    return Answer(torch.cat(values), torch.cat(slopes))
 
 
 def with_divisor(subject: Subject) -> Subject:
@@ -142,17 +123,13 @@ def with_divisor(subject: Subject) -> Subject:
     """
     if subject.kind != "classification" or subject.reduction == "none":
         return subject
-    counted, zero, half = replace(subject, divisor="positives"), torch.zeros(1), torch.full((1,), 0.5)
-    alone, near = rows(subject, zero, zero), rows(counted, zero, zero)
+    counted, half = replace(subject, divisor="positives"), torch.full((1,), 0.5)
+    alone, near = (rows(one, half * 0, half * 0) for one in (subject, counted))
     if alone.value is None or not alone.broken or near.broken:
         return subject
-    alone, near = rows(subject, half * 0, half), rows(counted, half * 0, half)
-    by_targets = (
-        alone.value is not None
-        and near.value is not None
-        and abs(float(alone.value / near.value) - 1.5) < 0.1
-    )
-    return replace(subject, divisor="targets" if by_targets else "positives")
+    alone, near = (rows(one, half * 0, half) for one in (subject, counted))
+    soft = alone.value is not None and near.value is not None and float(alone.value / near.value) > 1.4
+    return replace(subject, divisor="targets" if soft else "positives")
 
 
 def slopes(subject: Subject, x: Tensor, t: Tensor, times: float = 1) -> Tensor | None:
@@ -182,45 +159,42 @@ def sample_boxes(count: int, seed: int = 0, gap: float = 0.5) -> tuple[Tensor, T
 
     No side of a pair lies within `gap` of another that it is compared with: no kink is near.
     """
-    generator = torch.Generator().manual_seed(seed)
-    pairs: list[Tensor] = []
-    while len(pairs) < count:
-        corner, size = (torch.rand(2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
-        corner, size = 20 + 30 * corner, 10 + 35 * size
-        if len(pairs) % 3 == 2:
-            corner[1] += 40
-        pair = torch.cat((corner, corner + size), 1)
-        first, second = pair.view(2, 2, 2)
-        if (first.unsqueeze(1) - second.unsqueeze(0)).abs().min() > gap:
-            pairs.append(pair)
-    first, second = torch.stack(pairs).unbind(1)
+    draw = torch.Generator().manual_seed(seed)
+    corner, size = (torch.rand(30 + 30 * count, 2, 2, generator=draw, dtype=torch.float64) for _ in range(2))
+    corner, size = 20 + 30 * corner, 10 + 35 * size
+    corner[2::3, 1] += 40
+    corners = torch.stack((corner, corner + size), 2)  # pair, box, corner, coordinate
+    apart = corners[:, 0, :, None] - corners[:, 1, None]
+    first, second = corners[apart.abs().amin((1, 2, 3)) > gap][:count].flatten(2).unbind(1)
     return first, second
+
+
+def examples(kind: Kind, columns: int, count: int = 6) -> tuple[Tensor, Tensor]:
+    """Usual predictions and targets of a kind, float64, away from kinks; a positive in each dense row."""
+    if kind == "box":
+        return sample_boxes(count, seed=11)
+    draw, wide = torch.Generator().manual_seed(13), BINS + 1 if kind == "distribution" else columns
+    x = 2 * torch.randn(count, wide, generator=draw, dtype=torch.float64)
+    if kind == "distribution":
+        return x, torch.rand(count, generator=draw, dtype=torch.float64) * (BINS - 1.1)
+    classes = torch.arange(count) % columns
+    return x, classes if kind == "softmax" else torch.nn.functional.one_hot(classes, columns).double()
 
 
 def samples(subject: Subject, count: int = 12) -> tuple[Tensor, Tensor]:
     """Usual predictions and targets as `rows` takes them, float64, away from kinks."""
-    if subject.kind == "box":
-        return sample_boxes(count, seed=11)
     if subject.kind == "classification":
         return torch.linspace(-3.3, 3.1, count, dtype=torch.float64), (torch.arange(count) % 2).double()
-    generator = torch.Generator().manual_seed(11)
-    columns = subject.classes if subject.kind == "softmax" else BINS + 1
-    x = torch.randn(count, columns, generator=generator, dtype=torch.float64)
-    if subject.kind == "softmax":
-        return x, torch.arange(count) % columns
-    return x, torch.rand(count, generator=generator, dtype=torch.float64) * (BINS - 1.1)
+    return examples(subject.kind, subject.classes, count)
 
 
 def batch(
     subject: Subject, count: int = 6, dtype: torch.dtype = torch.float32, columns: int = 5
 ) -> tuple[Tensor, Tensor]:
     """A usual batch as the subject takes it: about a tenth of the elements positive."""
-    if subject.kind != "classification":
-        x, t = samples(subject, count)
-        return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
-    columns = columns if subject.form.columns else 1
-    x = 2 * torch.randn(count, columns, generator=torch.Generator().manual_seed(13), dtype=torch.float64)
-    t = torch.zeros(count, columns, dtype=torch.float64)
-    hits = torch.arange(max(1, count // 2)) * 2 % count
-    t[hits, hits % columns] = 1
-    return x.to(dtype), t.to(dtype)
+    dense = subject.kind == "classification"
+    columns = 1 if not subject.form.columns else columns if dense else subject.classes
+    x, t = examples(subject.kind, columns, count)
+    if dense:
+        t[1::2] = 0
+    return x.to(dtype), t.to(dtype) if t.is_floating_point() else t

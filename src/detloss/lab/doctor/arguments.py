@@ -1,29 +1,24 @@
-"""The arguments that a loss cannot do without: what they probably are."""
+"""The arguments of a loss: which it takes, and what those probably are that it cannot do without."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+REQUIRED = inspect.Parameter.empty
+
 
 def parameters(function: Any) -> dict[str, inspect.Parameter]:
     """Named arguments without stars, of a Module those of its forward; what has no signature has none."""
     try:
-        found = inspect.signature(
-            function.forward if isinstance(function, nn.Module) else function
-        ).parameters
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
     except (TypeError, ValueError):
         return {}
     stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {name: one for name, one in found.items() if one.kind not in stars}
-
-
-def required(function: Any) -> list[str]:
-    """Names of the arguments that have no default."""
-    return [name for name, one in parameters(function).items() if one.default is inspect.Parameter.empty]
+    return {name: one for name, one in signature.parameters.items() if one.kind not in stars}
 
 
 class Guess(NamedTuple):
@@ -43,41 +38,41 @@ def _fixed(*values: Any) -> tuple[Guess, ...]:
 
 _CLASSES = Guess("the number of columns", lambda x, t: x.shape[-1], True)
 _LAST = Guess("the number of columns less one", lambda x, t: x.shape[-1] - 1, True)
-BCE = Guess("torch.nn.BCEWithLogitsLoss()", lambda x, t: nn.BCEWithLogitsLoss())
 _ALL_ONES = Guess("ones, one per class", lambda x, t: torch.ones(x.shape[-1]), True)
-_POSITIVE = Guess("targets > 0", lambda x, t: (t > 0).to(t.dtype))
-_WHOLE = Guess("ones, one per row", lambda x, t: x.new_ones(len(x)))
-
 _BY_NAME: dict[str, tuple[Guess, ...]] = {
     "class_num num_classes num_class n_classes classes nc class_count": (_CLASSES,),
     "reg_max n_bins num_bins bins": (_CLASSES, _LAST),
-    "loss_fcn loss_fn loss_func criterion bce base_loss bce_loss": (BCE,),
+    "loss_fcn loss_fn loss_func criterion bce base_loss bce_loss": (
+        Guess("torch.nn.BCEWithLogitsLoss()", lambda x, t: nn.BCEWithLogitsLoss()),
+    ),
     "alpha": (*_fixed(0.25), _ALL_ONES, *_fixed(None)),
     "gamma beta": _fixed(2.0),
     "reduction": _fixed("mean"),
     "size_average use_sigmoid from_logits logits": _fixed(True),
     "eps epsilon smooth": _fixed(1e-7),
     "loss_weight": _fixed(1.0),
-    "weight weights sample_weight mask": (*_fixed(None), _WHOLE),
+    "weight weights sample_weight mask": (
+        *_fixed(None),
+        Guess("ones, one per row", lambda x, t: x.new_ones(len(x))),
+    ),
     "avg_factor num_boxes num_pos normalizer": _fixed(None, 1.0),
-    "label labels pos_mask fg_mask": (_POSITIVE,),
+    "label labels pos_mask fg_mask": (Guess("targets > 0", lambda x, t: (t > 0).to(t.dtype)),),
     "device": _fixed("cpu"),
     "ignore_index": _fixed(-100),
 }
+_BY_TYPE: dict[Any, Any] = {bool: False, "bool": False, float: 1.0, "float": 1.0}
 
 
-def guesses(name: str, function: Any = None) -> tuple[Guess, ...]:
-    """What an argument of that name may be, the likeliest first; none where nothing comes to mind."""
-    by_name = next((found for names, found in _BY_NAME.items() if name.lower() in names.split()), ())
-    if by_name or function is None:
-        return by_name
-    annotation = parameters(function)[name].annotation
-    simple: dict[Any, Any] = {bool: False, "bool": False, float: 1.0, "float": 1.0}
-    known = isinstance(annotation, type | str) and annotation in simple
-    return _fixed(simple[annotation]) if known else ()
+def guesses(name: str, annotation: Any = None) -> tuple[Guess, ...]:
+    """What an argument of that name or type may be, the likeliest first; none where nothing is known."""
+    for names, likely in _BY_NAME.items():
+        if name.lower() in names.split():
+            return likely
+    known = isinstance(annotation, type | str) and annotation in _BY_TYPE
+    return _fixed(_BY_TYPE[annotation]) if known else ()
 
 
-def own_lengths(held: list[Any]) -> list[int]:
+def own_lengths(held: Iterable[Any]) -> list[int]:
     """How many numbers the lists and 1-D tensors have that a loss holds: its weights, one per class.
 
     Args:
@@ -88,9 +83,8 @@ def own_lengths(held: list[Any]) -> list[int]:
         while isinstance(one, functools.partial):
             values += one.keywords.values()
             one = one.func
-        if isinstance(one, nn.Module):
-            values += [value for module in one.modules() for value in vars(module).values()]
-            values += [*one.buffers(), *one.parameters()]
+        for module in one.modules() if isinstance(one, nn.Module) else ():
+            values += [*vars(module).values(), *module.buffers(), *module.parameters()]
         values += [parameter.default for parameter in parameters(one).values()]
         function = getattr(one, "forward", one)
         if inspect.isfunction(function):
@@ -102,4 +96,4 @@ def own_lengths(held: list[Any]) -> list[int]:
 def _are_numbers(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 1
-    return isinstance(value, list | tuple) and bool(value) and all(type(one) in (int, float) for one in value)
+    return isinstance(value, list | tuple) and all(type(one) in (int, float) for one in value)

@@ -1,8 +1,11 @@
 """Every finding there is: its code, its level, what it says and what to do. The probes hold no sentences."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from detloss.lab.doctor.findings import Finding, Level
+
+Found = Iterator[Finding]
 
 
 class Entry(NamedTuple):
@@ -120,9 +123,8 @@ CATALOGUE: dict[str, Entry] = {
     "soft minimum": Entry("soft-target-minimiser", "warning",
         "on soft labels the loss is not smallest where the probability is the label",
         "for soft labels (an IoU, label smoothing) use quality focal loss or varifocal loss"),
-    "soft minimum of mal": Entry("soft-target-minimiser", "note",
-        "on soft labels the loss is not smallest where the probability is the label",
-        "by design: a positive of quality q learns p = q^gamma"),
+    "soft minimum by design": Entry("soft-target-minimiser", "note",
+        "on soft labels the loss is not smallest where the probability is the label", "by design: {remedy}"),
     # gradients
     "raises with gradient": Entry("not-differentiable", "error",
         "it runs on tensors without gradient, and raises on those with one",

@@ -11,7 +11,7 @@ import tyro
 
 from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
 from detloss.lab.cli.terminal import console, progress_bar, say
-from detloss.lab.doctor import Diagnosis, Finding, diagnose
+from detloss.lab.doctor import Diagnosis, diagnose
 from detloss.lab.doctor.diagnose import Kind, check
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
@@ -75,25 +75,24 @@ def run(arguments: Arguments) -> Path:
         save(loss_beside_known(diagnosis.curve, diagnosis.subject), out / "curve")
     if arguments.json:
         print(json.dumps(diagnosis.to_dict(), ensure_ascii=False))
-        print(out, file=sys.stderr)
-        raise SystemExit(1 if diagnosis.failed else 0)
-    show(diagnosis)
-    if diagnosis.failed:
-        print(out)
-        raise SystemExit(1)
+    else:
+        show(diagnosis)
+    if arguments.json or diagnosis.failed:
+        print(out, file=sys.stderr if arguments.json else sys.stdout)
+        raise SystemExit(int(diagnosis.failed))
     return out
 
 
 def _examine(config: DoctorConfig, quiet: bool) -> Diagnosis:
+    bar = progress_bar()
+    bar.disable |= quiet
+    task = bar.add_task("examining", total=None, note="starting")
+
+    def tell(done: int, total: int, stage: str) -> None:
+        bar.update(task, completed=done, total=total, note=stage)
+
     try:
-        if quiet:
-            return diagnose(**asdict(config))
-        with progress_bar() as bar:
-            task = bar.add_task("examining", total=None, note="starting")
-
-            def tell(done: int, total: int, stage: str) -> None:
-                bar.update(task, completed=done, total=total, note=stage)
-
+        with bar:
             return diagnose(**asdict(config), progress=tell)
     except RuntimeError as error:
         raise JobFailed(str(error)) from None
@@ -109,12 +108,9 @@ def _rows(curve: dict[str, Any]) -> list[dict[str, Any]]:
 
 def show(diagnosis: Diagnosis) -> None:
     """Prints a diagnosis for a person: what it is, what is wrong, what is right."""
-    if diagnosis.matches is not None:
-        say(f"{diagnosis.subject} equals {diagnosis.matches}")
-    elif diagnosis.convention:
-        say(f"{diagnosis.subject} equals no known loss")
-    else:
-        say(f"{diagnosis.subject} could not be examined")
+    known = f"equals {diagnosis.matches or 'no known loss'}"
+    examined = diagnosis.matches is not None or diagnosis.convention
+    say(f"{diagnosis.subject} {known if examined else 'could not be examined'}")
     for key, value in _told(diagnosis.convention).items():
         say(f"  {key.replace('_', ' ')}: {_text(value)}")
     for note in diagnosis.notes:
@@ -122,10 +118,10 @@ def show(diagnosis: Diagnosis) -> None:
     for level, style in STYLES.items():
         found = [finding for finding in diagnosis.findings if finding.level == level]
         if found:
-            plural = "" if len(found) == 1 else "s"
-            console.print(f"\n{len(found)} {level}{plural}", style=style)
-            for finding in found:
-                _show_finding(finding, style)
+            console.print(f"\n{len(found)} {level}{'s' if len(found) > 1 else ''}", style=style)
+        for finding in found:
+            console.print(finding.code, style=style, end=": ")
+            say(f"{finding.message}\n    seen: {finding.evidence}\n    do:   {finding.remedy}")
     if diagnosis.checked:
         say(f"\nfound right: {', '.join(diagnosis.checked)}")
 
@@ -133,24 +129,17 @@ def show(diagnosis: Diagnosis) -> None:
 def _told(convention: dict[str, Any]) -> dict[str, Any]:
     """A convention for a person: alpha in a line, and without what is empty."""
     told = {key: value for key, value in convention.items() if value != {} and key != "alpha_known"}
-    sides = [told.pop(f"weight_of_{side}", None) for side in ("positives", "negatives")]
-    if told.pop("alpha_on", "off") == "off":
-        told |= {"alpha": "off"} if "alpha" in told and told["alpha"] is None else {}
-    else:
-        weights = ", negatives ".join(_text(side) for side in sides)
-        told["alpha"] = f"{_text(told['alpha'])} on {convention['alpha_on']}: positives weigh {weights}"
+    positives, negatives = (_text(told.pop(f"weight_of_{side}", None)) for side in ("positives", "negatives"))
+    if told.pop("alpha_on", "off") != "off":
+        weights = f"positives weigh {positives}, negatives {negatives}"
+        told["alpha"] = f"{_text(told['alpha'])} on {convention['alpha_on']}: {weights}"
+    elif "alpha" in told and told["alpha"] is None:
+        told["alpha"] = "off"
     if "float32_error" in told:
         told["float32_error"] = f"{_text(told['float32_error'])}, relative to float64"
     if told.get("memory") is not None:
         told["memory"] = f"autograd keeps {told['memory']:g} times the predictions"
     return told
-
-
-def _show_finding(finding: Finding, style: str) -> None:
-    console.print(finding.code, style=style, end=": ")
-    say(finding.message)
-    say(f"    seen: {finding.evidence}")
-    say(f"    do:   {finding.remedy}")
 
 
 def _text(value: Any) -> str:

@@ -74,15 +74,16 @@ def diagnose(
 
 @dataclass
 class Seen:
-    """What the processes have told so far."""
+    """What the processes have told so far, by the keys of their events."""
 
+    begun: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
-    begun: list[str] = field(default_factory=list)
     subject: dict[str, Any] = field(default_factory=dict)
     match: dict[str, Any] = field(default_factory=dict)
     curve: dict[str, Any] | None = None
+    done: bool = False
 
     def take(self, event: dict[str, Any]) -> bool:
         """One event; True where it is the last.
@@ -90,24 +91,17 @@ class Seen:
         Raises:
             ValueError: what was asked for is not there.
         """
-        match event:
-            case {"stage": str(stage)}:
-                self.begun.append(stage)
-            case {"finding": dict(finding)}:
-                self.findings.append(Finding(**finding))
-            case {"note": str(note)}:
-                self.notes.append(note)
-            case {"checked": str(stage)}:
-                self.checked.append(stage)
-            case {"subject": dict(subject)}:
-                self.subject = subject
-            case {"match": dict(match)}:
-                self.match = match
-            case {"curve": curve}:
-                self.curve = curve
-            case {"refused": str(text)}:
-                raise ValueError(text)
-        return "done" in event
+        lists: dict[str, list[Any]] = {"stage": self.begun, "note": self.notes, "checked": self.checked}
+        for key, told in event.items():
+            if key == "refused":
+                raise ValueError(told)
+            if key == "finding":
+                self.findings.append(Finding(**told))
+            elif key in lists:
+                lists[key].append(told)
+            else:
+                setattr(self, key, told)
+        return self.done
 
 
 def _examine_all(spec: dict[str, Any], seen: Seen, printed: Path, progress: Progress | None) -> None:
@@ -159,11 +153,8 @@ def _of_end(end: End, stage: str) -> list[Finding]:
 def _diagnosis(target: str, seen: Seen, printed: str) -> Diagnosis:
     notes = [f"{name}: {text}" for name, text in seen.subject.get("chosen", {}).items()]
     if seen.match.get("nearest") and seen.match["name"] is None:
-        off = f"off by up to {100 * seen.match['error']:.3g} %"
-        near = seen.match["error"] < NEAR
-        notes.append(
-            f"nearest known loss: {seen.match['nearest']}, {off}" if near else "no known loss is near"
-        )
+        near = f"nearest known loss: {seen.match['nearest']}, off by up to {100 * seen.match['error']:.3g} %"
+        notes.append(near if seen.match["error"] < NEAR else "no known loss is near")
     if printed:
         lines = printed.splitlines()
         more = f" (the first of {len(lines)} lines)" if len(lines) > 1 else ""

@@ -9,14 +9,15 @@ import os
 import resource
 import signal
 import sys
+import unittest.mock
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import torch
 
-from detloss.lab.doctor import probe_effects, probe_gradients, probe_operations, probe_shapes, probe_values
+from detloss.lab.doctor import probe_effects, probe_numbers, probe_operations, probe_shapes, probe_values
 from detloss.lab.doctor.answers import attempt, batch, with_divisor
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.curve import curve
@@ -24,22 +25,21 @@ from detloss.lab.doctor.findings import Finding, NotExamined
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.identify import identify, unlike
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.loading import gpu_types_on_cpu, in_a_line, line_of_error, load
-from detloss.lab.doctor.names import Names
-from detloss.lab.doctor.probe_direction import direction
+from detloss.lab.doctor.loading import load
+from detloss.lab.doctor.running import GPU_TYPES, in_a_line, line_of_error
 from detloss.lab.doctor.settle import Wanted, needs_eps, settle
 
 Probe = Callable[[Subject, Match | None], Iterator[Finding]]
-LOADING = "loading it"
-NEEDED = (LOADING, "the form in which it is called")
+Event = dict[str, Any]
+NEEDED = ("loading it", "the form in which it is called")
 PROBES: dict[str, Probe] = {
     "alpha": probe_values.alpha_side,
     "right and wrong predictions": probe_values.similarity,
-    "values at the extremes": probe_values.finite_value,
-    "whether there is a gradient": probe_gradients.has_gradient,
-    "gradient against the slope of the value": probe_gradients.own_gradient,
-    "gradients at the extremes": probe_gradients.finite_gradient,
-    "where wrong predictions are pushed": direction,
+    "values at the extremes": probe_numbers.finite_value,
+    "whether there is a gradient": probe_numbers.has_gradient,
+    "gradient against the slope of the value": probe_numbers.own_gradient,
+    "gradients at the extremes": probe_numbers.finite_gradient,
+    "where wrong predictions are pushed": probe_values.direction,
     "soft targets": probe_values.soft_minimum,
     "reduction": probe_effects.reductions,
     "other settings of its flags": probe_effects.other_settings,
@@ -68,11 +68,13 @@ OF_ROWS = {
 """Those that look at one row, or element, alone: a loss of regions is not asked."""
 STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")
 FILE_LIMIT = 1 << 28
-Emit = Callable[[dict[str, Any]], None]
 
 
-def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], emit: Emit) -> None:
-    """All stages, each told as `{"stage": name}` when it begins, then its findings.
+@unittest.mock.patch.dict(vars(torch.cuda), GPU_TYPES)
+def examine(
+    target: str, kind: Wanted, like: str | None, skip: Collection[str], emit: Callable[[Event], object]
+) -> None:
+    """All stages, each told as `{"stage": name}` when it begins, then its findings; at the end `"done"`.
 
     Args:
         target: `PATH.py:NAME` or `module:NAME`.
@@ -84,115 +86,85 @@ def examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], 
     Raises:
         ValueError: the target is not there.
     """
-    settings, requests = _settings(), dict[str, None]()
+    findings, told = dict[Finding, None](), 0
+    settings = torch.get_default_dtype(), torch.is_grad_enabled()
+    for event in _events(target, kind, like, skip, findings):
+        if (now := (torch.get_default_dtype(), torch.is_grad_enabled())) != settings:
+            torch.set_default_dtype(settings[0])
+            torch.set_grad_enabled(settings[1])
+            seen = f"dtype and gradient mode: {settings}, then {now}"
+            findings.setdefault(found("changes settings", seen))
+        for finding in list(findings)[told:]:
+            emit({"finding": asdict(finding)})
+        told = len(findings)
+        emit(event)
+
+
+def _events(
+    target: str, kind: Wanted, like: str | None, skip: Collection[str], findings: dict[Finding, None]
+) -> Iterator[Event]:
     try:
-        with gpu_types_on_cpu(requests):
-            _examine(target, kind, like, skip, _Telling(emit, requests, settings))
-    finally:
-        _restore(settings)
-
-
-def _settings() -> tuple[torch.dtype, bool]:
-    return torch.get_default_dtype(), torch.is_grad_enabled()
-
-
-def _restore(settings: tuple[torch.dtype, bool]) -> None:
-    torch.set_default_dtype(settings[0])
-    torch.set_grad_enabled(settings[1])
-
-
-@dataclass
-class _Telling:
-    """Passes events on; with findings goes what came up meanwhile: GPUs, names that were bound, settings."""
-
-    emit: Emit
-    requests: dict[str, None]
-    settings: tuple[torch.dtype, bool]
-    names: Names | None = None
-
-    def tell(self, *findings: Finding) -> None:
-        told = [*findings, *(found("asks for a gpu", line) for line in self.requests)]
-        if self.names is not None:
-            told += self.names.findings
-            self.names.findings.clear()
-        if (now := _settings()) != self.settings:
-            _restore(self.settings)
-            told.append(found("changes settings", f"dtype and gradient mode: {self.settings}, then {now}"))
-        for finding in told:
-            self.emit({"finding": asdict(finding)})
-
-    def note(self, *notes: str) -> None:
-        for note in notes:
-            self.emit({"note": note})
-
-
-def _examine(target: str, kind: Wanted, like: str | None, skip: Collection[str], to: _Telling) -> None:
-    emit = to.emit
-    try:
-        emit({"stage": NEEDED[0]})
-        loaded, findings = load(target, to.requests)
-        to.names = loaded.names
-        to.note(*loaded.mended)
-        to.tell(*findings)
-        emit({"stage": NEEDED[1]})
-        subject, findings = settle(loaded, kind)
-        to.tell(*findings, *needs_eps(subject))
+        yield {"stage": NEEDED[0]}
+        loaded = load(target, findings)
+        yield from ({"note": note} for note in loaded.mended)
+        yield {"stage": NEEDED[1]}
+        subject = settle(loaded, kind)
+        findings |= dict.fromkeys(needs_eps(subject))
     except NotExamined as end:
-        to.tell(end.finding)
-        to.note("nothing more could be examined")
+        findings.setdefault(end.finding)
+        yield {"note": "nothing more could be examined", "done": True}
         return
-    subject, notes = _at_work(with_divisor(subject))
-    chosen = subject.chosen | {
-        name: "1e-7, since the file does not define it" for name in loaded.names.constants
-    }
-    emit({"subject": {"kind": "region" if subject.region else subject.kind, "chosen": chosen}})
-    to.note(*notes)
-    refusal = attempt(subject, *batch(subject)).error
+    constants = {name: "1e-7, since the file does not define it" for name in loaded.names.constants}
+    chosen = {"kind": "region" if subject.region else subject.kind, "chosen": subject.chosen | constants}
+    yield {"subject": chosen}
+    if subject.region:
+        yield {"note": "a loss of regions, such as Dice: examined on a batch with positives and negatives"}
+    if _is_plain_at_zero(subject):
+        subject = subject.with_hyper(gamma=2.0)
+        yield {"note": "gamma: examined at 2; the default is 0, which makes a plain cross entropy of it"}
+    as_it_is = with_divisor(subject)
+    subject = _narrowed(as_it_is)
+    refusal = attempt(as_it_is, *batch(as_it_is)).error
     if refusal is not None:
-        to.tell(found("few numbers only", in_a_line(refusal)))
-    as_it_is, subject = subject, _narrowed(subject)
-    match: Match | None = None
-    emit({"stage": "which loss it is"})
-    if "which loss it is" not in skip and (match := identify(subject)) is not None:
-        to.tell(*(unlike(match, like) if like is not None else ()))
-        emit({"match": {key: getattr(match, key) for key in ("name", "nearest", "error", "convention")}})
+        findings.setdefault(found("few numbers only", in_a_line(refusal)))
+    yield {"stage": "which loss it is"}
+    match = None if "which loss it is" in skip else identify(subject)
+    if match is not None:
+        findings |= dict.fromkeys(unlike(match, like) if like is not None else ())
+        yield {"match": {key: getattr(match, key) for key in ("name", "nearest", "error", "convention")}}
     for stage, probe in PROBES.items():
-        emit({"stage": stage})
+        yield {"stage": stage}
         if stage in skip or (subject.region and stage in OF_ROWS):
             continue
         try:
-            findings = list(probe(as_it_is if stage == "dtypes" else subject, match))
+            seen = list(probe(as_it_is if stage == "dtypes" else subject, match))
         except Exception as error:  # a slip of the doctor's own stops one probe only
-            to.note(f"not examined: {stage} ({in_a_line(error)})")
+            yield {"note": f"not examined: {stage} ({in_a_line(error)})"}
             continue
-        to.tell(*findings)
-        if not findings and refusal is None:
-            emit({"checked": stage})
-    emit({"stage": "its curve"})
+        findings |= dict.fromkeys(seen)
+        if not seen and refusal is None:
+            yield {"checked": stage}
+    yield {"stage": "its curve"}
     if "its curve" not in skip and not subject.region:
-        emit({"curve": curve(subject, match)})
+        yield {"curve": curve(subject, match)}
+    yield {"done": True}
 
 
-def _at_work(subject: Subject) -> tuple[Subject, list[str]]:
-    """The subject at a gamma that does something."""
+def _is_plain_at_zero(subject: Subject) -> bool:
+    """Whether a gamma of 0 is its default, and another one works too."""
     gamma = subject.loaded.takes.get("gamma")
-    if type(gamma) in (int, float) and gamma == 0 and "gamma" not in subject.chosen:
-        focal = subject.with_hyper(gamma=2.0)
-        if attempt(focal, *batch(focal)).value is not None:
-            return focal, ["gamma: examined at 2; the default is 0, which makes a plain cross entropy of it"]
-    if subject.region:
-        return subject, ["a loss of regions, such as Dice: examined on a batch with positives and negatives"]
-    return subject, []
+    if type(gamma) not in (int, float) or gamma != 0 or "gamma" in subject.chosen:
+        return False
+    focal = subject.with_hyper(gamma=2.0)
+    return attempt(focal, *batch(focal)).value is not None
 
 
 def _narrowed(subject: Subject) -> Subject:
     """The same loss, called in float32 where it does not run in float64, which most is compared in."""
     x, t = batch(subject, dtype=torch.float64)
-    wide = attempt(subject, x, t, gradient=True)
-    if wide.value is not None and wide.value.dtype == torch.float64:
-        return subject
-    narrow = replace(subject, narrow=True)
-    return subject if attempt(narrow, x, t).value is None else narrow
+    wide, narrow = attempt(subject, x, t, gradient=True).value, replace(subject, narrow=True)
+    fits = wide is not None and wide.dtype == torch.float64
+    return subject if fits or attempt(narrow, x, t).value is None else narrow
 
 
 def refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
@@ -216,7 +188,7 @@ def main() -> NoReturn:
     torch.manual_seed(0)
     with os.fdopen(spec["pipe"], "w") as pipe:
 
-        def emit(event: dict[str, Any]) -> None:
+        def emit(event: Event) -> None:
             print(json.dumps(event, default=str), file=pipe, flush=True)
 
         try:
@@ -224,8 +196,8 @@ def main() -> NoReturn:
         except ValueError as error:
             emit({"refused": str(error)})
         except BaseException as error:
-            emit({"finding": asdict(found("stops the doctor", line_of_error(error), what=in_a_line(error)))})
-        emit({"done": True})
+            end = found("stops the doctor", line_of_error(error), what=in_a_line(error))
+            emit({"finding": asdict(end), "done": True})
     os._exit(0)  # threads and exit handlers of the user's are not waited for
 
 

@@ -1,17 +1,18 @@
 """The weighting of a cross entropy, read off its values: one law for all losses of a sigmoid."""
 
-import math
-from collections.abc import Callable
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import least_squares
 from torch import Tensor
+from torch.nn import functional as F
 
 GRID = torch.arange(-4.0, 4.01, 0.25, dtype=torch.float64)
 """Logits that the fit is made on."""
 EXACT = 3e-3
-"""The largest misfit of a logarithm that is still that law: an eps in the formula costs 1e-5 or so."""
+"""The largest misfit of a value that is still that law: an eps in the formula costs 1e-5 or so."""
 
 
 class Law(NamedTuple):
@@ -33,64 +34,38 @@ class Law(NamedTuple):
         return (1e-5 if self.epsilon or self.clip else 1e-6) + 3 * self.misfit
 
 
-def fit(values: Callable[[Tensor], Tensor], positive: bool) -> Law | None:
-    """The law of the values of positives, or negatives, at logits; None where there is none."""
-    clip, x = (0.0, GRID) if positive else _clip(values)
-    if len(x) < 8:
+def fit(value: Tensor, positive: bool) -> Law | None:
+    """The law of the values of positives, or negatives, on the grid; None where there is none."""
+    return law(F.softplus(-GRID if positive else GRID), value, clips=not positive)
+
+
+def law(cross: Tensor, value: Tensor, clips: bool = False) -> Law | None:
+    """The law that makes these values of cross entropies; if it `clips`, values of 0 are below the clip."""
+    kept, wrong = value > 0, -torch.expm1(-cross)
+    if not value.isfinite().all() or (value < 0).any() or kept.sum() < (8 if clips else len(kept)):
         return None
-    value, q = values(x), torch.sigmoid(-x if positive else x) - clip
-    cross = -torch.log1p(-q)
-    if not (value.isfinite().all() and (value > 0).all()):
-        return None
-    plain = _straight(q.log(), (value / cross).log())
-    if plain is not None and plain[2] < EXACT:
-        return Law(math.exp(plain[0]), plain[1], 0.0, clip, plain[2])
+    # a clip shows as values of 0, or is below the grid, or there is none
+    cuts: list[tuple[float, ...]] = [(), (0.0,)] if clips else [()]
+    cuts = cuts if kept.all() else [(float(wrong[~kept].max()),)]
+    wrongs, got = wrong[kept].numpy(), value[kept].numpy()
+    size = got + 0.01 * got.max()
 
-    def solve(gamma: float) -> tuple[float, Tensor]:
-        columns = (q**gamma / value).unsqueeze(1) * torch.stack((cross, q), 1)
-        solution = torch.linalg.lstsq(columns, torch.ones_like(columns[:, :1])).solution
-        return float((columns @ solution - 1).abs().max()), solution
+    def solve(gamma: float, clip: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+        """The factors of the cross entropy and of q that fit best, and how far off each point is."""
+        q = np.clip(wrongs - clip, 1e-12, 1 - 1e-12)
+        columns = (q ** np.clip(gamma, -2, 12) * np.stack((-np.log1p(-q), q)[:terms]) / size).T
+        factors = np.linalg.lstsq(columns, got / size)[0]
+        return factors, columns @ factors - got / size
 
-    best = min((step / 10 for step in range(61)), key=lambda gamma: solve(gamma)[0])
-    bounds = max(0.0, best - 0.1), best + 0.1
-    gamma = minimize_scalar(lambda gamma: solve(gamma)[0], bounds=bounds, options={"xatol": 1e-12}).x
-    misfit, solution = solve(gamma)
-    factor, extra = (float(one) for one in solution)
-    if misfit > EXACT or not factor > 0.02 * abs(extra):  # no cross entropy is left in it
-        return None
-    return Law(factor, gamma, extra / factor, clip, misfit)
-
-
-def _straight(x: Tensor, y: Tensor) -> tuple[float, float, float] | None:
-    """y as a straight line of x: intercept, slope, misfit."""
-    if not y.isfinite().all():
-        return None
-    columns = torch.stack((torch.ones_like(x), x), 1)
-    solution = torch.linalg.lstsq(columns, y.unsqueeze(1)).solution
-    return float(solution[0]), float(solution[1]), float((columns @ solution - y.unsqueeze(1)).abs().max())
-
-
-def is_weighted(cross: Tensor, value: Tensor) -> bool:
-    """Whether the values are a factor times a power of 1 - exp(-cross) times the cross entropies."""
-    if not (value > 0).all():
-        return False
-    line = _straight((-torch.expm1(-cross)).log(), (value / cross).log())
-    return line is not None and line[2] < EXACT
-
-
-def _clip(values: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
-    """The probability below which negatives cost nothing, and the logits above it."""
-    low, high = -12.0, 6.0
-    ends = values(torch.tensor([low, high], dtype=torch.float64))
-    if not (ends[0] == 0 and ends[1] > 0):
-        return 0.0, GRID
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (
-            (middle, high) if values(torch.tensor([middle], dtype=torch.float64))[0] == 0 else (low, middle)
-        )
-    clip = tidy(float(torch.sigmoid(torch.tensor(high, dtype=torch.float64))), 1e-4)
-    return clip, GRID[torch.gt(GRID, high + 0.5)]
+    exactly: Any = {"method": "lm", "xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15, "max_nfev": 100}
+    for terms, cut, start in product((1, 2), cuts, (0.0, 2.0, 4.0)):
+        numbers = least_squares(lambda numbers: solve(*numbers)[1], (start, *cut), **exactly).x
+        factors, off = solve(*numbers)
+        first, last, misfit = float(factors[0]), float(factors[-1]), float(np.abs(off).max())
+        clip = tidy(float(numbers[1]), 1e-4) if cut else 0.0
+        if misfit < EXACT and clip >= 0 and first > 0.02 * abs(last):  # else no cross entropy is left in it
+            return Law(first, float(numbers[0]), last / first if terms == 2 else 0.0, clip, misfit)
+    return None
 
 
 def tidy(value: float, slack: float) -> float:

@@ -29,13 +29,10 @@ class Form(NamedTuple):
 
     Attributes:
         kind: what the doctor calls it with. classification: `(N, C)` logits and dense `(N, C)` targets in
-            [0, 1];
-            softmax: `(N, C)` logits and `(N,)` class indices; box: `(N, 4)` predicted and true boxes, xyxy;
-            distribution: `(N, n + 1)` logits of bins and `(N,)` distances in bins.
-        layout: the shape that the loss itself takes, see `LAYOUTS`.
-        targets: what it takes as targets: "dense", "index" (background is C), "index from 1" (background is
-            0),
-            "scored" (a pair of indices and scores), "one-hot".
+            [0, 1]; softmax: `(N, C)` logits and `(N,)` class indices; box: `(N, 4)` predicted and true boxes,
+            xyxy; distribution: `(N, n + 1)` logits of bins and `(N,)` distances in bins.
+        layout: the shapes that the loss itself takes, see `LAYOUTS`.
+        targets: what it takes as targets, see `TARGETS`.
         takes: "logits", "probabilities" or "log-probabilities".
         fmt: of boxes.
     """
@@ -49,8 +46,8 @@ class Form(NamedTuple):
     @property
     def says(self) -> str:
         """The form in words; "" where it is the usual one of its kind."""
-        usual = FORMS[self.kind][0]
-        parts = (LAYOUTS.get(self.layout), TARGETS[self.targets] if self.targets != usual.targets else None)
+        usual = self.targets == FORMS[self.kind][0].targets
+        parts = (LAYOUTS[self.layout][0], "" if usual else TARGETS[self.targets])
         return ", ".join(part for part in parts if part)
 
     @property
@@ -66,23 +63,33 @@ TARGETS = {
     "scored": "a pair of class indices and scores",
     "one-hot": "one-hot targets",
 }
-LAYOUTS = {
-    "flat": "(N,) predictions and targets",
-    "batch": "(B, N, C) predictions",
-    "image": "(N, C, H, W) predictions",
-    "volume": "(N, C, D, H, W) predictions",
-    "one image": "(1, C, H, W) predictions, the rows as pixels",
-    "column": "targets (N, 1)",
-    "all pairs": "all pairs of boxes, N × M",
-    "one against all": "one box (4,) against (N, 4)",
-    "one box": "one box (4,) at a time",
-    "(4 N, n+1)": "(4 N, n+1) logits, (N, 4) distances",
-    "(N, 4 (n+1))": "(N, 4 (n+1)) logits, (N, 4) distances",
-    "(N, 4, n+1)": "(N, 4, n+1) logits, (N, 4) distances",
+_Lay = Callable[[Tensor, Any], tuple[Any, Any]]
+LAYOUTS: dict[str, tuple[str, _Lay]] = {
+    "rows": ("", lambda x, t: (x, t)),
+    "flat": ("(N,) predictions and targets", lambda x, t: (x.reshape(-1), t.reshape(-1))),
+    "batch": ("(B, N, C) predictions", lambda x, t: (x[None], t[None])),
+    "image": ("(N, C, H, W) predictions", lambda x, t: (x[..., None, None], t[..., None, None])),
+    "volume": (
+        "(N, C, D, H, W) predictions",
+        lambda x, t: (x[..., None, None, None], t[..., None, None, None]),
+    ),
+    "one image": (
+        "(1, C, H, W) predictions, the rows as pixels",
+        lambda x, t: (x.t()[None, ..., None], t.t()[None, ..., None]),
+    ),
+    "column": ("targets (N, 1)", lambda x, t: (x, t[..., None])),
+    "all pairs": ("all pairs of boxes, N × M", lambda a, b: (a, b)),
+    "one against all": ("one box (4,) against (N, 4)", lambda a, b: (a, b[None])),
+    "one box": ("one box (4,) at a time", lambda a, b: (a, b)),
+    "(4 N, n+1)": ("(4 N, n+1) logits, (N, 4) distances", lambda x, y: (_4(x).flatten(0, 1), _4(y))),
+    "(N, 4 (n+1))": ("(N, 4 (n+1)) logits, (N, 4) distances", lambda x, y: (_4(x).flatten(1), _4(y))),
+    "(N, 4, n+1)": ("(N, 4, n+1) logits, (N, 4) distances", lambda x, y: (_4(x), _4(y))),
 }
+"""In words, and how predictions and targets are laid out."""
 ONE_BY_ONE = ("one against all", "one box")
 FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
 _P = ("logits", "probabilities")
+_OF_SOFTMAX = (("rows", "index"), ("rows", "one-hot"), ("column", "index"), ("image", "index"))
 FORMS: dict[Kind, list[Form]] = {
     "classification": [
         *(
@@ -93,57 +100,55 @@ FORMS: dict[Kind, list[Form]] = {
         *(Form("classification", targets=one) for one in ("index", "index from 1", "scored")),
     ],
     "softmax": [
-        *(Form("softmax", layout, "index", p) for layout in ("rows",) for p in _P),
-        *(Form("softmax", "rows", "one-hot", p) for p in _P),
-        *(Form("softmax", layout, "index", p) for layout in ("column", "image") for p in _P),
+        *(Form("softmax", layout, targets, p) for layout, targets in _OF_SOFTMAX for p in _P),
         Form("softmax", "rows", "index", "log-probabilities"),
     ],
     "box": [
         Form("box", layout, fmt=fmt)
         for fmt in ("xyxy", "cxcywh", "xywh")
-        for layout in ("rows", "all pairs", "one against all", "one box")
+        for layout in ("rows", "all pairs", *ONE_BY_ONE)
     ],
     "distribution": [Form("distribution", layout, "index") for layout in ("rows", *FOUR_SIDES, "column")],
 }
 """All forms of a kind, the usual first."""
 
-_SQUASH: dict[str, Callable[[Tensor], Tensor]] = {
-    "logits": lambda x: x,
-    "probabilities": lambda x: x.softmax(-1),
-    "log-probabilities": lambda x: x.log_softmax(-1),
-}
+
+def _4(rows: Tensor) -> Tensor:
+    """Four equal sides stand for one: their mean is its value."""
+    return torch.stack((rows,) * 4, 1)
 
 
 def call_in_form(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, t: Tensor) -> Tensor:
-    """The value of a loss: one per element, per row, per pair, or of all, whatever shape the loss itself
-    gives.
-    """
-    if form.kind == "box":
-        return _call_boxes(form, loss, x, t)
-    if form.kind == "distribution":
-        return _call_bins(form, loss, x, t)
-    dense = form.kind == "classification"
-    p = x.sigmoid() if dense and form.takes == "probabilities" else _SQUASH[form.takes](x)
-    targets: Any = _targets(form, x, t)
-    match form.layout:
-        case "flat":
-            p, targets = p.reshape(-1), targets.reshape(-1)
-        case "batch":
-            p, targets = p.unsqueeze(0), targets.unsqueeze(0)
-        case "image" | "volume":
-            rest = (1,) * (2 if form.layout == "image" else 3)
-            p, targets = p.reshape(*p.shape, *rest), targets.reshape(*targets.shape, *rest)
-        case "one image":
-            p = p.t()[None, ..., None]
-            targets = targets.t()[None, ..., None] if targets.ndim > 1 else targets[None, :, None]
-        case "column":
-            targets = targets.unsqueeze(-1)
-    value = value_of(loss(p, targets))
-    if form.targets == "one-hot" and value.shape == x.shape:
-        return value.sum(-1)
-    if dense:
+    """The value: one per element, per row, per pair, or of all, whatever shape the loss itself gives."""
+    p, targets = _squashed(form, x), _targets(form, x, t)
+    if form.fmt != "xyxy":
+        p, targets = (box_convert(boxes, "xyxy", form.fmt) for boxes in (x, t))
+    lay = LAYOUTS[form.layout][1]
+    if form.layout in ONE_BY_ONE:
+        values = [value_of(loss(*lay(one, other))).reshape(1) for one, other in zip(p, targets)]
+        return torch.cat(values or [x.sum(-1)])
+    value = value_of(loss(*lay(p, targets)))
+    if form.layout == "all pairs":
+        if value.shape != (len(x), len(t)):
+            raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
+        return value.diagonal()
+    if form.kind == "classification":
         return value.reshape(x.shape) if value.ndim and value.numel() == x.numel() else value
-    return _a_row(value, x)
+    if form.layout in FOUR_SIDES and value.ndim and value.numel() == 4 * len(x):
+        return value.reshape(len(x), 4).mean(-1)
+    if value.shape == x.shape:
+        return value.sum(-1)  # one per coordinate, or per class
+    if form.kind == "box" and value.ndim > 1 and value.numel() != len(x):
+        raise ValueError(f"it returned shape {tuple(value.shape)} for {len(x)} pairs")
+    return value.reshape(-1) if value.ndim > 1 and value.numel() == len(x) else value
+
+
+def _squashed(form: Form, x: Tensor) -> Tensor:
+    if form.takes == "log-probabilities":
+        return x.log_softmax(-1)
+    if form.takes == "probabilities":
+        return x.sigmoid() if form.kind == "classification" else x.softmax(-1)
+    return x
 
 
 def _targets(form: Form, x: Tensor, t: Tensor) -> Any:
@@ -169,43 +174,6 @@ def value_of(result: Any) -> Tensor:
     if not isinstance(result, Tensor):
         raise NoTensor(result)
     return result
-
-
-def _a_row(value: Tensor, rows: Tensor) -> Tensor:
-    return value.reshape(-1) if value.ndim > 1 and value.numel() == len(rows) else value
-
-
-def _call_boxes(form: Form, loss: Callable[[Any, Any], Any], a: Tensor, b: Tensor) -> Tensor:
-    if form.fmt != "xyxy":
-        a, b = (box_convert(boxes, "xyxy", form.fmt) for boxes in (a, b))
-    if form.layout in ONE_BY_ONE:
-        single = form.layout == "one box"
-        values = [
-            value_of(loss(one, other if single else other[None])).reshape(1) for one, other in zip(a, b)
-        ]
-        return torch.cat(values or [a.sum(-1)])
-    value = value_of(loss(a, b))
-    if form.layout == "all pairs":
-        if value.shape != (len(a), len(b)):
-            raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
-        return value.diagonal()
-    if value.shape == a.shape:
-        return value.sum(-1)  # one per coordinate
-    if value.ndim > 1 and value.numel() != len(a):
-        raise ValueError(f"it returned shape {tuple(value.shape)} for {len(a)} pairs")
-    return _a_row(value, a)
-
-
-def _call_bins(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, y: Tensor) -> Tensor:
-    if form.layout not in FOUR_SIDES:
-        return _a_row(value_of(loss(x, y[:, None] if form.layout == "column" else y)), x)
-    sides = x[:, None].expand(-1, 4, -1)  # four equal sides stand for one: their mean is its value
-    wide = {"(4 N, n+1)": (-1, x.shape[-1]), "(N, 4 (n+1))": (len(x), 4 * x.shape[-1])}
-    value = value_of(loss(sides.reshape(wide[form.layout]) if form.layout in wide else sides,
-                          y[:, None].expand(-1, 4)))  # fmt: skip
-    if value.ndim and value.numel() == 4 * len(x):
-        return value.reshape(len(x), 4).mean(-1)
-    return _a_row(value, x)
 
 
 @dataclass(frozen=True)

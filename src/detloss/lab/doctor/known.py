@@ -4,28 +4,26 @@ Everything here is elementwise and in the dtype of its arguments.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from detloss import losses
 from detloss.boxes import paired_box_iou
-from detloss.losses import binary_cross_entropy_with_logits, quality_focal_loss, sigmoid_focal_loss
+from detloss.lab.doctor.answers import rows, slopes
+from detloss.lab.doctor.forms import Subject
+from detloss.lab.doctor.outcomes import TOLERANCE, Formula, deviation
 
-Formula = Callable[[Tensor, Tensor], Tensor]
 # What the gradient of a loss is, in a convention.
 FULL, WEIGHT_DETACHED, OTHER = "full", "weight detached", "not that of the value"
-ALPHA_DETACHED, THROUGH_ALPHA = (
-    "alpha of the aspect term detached",
-    "full, also through alpha of the aspect term",
-)
-TOLERANCE = 1e-3
-"""The largest relative deviation at which a loss equals a known one: an eps costs 1e-6 to 1e-4."""
+ALPHA_DETACHED = "alpha of the aspect term detached"
+LABEL_DETACHED = "label detached"
+THROUGH_ALPHA = "full, also through alpha of the aspect term"
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """What a loss is.
 
     Attributes:
@@ -39,27 +37,29 @@ class Match:
     name: str | None
     nearest: str
     error: float
-    convention: dict[str, Any] = field(default_factory=dict)
+    convention: dict[str, Any]
     reference: Formula | None = None
 
 
-def deviation(got: Tensor, expected: Tensor) -> float:
-    """The largest |got - expected| relative to |expected| + 1 % of its largest; infinite where not finite."""
-    if got.shape != expected.shape or not got.isfinite().all():
-        return float("inf")
-    got, expected = got.double(), expected.double()
-    size = expected.abs()
-    return float(((got - expected).abs() / (size + 0.01 * size.max() + 1e-12)).max())
+def gradient_words(subject: Subject, x: Tensor, t: Tensor, others: Mapping[str, Tensor]) -> str:
+    """Whether the gradient is that of the value, or one of others, each under its words."""
+    got, own = rows(subject, x, t, gradient=True).gradient, slopes(subject, x, t)
+    if got is None or own is None or not got.any():
+        return "none"
+    finite = got.isfinite() & own.isfinite()
+    fits = (words for words, expected in {FULL: own, **others}.items()
+            if deviation(got[finite], expected[finite]) < 5 * TOLERANCE)  # fmt: skip
+    return next(fits, OTHER)
 
 
 def bce(x: Tensor, t: Tensor) -> Tensor:
     """-(t log p + (1-t) log(1-p))."""
-    return binary_cross_entropy_with_logits(x, t, impl="eager")
+    return losses.binary_cross_entropy_with_logits(x, t, impl="eager")
 
 
 def focal(x: Tensor, t: Tensor, gamma: float) -> Tensor:
     """(1-p_t)^γ BCE, p_t = p t + (1-p)(1-t)."""
-    return sigmoid_focal_loss(x, t, None, gamma, impl="eager")
+    return losses.sigmoid_focal_loss(x, t, None, gamma, impl="eager")
 
 
 def weighted_terms(x: Tensor, t: Tensor, gamma: float, positive: float = 1, negative: float = 1) -> Tensor:
@@ -71,7 +71,7 @@ def weighted_terms(x: Tensor, t: Tensor, gamma: float, positive: float = 1, nega
 # What focal loss becomes on soft labels, alpha left out; on labels 0 and 1 all are one. By who does it.
 ON_SOFT_TARGETS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
     "p_t = p t + (1-p)(1-t)": focal,  # torchvision, fvcore, optax, ultralytics
-    "|t - p|": lambda x, t, gamma: quality_focal_loss(x, t, gamma, impl="eager"),
+    "|t - p|": lambda x, t, gamma: losses.quality_focal_loss(x, t, gamma, impl="eager"),
     "each term its own weight": weighted_terms,  # kornia
     "p_t = exp(-BCE)": lambda x, t, gamma: (-torch.expm1(-bce(x, t))) ** gamma * bce(x, t),  # SMP
     "p_t = σ(x (2t-1))": lambda x, t, gamma: torch.sigmoid(-x * (2 * t - 1)) ** gamma * bce(x, t),  # MONAI
@@ -89,6 +89,39 @@ ALPHA_ON_SOFT_TARGETS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "of a positive where t > 0": lambda t: (t > 0).to(t),
     "of a positive where t ≥ 1/2": lambda t: (t >= 0.5).to(t),
     "of a positive where t = 1": lambda t: (t >= 1).to(t),
+}
+
+# What varifocal loss and its kin become on soft labels: the name, and the loss.
+VARIFOCAL_ON_SOFT_TARGETS: Mapping[str, tuple[str, Callable[..., Tensor]]] = {
+    "t BCE": ("varifocal", partial(losses.varifocal_loss, impl="eager")),
+    "BCE to t^gamma": ("mal", lambda x, t, alpha, gamma: (
+        torch.where(t > 0, 1, alpha) * losses.matchability_aware_loss(x, t, gamma, impl="eager"))),
+    "BCE, without the weight t": ("varifocal", lambda x, t, alpha, gamma: (
+        torch.where(t > 0, bce(x, t), alpha * focal(x, torch.zeros_like(t), gamma)))),
+    "(t + alpha p^gamma (1-t)) BCE, no mask": ("varifocal", lambda x, t, alpha, gamma: (
+        (t + alpha * torch.sigmoid(x) ** gamma * (1 - t)) * bce(x, t))),
+}  # fmt: skip
+
+
+def gaussian_focal(x: Tensor, t: Tensor, alpha: float, gamma: float = 4.0) -> Tensor:
+    """Focal loss of exponent alpha, a label below 1 being a negative that weighs (1-t)^gamma."""
+    return losses.gaussian_focal_loss(x, t, alpha, gamma, impl="eager")
+
+
+flsd: Formula = partial(losses.sample_dependent_focal_loss, alpha=None, impl="eager")
+FLSD = {"gamma_low": 5.0, "gamma_high": 3.0, "threshold": 0.2}  # its defaults, the only ones that are known
+
+# The losses that one without a match is compared with.
+USUAL: Mapping[str, Formula] = {
+    "bce": bce,
+    "focal": lambda x, t: (0.75 - 0.5 * t) * focal(x, t, 2.0),
+    "quality_focal": partial(losses.quality_focal_loss, impl="eager"),
+    "varifocal": partial(losses.varifocal_loss, impl="eager"),
+    "poly_focal": partial(losses.poly_focal_loss, impl="eager"),
+    "asymmetric": partial(losses.asymmetric_loss, impl="eager"),
+    "mal": partial(losses.matchability_aware_loss, impl="eager"),
+    "flsd": partial(losses.sample_dependent_focal_loss, impl="eager"),
+    "ia_bce": partial(losses.iou_aware_bce_loss, impl="eager"),
 }
 
 # What a box loss makes of a similarity s; the first that fits is told. `scale` times it is tried as well.
@@ -124,6 +157,8 @@ PEERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "quality_focal": {"takes": "logits", "alpha_on": "off", "gamma": 2.0, "reduction": "none"},
         "varifocal": {"takes": "logits", **_VARIFOCAL},
         "mal": {"takes": "logits", "gamma": 1.5, "gradient": "weight detached"},
+        "ia_bce": {"takes": "logits", "alpha": 0.25, "gamma": 2.0, "gradient": "label detached"},
+        "gaussian_focal": {"takes": "logits", "alpha": 2.0, "gamma": 4.0},
         "ciou": _CIOU,
         "*": _LINEAR,
     },
@@ -136,6 +171,7 @@ PEERS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "focal": {**_FOCAL, "alpha": 0.25, "reduction": "mean over all elements"},
         "quality_focal": {"gamma": 2.0, "alpha_on": "off", "reduction": "sum over classes, mean over rows"},
         "varifocal": _VARIFOCAL,
+        "gaussian_focal": {"takes": "probabilities", "alpha": 2.0, "gamma": 4.0},
         "iou": {"form": "-log x", "fmt": "xyxy", "eps": 1e-6},
         "ciou": {**_CIOU, "aspect term": "only where IoU > 1/2"},
         "*": _LINEAR,

@@ -1,26 +1,26 @@
 """Which known loss of boxes, or of distances as distributions, it is."""
 
+import math
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import rows, sample_boxes, slopes
+from detloss.lab.doctor.answers import sample_boxes, samples
+from detloss.lab.doctor.fit import tidy
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import (
     ALPHA_DETACHED,
     BOX_FORMS,
     FULL,
-    OTHER,
     THROUGH_ALPHA,
-    TOLERANCE,
-    Formula,
     Match,
-    deviation,
+    gradient_words,
     similarity,
 )
-from detloss.losses import distribution_focal_loss
+from detloss.lab.doctor.outcomes import TOLERANCE, derivative, deviation, values
+from detloss.losses import distribution_focal_loss, smooth_l1_box_loss
 
 SIMILAR = 0.1
 """The largest deviation at which the convention of the nearest known loss is told."""
@@ -30,100 +30,90 @@ _KINDS = (*((kind, False) for kind in ("iou", "giou", "diou", "ciou", "eiou")), 
 def match_box(subject: Subject) -> Match | None:
     """The match of a loss of pairs of boxes; None where it has no values."""
     predicted, true = sample_boxes(36)
-    answer = rows(subject, predicted, true)
-    if (
-        answer.value is None or (finite := answer.value.isfinite()).sum() < 12
-    ):  # -log IoU of boxes apart is not
+    value = values(subject, predicted, true)
+    finite = value.isfinite()  # -log IoU of boxes apart is not
+    if finite.sum() < 12:
         return None
-    value = answer.value.double()
-    best: tuple[float, str, dict[str, Any], Formula] | None = None
+    if finite.all() and (match := _match_l1(subject, value, predicted, true)):
+        return match
+    best = Match(None, "", math.inf, {})
     for kind, gated in _KINDS:
         s = similarity(kind, gated, predicted, true)
         for form, transform in BOX_FORMS.items():
             counted = finite & (s > 0.02) if form == "-log x" else finite
-            if counted.sum() < 8:
-                continue
-            expected = transform(s)
-            scale = _scale(value[counted], expected[counted])
-            off = deviation(value[counted], scale * expected[counted])
-            if best is not None and off >= best[0] - 1e-9:
-                continue
-            words: dict[str, Any] = {"form": form, "fmt": subject.form.fmt}
-            words |= {"aspect term": "only where IoU > 1/2"} if gated else {}
-            words |= {"scale": scale} if scale != 1 else {}
-            best = off, kind, words, partial(_formula, kind, gated, form, scale)
-    assert best is not None
-    off, kind, words, reference = best
-    if off > TOLERANCE:
-        return Match(None, kind, off, words if off < SIMILAR else {}, reference)
+            scale, off = _scaled(value[counted], transform(s[counted]))
+            if off < best.error - 1e-9 and counted.sum() >= 8:
+                words: dict[str, Any] = {"form": form, "fmt": subject.form.fmt}
+                words |= {"aspect term": "only where IoU > 1/2"} if gated else {}
+                words |= {"scale": scale} if scale != 1 else {}
+                best = Match(None, kind, off, words, partial(_formula, kind, gated, form, scale))
+    kind, words = best.nearest, best.convention
+    if best.reference is None or best.error > TOLERANCE:
+        return best if best.error < SIMILAR else best._replace(convention={})
     if eps := _eps(subject, words):
         words["eps"] = eps
-    words["gradient"] = _gradient(subject, kind, reference, predicted, true)
-    return Match(kind, kind, off, words, reference)
+    others = {ALPHA_DETACHED: derivative(best.reference, predicted, true)} if kind == "ciou" else {}
+    gradient = gradient_words(subject, predicted, true, others)
+    words["gradient"] = THROUGH_ALPHA if kind == "ciou" and gradient == FULL else gradient
+    return best._replace(name=kind)
+
+
+def _match_l1(subject: Subject, value: Tensor, predicted: Tensor, true: Tensor) -> Match | None:
+    """L1 or smooth L1, of corners, summed over the four numbers or their mean."""
+    differences = (predicted - true).abs().sum(1)
+    for over, scale in (("sum of the four numbers", 1.0), ("mean of the four numbers", 0.25)):
+        # a difference d beyond beta costs d - beta/2, and one below it more
+        beta = tidy(float((differences - value / scale).max()) / 2, 1e-6)
+        if beta < 0:
+            continue
+        reference = partial(_l1, beta, scale)
+        error = deviation(value, reference(predicted, true))
+        if error <= TOLERANCE:
+            words = {"fmt": subject.form.fmt, "over": over} | ({"beta": beta} if beta else {})
+            words["gradient"] = gradient_words(subject, predicted, true, {})
+            name = "smooth_l1" if beta else "l1"
+            return Match(name, name, error, words, reference)
+    return None
+
+
+def _l1(beta: float, scale: float, a: Tensor, b: Tensor) -> Tensor:
+    return scale * smooth_l1_box_loss(a, b, beta=beta, impl="eager")
 
 
 def _formula(kind: str, gated: bool, form: str, scale: float, a: Tensor, b: Tensor) -> Tensor:
     return scale * BOX_FORMS[form](similarity(kind, gated, a, b))
 
 
-def _scale(value: Tensor, expected: Tensor) -> float:
-    """The factor between them: 1 unless another one fits exactly."""
+def _scaled(value: Tensor, expected: Tensor) -> tuple[float, float]:
+    """The factor between them, 1 unless another one fits exactly, and the deviation that is left."""
     scale = float(value @ expected / (expected @ expected))
-    if not 1e-6 < scale < 1e6 or deviation(value, scale * expected) > TOLERANCE or abs(scale - 1) < 1e-4:
-        return 1.0
-    return float(f"{scale:.4g}")
+    fits = 1e-6 < scale < 1e6 and deviation(value, scale * expected) <= TOLERANCE and abs(scale - 1) >= 1e-4
+    scale = float(f"{scale:.4g}") if fits else 1.0
+    return scale, deviation(value, scale * expected)
 
 
 def _eps(subject: Subject, words: dict[str, Any]) -> float | None:
     """The eps that is added to the area of the union, read off two equal boxes that are small."""
-    if words["form"] not in ("1 - x", "x", "-log x") or "scale" in words:
-        return None
     side = 1e-2
     small = torch.tensor([[0.5, 0.5, 0.5 + side, 0.5 + side]], dtype=torch.float64)
-    answer = rows(subject, small, small)
-    if answer.value is None or answer.broken:
-        return None
-    v = float(answer.value)
-    loss = {"1 - x": v, "x": 1 - v, "-log x": 1 - float(torch.exp(-answer.value.double()))}[words["form"]]
-    return float(f"{side * side * loss / (1 - loss):.2g}") if 1e-11 < loss < 0.5 else None
-
-
-def _gradient(subject: Subject, kind: str, reference: Formula, predicted: Tensor, true: Tensor) -> str:
-    """Whether the gradient is that of the value, or leaves out the weight of CIoU's aspect term."""
-    got, own = rows(subject, predicted, true, gradient=True).gradient, slopes(subject, predicted, true)
-    if got is None or own is None or not got.any():
-        return "none"
-    finite = got.isfinite().all(1) & own.isfinite().all(1)
-    if deviation(got[finite], own[finite]) < 5 * TOLERANCE:
-        return THROUGH_ALPHA if kind == "ciou" else FULL
-    if kind == "ciou":
-        leaf = predicted.clone().requires_grad_()
-        (detached,) = torch.autograd.grad(reference(leaf, true).sum(), leaf)
-        if deviation(got[finite], detached[finite]) < 5 * TOLERANCE:
-            return ALPHA_DETACHED
-    return OTHER
+    value = float(values(subject, small, small))
+    loss = {"1 - x": value, "x": 1 - value, "-log x": 1 - math.exp(-value)}.get(words["form"], math.nan)
+    known = 1e-11 < loss < 0.5 and "scale" not in words
+    return float(f"{side * side * loss / (1 - loss):.2g}") if known else None
 
 
 def match_distribution(subject: Subject) -> Match | None:
     """The match of a loss of `(N, n+1)` logits of bins and `(N,)` distances; None where it has no values."""
-    generator = torch.Generator().manual_seed(7)
-    x = 2 * torch.randn(24, BINS + 1, generator=generator, dtype=torch.float64)
-    t = torch.rand(24, generator=generator, dtype=torch.float64) * (BINS - 1.1)
-    answer = rows(subject, x, t)
-    if answer.value is None or answer.broken:
+    x, t = samples(subject, 24)
+    x, loss = 2 * x, partial(distribution_focal_loss, impl="eager")
+    value = values(subject, x, t)
+    if not value.isfinite().all():
         return None
-    expected = distribution_focal_loss(x, t, impl="eager")
-    scale = _scale(answer.value.double(), expected)
-
-    def reference(x: Tensor, t: Tensor) -> Tensor:
-        return scale * distribution_focal_loss(x, t, impl="eager")
-
-    off = deviation(answer.value, scale * expected)
+    scale, off = _scaled(value, loss(x, t))
     convention: dict[str, Any] = {"takes": subject.form.takes, "bins": BINS + 1}
     convention |= {"scale": scale} if scale != 1 else {}
+    match = Match(None, "dfl", off, convention, lambda x, t: scale * loss(x, t))
     if off > TOLERANCE:
-        return Match(None, "dfl", off, convention, reference)
-    got, own = rows(subject, x, t, gradient=True).gradient, slopes(subject, x, t)
-    fits = got is not None and own is not None and deviation(got, own) < 5 * TOLERANCE
-    convention["gradient"] = FULL if fits else OTHER
-    return Match("dfl", "dfl", off, convention, reference)
+        return match
+    gradient = gradient_words(subject, x, t, {})
+    return match._replace(name="dfl", convention=convention | {"gradient": gradient})

@@ -1,8 +1,6 @@
 """Probes of the operations that a loss asks torch for: loops, memory, devices, casts, each with its line."""
 
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,18 +9,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from detloss.lab.doctor.answers import attempt, batch
-from detloss.lab.doctor.catalogue import found
+from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.findings import Finding
 from detloss.lab.doctor.forms import ONE_BY_ONE, Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.loading import running_line
 from detloss.lab.doctor.probe_effects import holds_tensors
+from detloss.lab.doctor.running import running_line
 from detloss.lab.memory import kept_by_hooks
 
-Found = Iterator[Finding]
 FEW, MANY, ROWS = 4, 64, 512
 MOST = 12.0  # times the logits: an eager focal loss, torchvision's or this package's, keeps 8 to 10
 MOST_OF_BOXES = 40.0  # times the boxes: more is N × N
+FIXED = (torch.float16, torch.bfloat16, torch.float64)
 PLAYED = ("meta", "xla")  # torch asks for a driver where a tensor is made on another device
 
 
@@ -34,27 +32,30 @@ class _Watch(TorchDispatchMode):
 
 
 class Operations(_Watch):
-    """Counts the operations by the line that asks for them, and notes casts of whole tensors."""
+    """Counts the operations by the line that asks for them, and notes casts of what is in its `places`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: Counter[str] = Counter()
-        self.casts: list[tuple[int, torch.dtype, str]] = []
+        self.casts: list[tuple[str, torch.dtype, str]] = []
+        self.places: dict[int, str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Counts one."""
         line = running_line()
         self.lines[line] += 1
         if func is torch.ops.aten._to_copy.default and kwargs and kwargs.get("dtype") is not None:
-            self.casts.append((args[0].data_ptr(), kwargs["dtype"], line))
+            place = self.places.get(args[0].data_ptr(), "")
+            self.casts.append((place, kwargs["dtype"], line))
         return func(*args, **(kwargs or {}))
 
 
-def _operations(subject: Subject, x: Tensor, t: Tensor) -> Operations | None:
+def _watched(subject: Subject, x: Tensor, t: Tensor) -> Operations | None:
     """What the loss asks for; None where it raises."""
     watch = Operations()
 
     def watched(x: Tensor, t: Tensor) -> Tensor:
+        watch.places = {t.data_ptr(): "targets", x.data_ptr(): "predictions"}
         with watch:
             return subject(x, t)
 
@@ -65,50 +66,36 @@ def loops(subject: Subject, match: Match | None) -> Found:
     """The number of operations grows with positives, or with rows: a loop in Python, with a kernel a turn."""
     if subject.form.layout in ONE_BY_ONE:
         return  # the doctor itself goes through the pairs
-    tries = []
+    what = "pairs of boxes" if subject.kind == "box" else "rows"
+    tries = [(what, batch(subject, FEW), batch(subject, MANY))]
     if subject.kind == "classification":
         x, _ = batch(subject, 2 * MANY)
-        few, many = torch.zeros_like(x), torch.zeros_like(x)
-        for t, count in ((few, FEW), (many, MANY)):
-            at = torch.arange(count)
-            t[at, at % t.shape[1]] = 1
-        tries.append(("positives", (x, few), (x, many)))
-    what = "pairs of boxes" if subject.kind == "box" else "rows"
-    tries.append((what, batch(subject, FEW), batch(subject, MANY)))
+        places = torch.arange(2 * MANY)
+        each = torch.zeros_like(x).index_put((places, places % x.shape[1]), torch.tensor(1.0))
+        few, many = (each * (places < count)[:, None] for count in (FEW, MANY))
+        tries.insert(0, ("positives", (x, few), (x, many)))
     for what, small, large in tries:
-        before, after = _operations(subject, *small), _operations(subject, *large)
+        before, after = _watched(subject, *small), _watched(subject, *large)
         if before is None or after is None or after.lines.total() - before.lines.total() < MANY - FEW:
             continue
         line = (after.lines - before.lines).most_common(1)[0][0]
-        seen = (
-            f"{line}; {before.lines.total()} operations for {FEW} {what}, {after.lines.total():,} for {MANY}"
-        )
-        yield found("loop", seen, what=what)
+        seen = f"{line}; {before.lines.total()} operations for {FEW} {what}, "
+        yield found("loop", f"{seen}{after.lines.total():,} for {MANY}", what=what)
         return
 
 
 def casts(subject: Subject, match: Match | None) -> Found:
     """Targets that are cast to integers, predictions that are cast to a fixed dtype."""
-    x, t = batch(subject)
-    watch = Operations()
-
-    def watched(x: Tensor, t: Tensor) -> Tensor:
-        places.extend((x.data_ptr(), t.data_ptr()))
-        with watch:
-            return subject(x, t)
-
-    places: list[int] = []
-    if attempt(watched, x, t).error is not None:
-        return
+    watch = _watched(subject, *batch(subject))
     dense = subject.kind == "classification" and subject.form.targets == "dense"
-    for place, dtype, line in watch.casts:
-        if place == places[1] and dense and not dtype.is_floating_point and dtype != torch.bool:
-            yield found("labels cut", line)
-            return
-    for place, dtype, line in watch.casts:
-        if place == places[0] and dtype in (torch.float16, torch.bfloat16, torch.float64):
-            yield found("cast", line, what=str(dtype).removeprefix("torch."))
-            return
+    cut, fixed = list[Finding](), list[Finding]()
+    for place, dtype, line in watch.casts if watch is not None else ():
+        whole = not dtype.is_floating_point and dtype != torch.bool
+        if place == "targets" and dense and whole:
+            cut.append(found("labels cut", line))
+        elif place == "predictions" and dtype in FIXED:
+            fixed.append(found("cast", line, what=str(dtype).removeprefix("torch.")))
+    yield from (cut + fixed)[:1]
 
 
 def memory_kept(subject: Subject) -> float | None:
@@ -139,21 +126,13 @@ class Elsewhere(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor, device: str) -> "Elsewhere":
         """A tensor of the same size, dtype and strides."""
-        made = Tensor._make_wrapper_subclass(
-            cls,
-            held.shape,
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            device=torch.device(device),
-        )
+        layout: Any = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
+        made = Tensor._make_wrapper_subclass(cls, held.shape, **layout, device=torch.device(device))
         made.held = held
         return made
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         """Refuses: `TwoDevices` is not on."""
         raise RuntimeError(f"{func} outside of TwoDevices")
 
@@ -186,16 +165,11 @@ class TwoDevices(_Watch):
         args, kwargs = tree_map_only(Tensor, self._as_ours, (args, dict(kwargs or {})))
         given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
         there = [value for value in given if isinstance(value, Elsewhere)]
+        here = [value for value in given if not isinstance(value, Elsewhere) and value.ndim]
         name = str(func).removeprefix("aten.")
-        if (
-            there
-            and any(value.ndim for value in given if not isinstance(value, Elsewhere))
-            and not self.mixed
-        ):
-            allowed = name.startswith(_COPIES) or (
-                name.startswith(_INDICES) and isinstance(args[0], Elsewhere)
-            )
-            self.mixed = "" if allowed else f"{running_line()}; {name.partition('.')[0]}"
+        indexing = name.startswith(_INDICES) and isinstance(args[0], Elsewhere)
+        if there and here and not self.mixed and not name.startswith(_COPIES) and not indexing:
+            self.mixed = f"{running_line()}; {name.partition('.')[0]}"
         device = kwargs.get("device")
         goes = bool(there) if device is None else torch.device(device).type == self.device
         if device is not None:
@@ -217,19 +191,19 @@ def devices(subject: Subject, match: Match | None) -> Found:
     x, t = batch(subject)
     given = (*subject.loaded.given.values(), *subject.loaded.given_to_forward.values())
     made = any(isinstance(guess.make(x, t), Tensor) for guess in given)
-    if subject.loaded.requests or holds_tensors(subject) or made or attempt(subject, x, t).value is None:
+    asks = any(one.code == "device-hardcoded" for one in subject.loaded.names.findings)
+    if asks or holds_tensors(subject) or made or attempt(subject, x, t).value is None:
         return
     for device in PLAYED:
-        mode, failed = TwoDevices(device), False
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                with mode:
-                    subject(Elsewhere(x, device), Elsewhere(t, device))
-            except Exception:
-                failed = True
+        mode = TwoDevices(device)
+
+        def there(x: Tensor, t: Tensor, mode: TwoDevices = mode) -> Tensor:
+            with mode:
+                subject(Elsewhere(x, mode.device), Elsewhere(t, mode.device))
+            return x
+
+        error = attempt(there, x, t).error
         if mode.mixed:
             yield found("stays on cpu", f"{mode.mixed} gets one of its arguments and a tensor on the CPU")
-            return
-        if not failed:
+        if mode.mixed or error is None:
             return

@@ -1,113 +1,66 @@
-"""Probes of values: finite everywhere, smallest where the prediction is right, alpha on the right side."""
+"""Probes of what a loss prefers: alpha on its side, right predictions cheap, wrong ones pushed there."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable
+from itertools import chain, islice
 
 import torch
+from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import attempt, batch, rows
-from detloss.lab.doctor.catalogue import found
-from detloss.lab.doctor.extremes import FAR, PAIRS, onset, pair_answer, ways
-from detloss.lab.doctor.findings import Finding, Level
-from detloss.lab.doctor.forms import BINS, Subject
-from detloss.lab.doctor.known import Match
+from detloss.lab.doctor.answers import Answer, attempt, batch, sample_boxes, samples
+from detloss.lab.doctor.catalogue import Found, found
+from detloss.lab.doctor.fit import law
+from detloss.lab.doctor.forms import Subject
+from detloss.lab.doctor.known import FULL, LABEL_DETACHED, WEIGHT_DETACHED, Match
 from detloss.lab.doctor.match_logits import NEGATIVES
+from detloss.lab.doctor.outcomes import derivative, shown, total, values
+from detloss.lab.doctor.ways import LADDER, PAIRS, Way, onset, ways
 
-Found = Iterator[Finding]
+AWAY = 0.02
+"""A slope that goes the wrong way counts from this part of the largest one on."""
+DEAD, DEAD_BESIDE_KNOWN = 0.02, 0.1
+"""A slope is gone below this part of the largest one on its way, or of the known loss's."""
+BY_DESIGN = {
+    "mal": "a positive of quality q learns p = q^gamma",
+    "ia_bce": "the label moves with the score and is a constant for the gradient, which is 0 at p = t",
+    "gaussian_focal": "only t = 1 is a positive, and all else learns p = 0",
+}
+"""Why a known loss is smallest elsewhere than at a soft label."""
 
 
 def alpha_side(subject: Subject, match: Match | None) -> Found:
     """Alpha weighs the negatives, where everybody's weighs the positives."""
     words = match.convention if match is not None else {}
-    if words.get("alpha_on") in NEGATIVES:
-        pair = words["weight_of_positives"], words["weight_of_negatives"]
-        seen = (
-            f"with alpha = {words['alpha']:g} a target of 1 weighs {pair[0]:g}, one of 0 weighs {pair[1]:g}"
-        )
+    side, alpha = words.get("alpha_on"), words.get("alpha")
+    pair = words.get("weight_of_positives"), words.get("weight_of_negatives")
+    if side in NEGATIVES:
+        seen = f"with alpha = {alpha:g} a target of 1 weighs {pair[0]:g}, one of 0 weighs {pair[1]:g}"
         yield found("alpha on negatives", seen)
-    elif words.get("alpha_on") == "positives" and words.get("alpha_known") is False and words["alpha"] > 0.5:
-        pair = words["weight_of_positives"], words["weight_of_negatives"]
+    elif side == "positives" and words.get("alpha_known") is False and alpha is not None and alpha > 0.5:
         seen = f"weights {pair[0]:g} (target 1), {pair[1]:g} (target 0)"
-        yield found("alpha unknown", seen, alpha=f"{words['alpha']:g}", other=f"{1 - words['alpha']:g}")
-
-
-def finite_value(subject: Subject, match: Match | None) -> Found:
-    """NaN and Inf at large logits, where they begin; and at boxes without area, apart or inverted."""
-    if subject.kind == "box":
-        yield from _finite_boxes(subject, match)
-        return
-    # what does not run at logit 0 either is not the extremes' fault
-    running = [way for way in ways(subject) if rows(subject, *way.make(0.0)).value is not None]
-    onsets = [first for way in running if (first := onset(subject, way, lambda _, answer: answer.broken))]
-    if onsets:
-        worst = min(onsets, key=lambda first: first.magnitude)
-        seen = "; ".join(f"{one.where}: {one.answer.shown()}" for one in onsets) + " (float32)"
-        yield found("value not finite", seen, what=worst.answer.shown(), where=worst.where)
-        if subject.probabilities:
-            seen = (
-                f"{worst.where}: {worst.answer.shown()}: its sigmoid or softmax is exactly 0 or 1 in float32"
-            )
-            yield found("log of 0", seen)
-        return
-    for way in running:
-        answer = rows(subject, *way.make(FAR))
-        if answer.broken:
-            seen = f"finite up to 1e4 (float32); {answer.shown()} at {FAR:g}"
-            yield found("value far out", seen, what=answer.shown(), where=way.at(FAR))
-            return
-
-
-def _finite_boxes(subject: Subject, match: Match | None) -> Found:
-    answers = [(pair, pair_answer(subject, pair)) for pair in PAIRS]
-    broken = [(pair, answer) for pair, answer in answers if answer.broken]
-    if not broken:
-        return
-    logarithm = match is not None and match.convention.get("form") == "-log x"
-    remedy = "add an eps (1e-7) to every denominator"
-    remedy = "clamp the IoU to at least an eps before the logarithm, or use 1 - IoU" if logarithm else remedy
-    more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-    seen = [f"{pair.says}: {answer.shown()}" for pair, answer in broken]
-    level: Level | None = None if any(not pair.odd for pair, _ in broken) else "warning"
-    yield found("box not finite", "; ".join(seen), level, what=broken[0][0].name + more, remedy=remedy)
-    nan = [text for text, (pair, answer) in zip(seen, broken)
-           if pair.flat and answer.value is not None and answer.value.isnan().any()]  # fmt: skip
-    if nan or logarithm:
-        what = "the logarithm of 0" if logarithm else "0 divided by 0"
-        yield found("box without eps", (nan or seen)[0], what=what, remedy=remedy)
+        yield found("alpha unknown", seen, alpha=f"{alpha:g}", other=f"{1 - alpha:g}")
 
 
 def similarity(subject: Subject, match: Match | None = None) -> Found:
     """A right prediction has the larger value than a wrong one: to be maximised, not minimised."""
-    told = "right prediction", "wrong prediction"
+    middle = -math.inf
     if subject.region:
         x, t = batch(subject)
-        sign = 2 * t - 1 if t.ndim > 1 else 2 * torch.nn.functional.one_hot(t, x.shape[1]).float() - 1
+        sign = 2 * (t if t.ndim > 1 else F.one_hot(t, x.shape[1]).float()) - 1
+        told = "right prediction", "wrong prediction"
         answers = [attempt(subject, side * 6 * sign, t) for side in (1, -1)]
     elif subject.kind == "box":
-        told = "equal boxes", "boxes apart"
-        answers = [pair_answer(subject, pair) for pair in PAIRS[:2]]
-        if answers[1].broken:
-            told = "equal boxes", "a box within the other"
-            answers[1] = pair_answer(subject, PAIRS[3])
-    elif subject.kind == "classification":
-        told = "logit 6, target 1", "logit -6, target 1"
-        answers = [rows(subject, torch.tensor([x]), torch.ones(1)) for x in (6.0, -6.0)]
+        other = PAIRS[3 if PAIRS[1].answer(subject).broken else 1]
+        told, answers = ("equal boxes", other.name), [pair.answer(subject) for pair in (PAIRS[0], other)]
     else:
-        softmax = subject.kind == "softmax"
-        x = torch.zeros(2, subject.classes if softmax else BINS + 1)
-        x[0, 0] = x[1, -1] = 6
-        t = torch.tensor([0]) if softmax else torch.tensor([0.1])
-        answers = [rows(subject, x[i : i + 1], t) for i in range(2)]
-    if any(answer.broken or answer.value is None for answer in answers):
-        return
-    right, wrong = (float(answer.value.sum()) for answer in answers if answer.value is not None)
-    if not right > wrong + 1e-6:
-        return
-    if subject.kind == "classification" and not subject.region:  # neither: the largest in between
-        middle = rows(subject, torch.zeros(1), torch.ones(1)).value
-        if middle is not None and float(middle.sum()) > right + 1e-6:
-            return
-    remedy = "as a loss take 1 minus it" if subject.kind == "box" or subject.region else "change its sign"
-    yield found("similarity", f"{told[0]}: {right:.4g}; {told[1]}: {wrong:.4g}", remedy=remedy)
+        right, wrong = (next(way for way in ways(subject) if way.wrong is wrong) for wrong in (False, True))
+        told, answers = (right.at(6), wrong.at(6)), [way.answer(subject, 6) for way in (right, wrong)]
+        middle = total(right.answer(subject, 0)) if subject.kind == "classification" else middle
+    costs = [total(answer) for answer in answers]
+    # a value that is largest in between is neither
+    if costs[0] > max(costs[1], middle - 2e-6) + 1e-6 and not any(answer.broken for answer in answers):
+        remedy = "as a loss take 1 minus it" if subject.kind == "box" or subject.region else "change its sign"
+        yield found("similarity", f"{told[0]}: {costs[0]:.4g}; {told[1]}: {costs[1]:.4g}", remedy=remedy)
 
 
 def soft_minimum(subject: Subject, match: Match | None) -> Found:
@@ -115,25 +68,139 @@ def soft_minimum(subject: Subject, match: Match | None) -> Found:
     if subject.kind != "classification" or any(similarity(subject)):
         return
     least = {label: _least(subject, label) for label in (0.3, 0.8)}
-    if any(p is None for p in least.values()) or all(
-        abs(p - label) < 0.01 for label, p in least.items() if p
-    ):
-        return
-    seen = "; ".join(f"t = {label}: smallest at p = {p:.3f}" for label, p in least.items())
-    of_mal = match is not None and match.name == "mal"
-    yield found("soft minimum of mal" if of_mal else "soft minimum", seen)
+    if any(abs(p - label) >= 0.01 for label, p in least.items()) and not math.isnan(sum(least.values())):
+        seen = "; ".join(f"t = {label}: smallest at p = {p:.3f}" for label, p in least.items())
+        meant = BY_DESIGN.get(match.name or "") if match is not None else None
+        yield found("soft minimum by design", seen, remedy=meant) if meant else found("soft minimum", seen)
 
 
-def _least(subject: Subject, label: float) -> float | None:
-    """The probability that minimises the loss for a soft label; None where there is none to tell."""
+def _least(subject: Subject, label: float) -> float:
+    """The probability that minimises the loss for a soft label; NaN where there is none to tell."""
     low, high = -9.0, 9.0
     for finer in range(3):
         x = torch.linspace(low, high, 41, dtype=torch.float64)
-        answer = rows(subject, x, torch.full_like(x, label))
-        if answer.value is None or answer.broken:
-            return None
-        if not finer and float(answer.value.max() - answer.value.min()) < 1e-9:
-            return None
-        at = int(answer.value.argmin())
+        value = values(subject, x, torch.full_like(x, label))
+        if not value.isfinite().all() or (not finer and value.max() - value.min() < 1e-9):
+            return math.nan
+        at = int(value.argmin())
         low, high = float(x[max(at - 1, 0)]), float(x[min(at + 1, 40)])
     return float(torch.sigmoid(x[at]))
+
+
+def direction(subject: Subject, match: Match | None) -> Found:
+    """Wrong predictions are pushed the wrong way, or not at all, or only until they are very wrong."""
+    if match is not None and match.name is not None:
+        full = match.convention.get("gradient") in (FULL, WEIGHT_DETACHED, LABEL_DETACHED)
+        if full and match.convention.get("form") != "-x":
+            wrong = (way for way in ways(subject) if way.wrong)
+            each = (_hopeless(subject, way, _known(match, way)) for way in wrong)
+            yield from islice(chain.from_iterable(each), 1)
+    elif any(similarity(subject, match)):
+        return
+    elif subject.kind == "box":
+        yield from _boxes(subject)
+    elif _squashed_twice(subject):
+        right = next(way for way in ways(subject) if not way.wrong)
+        seen = f"{right.at(50)}, as right as can be: loss {total(right.answer(subject, 50)):.4g}"
+        yield found("squashed twice", seen, what="sigmoid" if subject.kind == "classification" else "softmax")
+    else:
+        yield from _by_itself(subject)
+
+
+def _by_itself(subject: Subject) -> Found:
+    """The slopes of wrong predictions, more and more wrong."""
+    slopes = []
+    for way in (way for way in ways(subject) if way.wrong):
+        tried = {m: way.slope(way.answer(subject, m, gradient=True)) for m in LADDER}
+        if known := {m: slope for m, slope in tried.items() if not math.isnan(slope)}:
+            slopes.append((way, known))
+    for way, of in slopes:
+        lowest = min(of, key=of.__getitem__)
+        if of[lowest] < -AWAY * max(abs(slope) for slope in of.values()):
+            seen = f"{way.at(lowest)}: {of[lowest]:.4g} per logit the more wrong it gets (float32)"
+            yield found("pushed away", seen)
+            return
+    largest = max((max(of.values()) for _, of in slopes), default=0.0)
+    for way, of in slopes:
+        if largest > 0 and max(of.values()) < 1e-6 * largest:
+            seen = f"{way.at(4)}: gradient {of.get(4, 0.0):.4g} (float32)"
+            yield found("learns nothing", seen, what=way.label)
+            return
+    each = (_hopeless(subject, way, _peak(of)) for way, of in slopes)
+    yield from islice(chain.from_iterable(each), 1)
+
+
+Expected = Callable[[float], tuple[float, str]]
+"""By the magnitude: the least slope that is still one, and where that comes from, in words."""
+
+
+def _hopeless(subject: Subject, way: Way, expected: Expected) -> Found:
+    """Where the gradient of more and more wrong predictions is gone."""
+
+    def gone(magnitude: float, answer: Answer) -> bool:
+        return way.slope(answer) < expected(magnitude)[0]
+
+    first = onset(subject, way, gone, gradient=True)
+    if first is not None:
+        slope, beside = abs(way.slope(first.answer)), expected(first.magnitude)[1]
+        yield found("hopeless", f"{first.where}: gradient {slope:.4g} in size, {beside} (float32)")
+
+
+def _peak(slopes: dict[float, float]) -> Expected:
+    """A part of the largest slope on the way, beyond it."""
+    peak = max(slopes, key=slopes.__getitem__)
+    says = f"{slopes[peak]:.4g} at {peak:g}"
+    return lambda magnitude: (DEAD * slopes[peak] if magnitude > peak else -math.inf, says)
+
+
+def _known(match: Match, way: Way) -> Expected:
+    """A part of the known loss's slope, where that one has any."""
+
+    def expected(magnitude: float) -> tuple[float, str]:
+        assert match.reference is not None
+        x, t = way.make(torch.tensor([magnitude], dtype=torch.float64))
+        true = float(way.along(derivative(match.reference, x, t)))
+        return DEAD_BESIDE_KNOWN * true if true > 0.05 else -math.inf, f"should be {true:.4g}"
+
+    return expected
+
+
+def _squashed_twice(subject: Subject) -> bool:
+    """Whether it is a focal loss, or a cross entropy, of probabilities taken for logits."""
+    if subject.probabilities or subject.kind not in ("classification", "softmax"):
+        return False
+    if subject.kind == "classification":
+        z = torch.linspace(0.04, 0.96, 24, dtype=torch.float64)
+        pairs = [(z.logit(), torch.full_like(z, label), F.softplus(z - 2 * label * z)) for label in (1, 0)]
+    else:
+        x, t = samples(subject, 24)
+        z, t = (2 * x).softmax(1), torch.zeros_like(t)
+        pairs = [(z.log(), t, F.cross_entropy(z, t, reduction="none"))]
+    laws = [law(cross, values(subject, x, t)) for x, t, cross in pairs]
+    return all(one is not None and not one.epsilon for one in laws)
+
+
+def _boxes(subject: Subject) -> Found:
+    """A prediction that equals its target costs more than one beside it, or costs less as it moves off."""
+    _, true = sample_boxes(6)
+    equal, sizes = values(subject, true, true), (true[:, 2:] - true[:, :2]).repeat(1, 2)
+    for step in (*torch.eye(4, dtype=torch.float64), *-torch.eye(4, dtype=torch.float64)):
+        moved = true + 0.1 * sizes * step
+        near = values(subject, moved, true)
+        drop = equal - near
+        if drop.isfinite().all() and drop.max() > max(1e-9, 1e-3 * float(equal.abs().max())):
+            i = int(drop.argmax())
+            seen = f"target {shown(true[i])}: the same box costs {shown(equal[i])}, "
+            yield found("pushed off", seen + f"{shown(moved[i])} costs {shown(near[i])}")
+            return
+    target = torch.tensor([210.0, 210, 230, 250], dtype=torch.float64)
+    for what, off in (("slides off", (20.0, 40, 20, 40)), ("slides off", (20.0, 0, 20, 0)),
+                      ("grows beyond", (-20.0, -40, 20, 40))):  # fmt: skip
+        x, t = Way("", "", torch.tensor(off), target, start=target).make(torch.linspace(0, 4, 41).double())
+        value = values(subject, x, t)
+        fall = -value.diff()
+        if value.isfinite().all() and fall.max() > 5e-3 * (value.max() - value.min()):
+            i = int(fall.argmax())
+            costs = (f"{shown(x[j])} costs {shown(value[j])}" for j in (i, i + 1))
+            yield found("falls on the way", f"target {shown(target)}: {', '.join(costs)}", what=what)
+            return

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import attempt, rows, sample_boxes
-from detloss.lab.doctor.forms import BINS, Subject
+from detloss.lab.doctor.answers import sample_boxes, samples
+from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import bce
+from detloss.lab.doctor.outcomes import alone, together, values
 
 LATE = {one: f"{one} of the cross entropy first, the weight after it" for one in ("mean", "sum")}
 EVERY = {one: f"{one} over every prediction with every target" for one in ("mean", "sum")}
@@ -17,85 +18,54 @@ MEAN, OTHER = "mean over all elements", "other"
 
 def reduction(subject: Subject) -> dict[str, Any]:
     """What happens to the values of a batch: in words, and where it is none of the usual ones the divisor."""
-    words, divisor = _reduction(subject)
-    return {"reduction": words} | ({"divisor": divisor} if divisor is not None else {})
-
-
-def _reduction(subject: Subject) -> tuple[str, float | None]:
-    x, t = _numbers(subject)
-    flat = subject.kind == "classification"
-    count, columns = (x.shape[0], x.shape[1]) if flat else (len(x), 1)
-    each = rows(subject, x.view(-1) if flat else x, t.view(-1) if flat else t).value
-    whole = attempt(subject, x, t).value
-    if each is None or whole is None:
-        return OTHER, None
-    whole, each = whole.double(), each.double()
-
-    def same(a: Tensor, b: Tensor) -> bool:
-        return torch.allclose(a.reshape(-1), b, 1e-3, 1e-6)
-
-    if whole.numel() == each.numel() > 1:
-        return "none" if same(whole, each) else OTHER, None
-    if subject.kind == "box" and whole.numel() == count * count:
-        return "none, every box with every other", None
-    if whole.numel() == count and columns > 1:
+    x, t = _batch(subject)
+    flat, count = subject.kind == "classification", len(x)
+    columns = x.shape[1] if flat else 1
+    each, whole = alone(subject, x, t), together(subject, x, t)
+    other: dict[str, Any] = {"reduction": OTHER}
+    if whole.numel() > 1:
         table = each.view(count, columns)
-        sums = {"sum over classes": table.sum(1), "mean over classes": table.mean(1)}
-        return next((f"none, {name}" for name, of in sums.items() if same(whole, of)), OTHER), None
-    if whole.numel() != 1:
-        return OTHER, None
-    kept = each.isfinite()  # -log IoU of boxes apart is not
-    if not kept.all():
-        x, t, each, count = x[kept], t[kept], each[kept], int(kept.sum())
-        whole = _whole(subject, x, t)
-    if whole is None or not each.any():
-        return OTHER, None
+        kept = {"none": each} | {f"none, {name} over classes": table.sum(1) / divisor
+                                 for name, divisor in (("sum", 1), ("mean", columns))}  # fmt: skip
+        if subject.kind == "box" and whole.numel() == count * count:
+            return {"reduction": "none, every box with every other"}
+        return next(({"reduction": words} for words, value in kept.items() if _near(whole, value)), other)
+    if subject.kind == "box":  # -log IoU of boxes apart is not finite
+        x, t, each = (one[each.isfinite()] for one in (x, t, each))
+        whole, count = together(subject, x, t), len(x)
+    if whole.numel() != 1 or not each.isfinite().all() or not each.any():
+        return other
     divisor = float(each.sum() / whole.reshape(()))
     names = {"sum": 1, MEAN if flat else "mean over rows": count * columns}
     if columns > 1:
         names |= {"sum over classes, mean over rows": count, "mean over classes, sum over rows": columns}
-    positives = {"sum divided by the number of positives": 3} if flat else {}
-    for name, expected in (names | positives).items():
+    names |= {"sum divided by the number of positives": 3} if flat else {}
+    for words, expected in names.items():
         if abs(divisor - expected) < 2e-3 * expected:
-            soft = name in positives and _by_the_sum_of_targets(subject, x, t)
-            return "sum divided by the sum of targets" if soft else name, None
+            soft = t * 0.75  # does the divisor add up soft targets, or count positives?
+            by_targets = "positives" in words and _equal(alone(subject, x, soft).sum() / 2.25,
+                                                         together(subject, x, soft), 4e-3)  # fmt: skip
+            return {"reduction": "sum divided by the sum of targets" if by_targets else words}
     unusual = _late(subject, x, t, whole) or _every(subject) or _by_class(subject, x, t, whole)
-    return (unusual, None) if unusual else (OTHER, float(f"{divisor:.4g}"))
+    return {"reduction": unusual} if unusual else {**other, "divisor": float(f"{divisor:.4g}")}
 
 
-def _numbers(subject: Subject) -> tuple[Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(3)
-    if subject.kind == "box":
-        return sample_boxes(7)
-    if subject.kind == "classification":
-        count, columns = (4, 6) if subject.form.columns else (7, 1)
-        x = torch.randn(count, columns, generator=draw, dtype=torch.float64)
-        t = torch.zeros_like(x)
-        t.view(-1)[[1, 2, 4] if columns == 1 else [1, 8, 15]] = 1  # at most one per row: indices can say that
-        return x, t
-    wide = subject.classes if subject.kind == "softmax" else BINS + 1
-    x = torch.randn(7, wide, generator=draw, dtype=torch.float64)
-    bins = torch.linspace(0.3, BINS - 1.3, 7, dtype=torch.float64)
-    return x, torch.arange(7) % wide if subject.kind == "softmax" else bins
+def _batch(subject: Subject) -> tuple[Tensor, Tensor]:
+    if subject.kind != "classification":
+        return sample_boxes(7) if subject.kind == "box" else samples(subject, 7)
+    shape, hits = ((4, 6), [1, 8, 15]) if subject.form.columns else ((7, 1), [1, 2, 4])
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    t = torch.zeros_like(x)
+    t.view(-1)[hits] = 1  # at most one per row: indices can say that
+    return x, t
 
 
-def _whole(subject: Subject, x: Tensor, t: Tensor) -> Tensor | None:
-    answer = attempt(subject, x, t)
-    return None if answer.value is None or answer.broken else answer.value.double()
+def _near(a: Tensor, b: Tensor) -> bool:
+    return a.numel() == b.numel() and torch.allclose(a.reshape(-1), b, 1e-3, 1e-6)
 
 
-def _by_the_sum_of_targets(subject: Subject, x: Tensor, t: Tensor) -> bool:
-    """Whether the divisor adds up soft targets, and does not count positives."""
-    soft = t * 0.75
-    each = rows(subject, x.view(-1), soft.view(-1)).value
-    whole = _whole(subject, x, soft)
-    if each is None or whole is None or whole.numel() != 1:
-        return False
-    return abs(float(each.sum() / whole.reshape(())) - 3 * 0.75) < 1e-2
-
-
-def _equal(value: Tensor | None, whole: Tensor) -> bool:
-    return value is not None and abs(float(value.sum()) - float(whole)) < 1e-4 * abs(float(whole))
+def _equal(value: Tensor, whole: Tensor, slack: float = 1e-4) -> bool:
+    return whole.numel() == 1 and abs(float(value) - float(whole)) < slack * abs(float(whole))
 
 
 def _late(subject: Subject, x: Tensor, t: Tensor, whole: Tensor) -> str:
@@ -108,7 +78,7 @@ def _late(subject: Subject, x: Tensor, t: Tensor, whole: Tensor) -> str:
         logit = -torch.log(torch.expm1(of_all) / others).reshape(1)
         row = logit if sigmoid else F.pad(logit.reshape(1, 1), (0, others))
         label = torch.ones_like(logit) if sigmoid else torch.zeros(1, dtype=torch.long)
-        if _equal(rows(subject, row, label).value, whole):
+        if _equal(values(subject, row, label).sum(), whole):
             return LATE[name]
     return ""
 
@@ -117,18 +87,15 @@ def _every(subject: Subject) -> str:
     """Whether the values of all pairs are in it, by a shape (N,) against (N, 1), or N boxes against N."""
     if subject.kind == "classification":
         x, t = torch.tensor([[-1.0, 0.7, 2.0], [1.0, 0.0, 1.0]], dtype=torch.float64).unsqueeze(-1)
-        each = rows(subject, x.view(-1).repeat_interleave(3), t.view(-1).repeat(3)).value
     elif subject.kind == "box":
         x, t = (boxes[:2] for boxes in sample_boxes(2))
-        each = rows(subject, x.repeat_interleave(2, 0), t.repeat(2, 1)).value
     else:
         return ""
-    whole = _whole(subject, x, t)
-    if each is None or whole is None or whole.numel() != 1:
+    count, whole = len(x), together(subject, x, t)
+    each = alone(subject, x.repeat_interleave(count, 0), t.repeat(count, 1))
+    if _equal(each.view(count, count).diagonal().mean(), whole):
         return ""
-    if _equal(each.view(len(x), len(x)).diagonal().mean(), whole):
-        return ""
-    sums = (("mean", each.mean()), ("sum", each.sum()), ("sum", each.sum() / len(x)))
+    sums = (("mean", each.mean()), ("sum", each.sum()), ("sum", each.sum() / count))
     return next((EVERY[name] for name, value in sums if _equal(value, whole)), "")
 
 
@@ -141,11 +108,9 @@ def _by_class(subject: Subject, x: Tensor, t: Tensor, whole: Tensor) -> str:
         logits = torch.zeros(2, x.shape[1], dtype=torch.float64)
         logits[1, other] = 1
         pair = logits, torch.tensor([0, other])
-        each, both = rows(subject, *pair).value, _whole(subject, *pair)
-        if each is None or both is None:
-            return ""
-        weights.append(float((each[0] - both) / (both - each[1])))
-    each, weight = rows(subject, x, t).value, torch.tensor(weights, dtype=torch.float64)[t]
-    if each is None or not weight.isfinite().all() or not _equal((weight * each).sum() / weight.sum(), whole):
+        (first, second), both = values(subject, *pair), together(subject, *pair)
+        weights.append(float((first - both) / (both - second)))
+    weight = torch.tensor(weights, dtype=torch.float64)[t]
+    if not weight.isfinite().all() or not _equal(weight @ alone(subject, x, t) / weight.sum(), whole):
         return ""
     return f"mean weighted by class, {' : '.join(f'{weight:.4g}' for weight in weights)}"

@@ -1,51 +1,32 @@
 """Which kind of loss it is and in which form it is called: found by trial calls on a few numbers."""
 
 import inspect
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import attempt
+from detloss.lab.doctor.answers import attempt, examples
 from detloss.lab.doctor.arguments import own_lengths
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding, NotExamined
-from detloss.lab.doctor.forms import BINS, FORMS, Kind, NoTensor, Reduction, Subject, call_in_form
-from detloss.lab.doctor.loading import (
-    COLUMNS,
-    Loaded,
-    changed_criterion,
-    first_two,
-    frame_of_error,
-    in_a_line,
-    line_of_error,
-)
-from detloss.lab.doctor.trials import ROWS, Trial, examples, near, tried
+from detloss.lab.doctor.forms import BINS, FORMS, Kind, NoTensor, Reduction, Subject
+from detloss.lab.doctor.loading import COLUMNS, Loaded
+from detloss.lab.doctor.running import frame_of_error, in_a_line, line_of_error, seen_at
+from detloss.lab.doctor.trials import ROWS, Trial, few, near, tried
 
 Wanted = Literal["classification", "box", "distribution", "auto"]
-_LOGIT_WORDS = set(
-    [
-        "logits",
-        "logit",
-        "cls",
-        "class",
-        "label",
-        "labels",
-        "bce",
-        "ce",
-        "focal",
-        "entropy",
-        "prob",
-        "probs",
-        "dice",
-    ]
-)
+_OF_LOGITS = set("logits logit cls class label labels bce ce focal entropy prob probs dice".split())
+_OF_BINS = {"distribution", "dfl", "dist", "bins"}
 
 
-def settle(loaded: Loaded, kind: Wanted = "auto") -> tuple[Subject, list[Finding]]:
-    """The subject, and what came out on the way.
+def settle(loaded: Loaded, kind: Wanted = "auto") -> Subject:
+    """The subject; what comes out on the way is added to the findings of its names.
 
     Raises:
         NotExamined: it works in no form.
@@ -53,53 +34,48 @@ def settle(loaded: Loaded, kind: Wanted = "auto") -> tuple[Subject, list[Finding
     trials: list[Trial] = []
     unlikely: Trial | None = None
     for way in loaded.ways():
-        for one in _order(loaded, kind):
+        for one in _order(loaded) if kind == "auto" else (kind,):
             trial = _find(way, one, trials) or _find_with_weights(way, one, trials)
             if trial is not None and (kind != "auto" or _is_likely(trial)):
                 return _settled(trial, trials)
             unlikely = unlikely or trial
-    if unlikely is not None:
-        return _settled(unlikely, trials)
-    if kind in ("auto", "classification"):
-        for way in replace(loaded, columns=2).ways():
-            trial = _find(way, "classification", [])
-            if trial is not None:
-                return _settled(trial, trials)
+    if unlikely is None and kind in ("auto", "classification"):
+        pairs = (_find(way, "classification", []) for way in replace(loaded, columns=2).ways())
+        unlikely = next((trial for trial in pairs if trial is not None), None)
     answered = [trial for trial in trials if trial.answer.value is not None]
-    if answered:  # never a finite number: the probes say where
-        return _settled(answered[0], trials)
-    raise NotExamined(_verdict(trials))
+    if unlikely is None and answered:
+        unlikely = answered[0]  # never a finite number: the probes say where
+    if unlikely is None:
+        raise NotExamined(_verdict(trials))
+    return _settled(unlikely, trials)
 
 
-def _order(loaded: Loaded, kind: Wanted) -> Iterator[Kind]:
+def _order(loaded: Loaded) -> list[Kind]:
     """The kinds to try, the likeliest first."""
-    if kind != "auto":
-        yield kind
-        return
     words = _words(loaded)
     likely: Kind = "classification"
-    if words & {"distribution", "dfl", "dist", "bins"} or {"reg_max", "n_bins"} & set(loaded.takes):
+    if words & _OF_BINS or {"reg_max", "n_bins"} & set(loaded.takes):
         likely = "distribution"
     elif any(re.fullmatch(r"b?box(es)?\d?|.*iou.*", word) for word in words):
         likely = "box"
-    kinds: tuple[Kind, ...] = ("classification", "box", "distribution")
-    yield from (likely, *(one for one in kinds if one != likely))
+    kinds: list[Kind] = ["classification", "box", "distribution"]
+    return sorted(kinds, key=lambda one: one != likely)
 
 
 def _words(loaded: Loaded) -> set[str]:
     """The words in its name and in those of its first two arguments, in small letters."""
-    name = loaded.name.rpartition(":")[2].split(".")[-1]
+    name = re.split(r"[:.]", loaded.name)[-1]
     words = {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)}
     words |= {name.lower()} if "iou" in name.lower() else set()
-    return words | set(re.findall(r"[a-z]+\d?", " ".join(first_two(loaded.object)).replace("_", " ")))
+    return words | set(re.findall(r"[a-z]+\d?", " ".join(loaded.first_two).replace("_", " ")))
 
 
 def _is_likely(trial: Trial) -> bool:
     """Whether no other kind need be tried."""
     form = trial.form
     if form.kind == "distribution":
-        return _at_the_last_bin(trial).finite
-    if form.kind == "box" or _words(trial.loaded) & _LOGIT_WORDS or trial.loaded.columns != COLUMNS:
+        return not _at_the_last_bin(trial).answer.broken
+    if form.kind == "box" or _words(trial.loaded) & _OF_LOGITS or trial.loaded.columns != COLUMNS:
         return True
     if form.layout == "rows" and form.kind == "classification" and trial.compares_numbers():
         return False
@@ -108,9 +84,7 @@ def _is_likely(trial: Trial) -> bool:
 
 def _find_with_weights(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
     """The first form of logits that works with as many columns as it has weights."""
-    if kind != "classification":
-        return None
-    for count in own_lengths([loaded.object, *loaded.built.values()]):
+    for count in own_lengths([loaded.object, *loaded.built.values()]) if kind == "classification" else ():
         trial = _find(replace(loaded, columns=count, built={}), kind, [])
         if trial is not None:
             trials.append(trial)
@@ -119,69 +93,55 @@ def _find_with_weights(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial
 
 
 def _find(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
-    """The first form of the kind that works; all trials are kept."""
-    pair = examples(kind, loaded.columns)
-    good: list[Trial] = []
+    """The first form of the kind that works and suits it, or else that works; all trials are kept."""
+    good: Trial | None = None
     for form in FORMS[kind]:
-        trial = tried(loaded, form, pair)
-        trials.append(trial)
-        if trial.finite and trial.moves():
-            good.append(trial)
-            if kind == "box":
-                best = trial.mirrors()
-            else:
-                best = form.targets == "dense" or kind != "classification" or trial.spares_background()
-            if best:
-                good.insert(0, trial)
+        trials.append(trial := tried(loaded, form, few(kind, loaded.columns)))
+        if trial.works:
+            good = good or trial
+            sure = kind == "distribution" or (form.targets == "dense" and kind == "classification")
+            if sure or (trial.mirrors() if kind == "box" else trial.spares_background()):
+                good = trial
                 break
-    if kind != "classification":
-        return good[0] if good else None
-    return _sigmoid_or_softmax(loaded, good, trials)
+    return _sigmoid_or_softmax(loaded, good, trials) if kind == "classification" else good
 
 
-def _sigmoid_or_softmax(loaded: Loaded, good: list[Trial], trials: list[Trial]) -> Trial | None:
-    dense = next((trial for trial in good if trial.form.targets == "dense"), None)
-    if dense is not None and dense.form.takes == "logits" and dense.is_of_probabilities():
-        on_p = tried(loaded, dense.form._replace(takes="probabilities"), dense.pair)
-        dense = on_p if on_p.finite else dense
-    if dense is not None:
-        of_softmax = dense.counts_the_positive_only() if dense.form.takes != "logits" else dense.shifts()
-        if not of_softmax or not dense.form.columns:
-            return dense
-    before: Trial | None = None  # the same form with logits
+def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial]) -> Trial | None:
+    """The trial itself where it is of a sigmoid, or where no form of a softmax works better."""
+    no_logits = False  # it makes sense on probabilities only
+    if good is not None and good.form.targets == "dense":
+        if good.form.takes == "logits" and good.is_of_probabilities():
+            on_p = good.other(takes="probabilities")
+            good = good if on_p.answer.broken else on_p
+        no_logits = good.form.takes == "probabilities"
+        tied = good.counts_the_positive_only() if no_logits else good.shifts()
+        if not tied or not good.form.columns:
+            return good
+    fails = False
     for form in FORMS["softmax"]:
-        trial = tried(loaded, form, examples("softmax", loaded.columns))
-        trials.append(trial)
-        usable = trial.finite and trial.moves()
+        trials.append(trial := tried(loaded, form, few("softmax", loaded.columns)))
         if form.takes == "logits":
-            before = trial
-            if usable and trial.shifts():
-                return trial
-        elif usable and before is not None:
-            # probabilities do not change by a shift: they are taken where logits fail, or make no sense
-            logs = form.takes == "log-probabilities"
-            if logs and trial.is_linear():
-                return trial
-            if not logs and (
-                not before.finite or (dense is not None and dense.form.takes == "probabilities")
-            ):
-                return trial
-    return dense or (good[0] if good else None)
+            fails = trial.answer.broken
+            suits = trial.works and trial.shifts()
+        elif form.takes == "probabilities":  # a shift of logits is nothing to them
+            suits = (fails or no_logits) and trial.works
+        else:
+            suits = trial.works and trial.is_linear()
+        if suits:
+            return trial
+    return good
 
 
-def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]:
-    loaded, form, pair = trial.loaded, trial.form, trial.pair
-    findings = [finding for finding in (changed_criterion(loaded), _of_probabilities(trial, trials),
-                                        _columns(trial, trials), _one_column(trial), _last_bin(trial),
-                                        ) if finding]  # fmt: skip
-    if form.kind == "classification" and form.targets != "dense":
-        missing = tried(loaded, form, (pair[0], torch.zeros_like(pair[1]))).answer.error
+def _settled(trial: Trial, trials: list[Trial]) -> Subject:
+    loaded, findings = trial.loaded, trial.loaded.names.findings
+    findings |= dict.fromkeys(_looks(trial, trials))
+    if trial.form.kind == "classification" and trial.form.targets != "dense":
+        missing = tried(loaded, trial.form, (trial.pair[0], torch.zeros_like(trial.pair[1]))).answer.error
         if missing is not None:
-            findings.append(found("no background", f"{line_of_error(missing)} ({in_a_line(missing)})"))
-            trial = tried(loaded, FORMS["softmax"][0], examples("softmax", loaded.columns))
-            form, pair = trial.form, trial.pair
-    given = (*loaded.given.items(), *loaded.given_to_forward.items())
-    chosen = {name: guess.text for name, guess in given}
+            findings.setdefault(found("no background", seen_at(missing)))
+            trial = tried(loaded, FORMS["softmax"][0], few("softmax", loaded.columns))
+    form = trial.form
+    chosen = {name: guess.text for name, guess in (loaded.given | loaded.given_to_forward).items()}
     if form.says:
         chosen["called with"] = form.says
     if form.fmt != "xyxy":
@@ -190,92 +150,69 @@ def _settled(trial: Trial, trials: list[Trial]) -> tuple[Subject, list[Finding]]
         chosen["order"] = "targets first, as its argument names say"
     classes = 4
     if form.kind in ("classification", "softmax") and form.columns:
-        other = tried(loaded, form, examples(form.kind, loaded.columns + 2)).answer.error
+        other = tried(loaded, form, few(form.kind, loaded.columns + 2)).answer.error
         if other is not None:
             classes = loaded.columns
-            if form.kind == "classification":
-                raise NotExamined(
-                    found("one number of classes", line_of_error(other), count=classes, what=in_a_line(other))
-                )
             chosen["classes"] = f"{classes}, the only number that it works for"
-    if inspect.isclass(loaded.object) and not torch.equal(*(trial.again(*pair) for _ in range(2))):  # type: ignore[arg-type]
-        loaded = replace(loaded, fresh=True)
-    subject = Subject(loaded, form, _reduction(trial), classes, chosen=chosen)
-    return _region(subject), findings
+        if other is not None and form.kind == "classification":
+            what = {"count": classes, "what": in_a_line(other)}
+            raise NotExamined(found("one number of classes", line_of_error(other), **what))
+    first, second = (tried(loaded, form, trial.pair).answer for _ in range(2))
+    fresh = inspect.isclass(loaded.object) and first.value is not None and not first.same(second)
+    subject = Subject(replace(loaded, fresh=fresh), form, _reduction(trial), classes, chosen=chosen)
+    if subject.reduction != "none" and form.columns and form.kind in ("classification", "softmax"):
+        for one in (form, form._replace(layout="one image"))[: 1 + (form.kind == "softmax")]:
+            if _is_of_regions(replace(subject, form=one)):
+                return replace(subject, form=one, region=True)
+    return subject
 
 
-def _of_probabilities(trial: Trial, trials: list[Trial]) -> Finding | None:
-    form = trial.form
-    if form.takes == "logits":
-        return None
-    on_logits = tried(trial.loaded, form._replace(takes="logits"), trial.pair)
-    low, high = float(trial.pair[0].min()), float(trial.pair[0].max())
-    seen = f"on logits from {low:.2g} to {high:.2g}: "
-    seen += (
-        on_logits.answer.shown()
-        if on_logits.answer.broken
-        else "an answer, but not as a loss of logits has it"
-    )
-    passed = {"classification": "logits.sigmoid()", "softmax": "logits.softmax(-1)"}
-    remedy = "logits.log_softmax(-1)" if form.takes == "log-probabilities" else passed[form.kind]
-    return found("probabilities", seen, what=form.takes, remedy=remedy)
+def _looks(trial: Trial, trials: list[Trial]) -> Iterator[Finding]:
+    """What is seen of a form: that it is of probabilities, of one column, or ends before the last bin."""
+    form, (x, t) = trial.form, trial.pair
+    if form.takes != "logits":
+        on_logits = trial.other(takes="logits").answer
+        answer = on_logits.shown() if on_logits.broken else "an answer, but not as a loss of logits has it"
+        squash = {"log-probabilities": "log_softmax(-1)", "probabilities": "softmax(-1)"}[form.takes]
+        remedy = f"logits.{'sigmoid()' if form.kind == 'classification' else squash}"
+        seen = f"on logits from {x.min():.2g} to {x.max():.2g}: {answer}"
+        yield found("probabilities", seen, what=form.takes, remedy=remedy)
+    if not form.columns:
+        errors = (one.answer.error for one in trials if one.form.columns)
+        error = next((error for error in errors if error is not None), None)
+        if error is not None:
+            yield found("one column only", line_of_error(error), what=in_a_line(error))
+        # what takes (N,) only may take (N, 1) for (N, N)
+        one = tried(trial.loaded, form, (x[:, :1], t[:, :1]))
+        right, got = one.answer.value, one.other(layout="rows").answer.value
+        if right is not None and got is not None and not near(got.reshape(-1), right.reshape(-1)):
+            a, b = (f"{v.item():.6g}" if v.numel() == 1 else f"shape {tuple(v.shape)}" for v in (got, right))
+            yield found("column spread", f"shape ({ROWS}, 1): {a}; the same numbers as ({ROWS},): {b}")
+    if form.kind == "distribution" and (end := _at_the_last_bin(trial).answer).broken:
+        if end.error is not None:
+            yield found("last bin raises", line_of_error(end.error), what=in_a_line(end.error))
+        else:
+            yield found("last bin", f"distance {BINS} with bins 0 to {BINS}")
 
 
-def _columns(trial: Trial, trials: list[Trial]) -> Finding | None:
-    """It takes one column only: how it fails with more."""
-    failed = [one for one in trials if one.form.columns and one.answer.error is not None]
-    if trial.form.columns or not failed or failed[0].answer.error is None:
-        return None
-    error = failed[0].answer.error
-    return found("one column only", line_of_error(error), what=in_a_line(error))
-
-
-def _one_column(trial: Trial) -> Finding | None:
-    """What takes `(N,)` only may take `(N, 1)` for `(N, N)`."""
-    if trial.form.columns:
-        return None
-    x, t = (one[:, :1] for one in examples("classification"))
-    right, got = (
-        trial.again(x, t),
-        tried(trial.loaded, trial.form._replace(layout="rows"), (x, t)).answer.value,
-    )
-    if right is None or got is None or near(got.reshape(-1), right.reshape(-1)):
-        return None
-    shown = [f"{v.item():.6g}" if v.numel() == 1 else f"shape {tuple(v.shape)}" for v in (got, right)]
-    return found("column spread", f"shape ({ROWS}, 1): {shown[0]}; the same numbers as ({ROWS},): {shown[1]}")
-
-
-def needs_eps(subject: Subject) -> list[Finding]:
+def needs_eps(subject: Subject) -> Iterator[Finding]:
     """Whether a missing eps may be 0: asked of two equal points, or of usual numbers."""
     names = subject.loaded.names
-    findings = []
+    pair = few(subject.kind, subject.classes if subject.kind == "softmax" else COLUMNS)
+    if subject.kind == "box":
+        pair = (torch.full((1, 4), 3.0), torch.full((1, 4), 3.0))
+    where = "two equal boxes without width and height" if subject.kind == "box" else "usual numbers"
     for name in names.constants:
-        pair = examples(subject.kind, subject.classes if subject.kind == "softmax" else COLUMNS)
-        if subject.kind == "box":
-            pair = (torch.full((1, 4), 3.0), torch.full((1, 4), 3.0))
-        before, names.space[name] = names.space[name], 0.0
-        try:
-            answer = attempt(subject, *pair)
-        finally:
-            names.space[name] = before
+        before, names[name] = names[name], 0.0
+        answer = attempt(subject, *pair)
+        names[name] = before
         if answer.value is not None and answer.broken:
-            where = "two equal boxes without width and height" if subject.kind == "box" else "usual numbers"
-            findings.append(found("eps needed", f"with {name} = 0, {where}: {answer.shown()}", name=name))
-    return findings
+            yield found("eps needed", f"with {name} = 0, {where}: {answer.shown()}", name=name)
 
 
 def _at_the_last_bin(trial: Trial) -> Trial:
-    logits, distances = examples("distribution")
-    return tried(trial.loaded, trial.form, (logits, torch.full_like(distances, BINS)))
-
-
-def _last_bin(trial: Trial) -> Finding | None:
-    """Whether a distance may be exactly the last bin's: what looks one bin further then fails."""
-    if trial.form.kind != "distribution" or (end := _at_the_last_bin(trial)).finite:
-        return None
-    if end.answer.error is not None:
-        return found("last bin raises", line_of_error(end.answer.error), what=in_a_line(end.answer.error))
-    return found("last bin", f"distance {BINS} with bins 0 to {BINS}")
+    """A distance that is exactly the last bin's: what looks one bin further fails."""
+    return tried(trial.loaded, trial.form, (trial.pair[0], torch.full_like(trial.pair[1], BINS)))
 
 
 def _reduction(trial: Trial) -> Reduction:
@@ -284,75 +221,52 @@ def _reduction(trial: Trial) -> Reduction:
     if value.shape == (pair[0].shape if trial.form.kind == "classification" else pair[0].shape[:1]):
         return "none"
     twice = trial.again(*(torch.cat((one, one)) for one in pair))
-    if value.numel() != 1 or twice is None:
+    if value.numel() != 1:
         return "other"
     return "mean" if near(twice, value) else "sum" if near(twice, 2 * value) else "other"
 
 
-def _region(subject: Subject) -> Subject:
-    """The same, marked where it is a loss of regions: bounded, and no sum of what its elements cost alone."""
-    if (
-        subject.kind not in ("classification", "softmax")
-        or subject.reduction == "none"
-        or not subject.form.columns
-    ):
-        return subject
-    forms = [
-        subject.form,
-        *([subject.form._replace(layout="one image")] if subject.kind == "softmax" else []),
-    ]
-    for form in forms:
-        one = replace(subject, form=form)
-        x, t = examples(subject.kind, 4)
-        # two elements of one class: that a softmax ties the classes of a row is another matter
-        first, second = x.clone(), x.clone()
-        first[0, 0] += 3
-        second[4, 0] += 3
-        within = x.clone()
-        within[0, 1] += 3
-        values = [
-            attempt(one, v, t).value
-            for v in (x, first, second, first + second - x, within, first + within - x)
-        ]
-        wrong = (
-            -60.0 * (2 * t - 1) if t.ndim > 1 else 60.0 * torch.nn.functional.one_hot((t + 1) % 4, 4).float()
-        )
-        worst, worse = attempt(one, wrong, t).value, attempt(one, 2 * wrong, t).value
-        if worst is None or worse is None or any(v is None or v.numel() != 1 for v in values):
-            continue
-        v = [float(value) for value in values if value is not None]
-        apart = abs(v[1] + v[2] - v[0] - v[3]) > 1e-4 * abs(v[0])
-        apart |= t.ndim > 1 and abs(v[1] + v[4] - v[0] - v[5]) > 1e-4 * abs(v[0])
-        if apart and near(worst, worse) and 0 < abs(float(worst - values[0])) < 2 * ROWS:  # type: ignore[operator]
-            return replace(one, region=True)
-    return subject
+def _is_of_regions(subject: Subject) -> bool:
+    """Whether it is of regions, as Dice is: bounded, and no sum of what its elements cost alone."""
+    x, t = examples(subject.kind, 4)
+    right = 2 * (t if t.ndim > 1 else F.one_hot(t, 4)) - 1.0
+
+    def value(predictions: Tensor, *raised: tuple[int, int]) -> float:
+        predictions = predictions.float()
+        for at in raised:
+            predictions[at] += 3
+        answer = attempt(subject, predictions, t.float() if t.is_floating_point() else t).value
+        return float(answer) if answer is not None and answer.numel() == 1 else math.nan
+
+    def tied(first: tuple[int, int], second: tuple[int, int]) -> bool:
+        together = value(x, first) + value(x, second) - usual - value(x, first, second)
+        return abs(together) > 1e-4 * abs(usual)
+
+    usual, worst, worse = value(x), value(-60 * right), value(-120 * right)
+    bounded = math.isclose(worst, worse, rel_tol=2e-3, abs_tol=2e-5) and 0 < abs(worst - usual) < 2 * ROWS
+    # two elements of one class; that a softmax ties the classes of a row is another matter
+    return bounded and (tied((0, 0), (4, 0)) or (subject.kind == "classification" and tied((0, 0), (0, 1))))
 
 
 def _verdict(trials: list[Trial]) -> Finding:
     """Why nothing works."""
     errors = [trial.answer.error for trial in trials if trial.answer.error is not None]
-    called = f"called with {len(trials)} forms of arguments"
+    called, name = f"called with {len(trials)} forms of arguments", trials[0].loaded.name.rpartition(":")[2]
     for error in errors:
-        if isinstance(error, NoTensor):
-            if callable(error.value):
-                name = trials[0].loaded.name.rpartition(":")[2]
-                return found("makes a loss", called, name=name)
-            if error.value is None:
-                name = trials[0].loaded.name.rpartition(":")[2]
+        match error:
+            case NoTensor(value=None):
                 return found("no return", called, name=name)
-            return found("not a tensor", called, what=type(error.value).__name__)
-    name_error = next((error for error in errors if isinstance(error, NameError)), None)
-    if name_error is not None:
-        kind = "unbound" if isinstance(name_error, UnboundLocalError) else "undefined"
-        return found(kind, f"{line_of_error(name_error)} ({in_a_line(name_error)})", name=name_error.name)
+            case NoTensor(value=value):
+                kind = "makes a loss" if callable(value) else "not a tensor"
+                return found(kind, called, name=name, what=type(value).__name__)
+    for error in errors:
+        if isinstance(error, NameError):
+            kind = "unbound" if isinstance(error, UnboundLocalError) else "undefined"
+            return found(kind, seen_at(error), name=error.name)
     for trial in trials:  # what works on tensors without gradient only
-
-        def plain(x: torch.Tensor, t: torch.Tensor, trial: Trial = trial) -> torch.Tensor:
-            return call_in_form(trial.form, trial.loaded, x, t)
-
-        if attempt(plain, *trial.pair).value is not None and trial.answer.error is not None:
-            error = trial.answer.error
-            return found("raises with gradient", f"{line_of_error(error)} ({in_a_line(error)})")
+        plain, raised = Subject(trial.loaded, trial.form), trial.answer.error
+        if raised is not None and attempt(plain, *trial.pair).value is not None:
+            return found("raises with gradient", seen_at(raised))
     # the form with which it comes farthest is probably the one that it is meant for
     error = max(errors, key=lambda error: frame_of_error(error)[1])
     kind = "fails" if isinstance(error, SystemExit | RecursionError) else "cannot be called"

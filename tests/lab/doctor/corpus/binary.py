@@ -176,6 +176,36 @@ def varifocal_detached(x, t):
     return weight * F.binary_cross_entropy_with_logits(x, t, reduction="none")
 
 
+def ia_bce_of_probabilities(x, u, alpha=0.25, gamma=2.0):
+    """As the DETR family has it: logarithms of a probability and of 1 minus it."""
+    p = x.sigmoid()
+    t = (p**alpha * u ** (1 - alpha)).clamp(0.01).detach()
+    positive, negative = torch.where(u > 0, t, torch.zeros_like(p)), torch.where(u > 0, 1 - t, p**gamma)
+    return -positive * p.log() - negative * (1 - p).log()
+
+
+def ia_bce_through_the_label(x, u):
+    """IoU-aware BCE whose label carries gradient."""
+    t = (x.sigmoid() ** 0.25 * u**0.75).clamp(0.01)
+    t = torch.where(u > 0, t, torch.zeros_like(x))
+    weight = torch.where(u > 0, torch.ones_like(x), x.sigmoid() ** 2)
+    return weight * (F.softplus(x) - t * x)
+
+
+class GaussianFocal(nn.Module):
+    """Of heat maps, on probabilities, as mmdet has it."""
+
+    def __init__(self, alpha=2.0, gamma=4.0):
+        super().__init__()
+        self.alpha, self.gamma = alpha, gamma
+
+    def forward(self, pred, heat_map):
+        eps = 1e-12
+        at_centres = -(pred + eps).log() * (1 - pred) ** self.alpha * heat_map.eq(1)
+        around = -(1 - pred + eps).log() * pred**self.alpha * (1 - heat_map) ** self.gamma
+        return at_centres + around
+
+
 def poly_focal(x, t, epsilon=1.0, gamma=2.0, alpha=0.25):
     p = x.sigmoid()
     ce = F.binary_cross_entropy_with_logits(x, t, reduction="none")
