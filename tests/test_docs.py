@@ -14,7 +14,9 @@ READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 PAGES = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "experiments/README.md", ROOT / "benchmarks/README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PUBLIC = re.compile(r"detloss(\.(formula|mining|schedule|names|boxes))?|detloss\.lab(\.[a-z]\w*)+")
+PUBLIC = re.compile(
+    r"detloss(\.(formula|mining|schedule|balance|names|boxes|integrations))?|detloss\.lab(\.[a-z]\w*)+"
+)
 
 
 def named(page: Path) -> str:
@@ -81,7 +83,9 @@ def test_every_public_name_is_on_a_reference_page():
     shown = {name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)}
     public = {f"detloss.{name}" for name in detloss.__all__ if not name.startswith("__")}
     assert public - shown == set()
-    assert {f"detloss.{module}" for module in ("mining", "schedule", "names")} <= shown
+    assert {
+        f"detloss.{module}" for module in ("mining", "schedule", "balance", "names", "integrations")
+    } <= shown
     formulas = (ROOT / "docs/reference/formula.md").read_text(encoding="utf-8")
     pieces = set(re.findall(r"^ +- (\w+)$", formulas, re.MULTILINE))
     assert set(formula.__all__) - {"elementwise_loss", "box_loss"} == pieces

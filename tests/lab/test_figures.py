@@ -12,6 +12,7 @@ from detloss.lab.evaluate.figures import (
     confusion,
     errors,
     f1_against_score,
+    precision_by_class,
     precision_recall,
     reliability,
     sample_detections,
@@ -100,7 +101,17 @@ def test_ap_per_seed_shows_seeds_mean_and_interval():
 def test_precision_recall_is_the_mean_over_seeds(evaluations):
     ax = precision_recall(evaluations).axes[0]
     for loss, seeds in evaluations.items():
-        np.testing.assert_allclose(lines(ax)[loss], np.mean([e.precision for e in seeds], axis=0))
+        np.testing.assert_allclose(lines(ax)[loss], np.mean([e.mean_precision for e in seeds], axis=0))
+
+
+def test_precision_by_class_is_the_mean_over_seeds(evaluations):
+    names = list(next(iter(evaluations.values()))[0].per_class)
+    axes = precision_by_class(evaluations, names).axes
+    assert [ax.get_title(loc="left") for ax in axes] == names
+    for ax, of_class in zip(axes, names):
+        for loss, seeds in evaluations.items():
+            expected = np.mean([e.precision[of_class] for e in seeds if of_class in e.precision], axis=0)
+            np.testing.assert_allclose(lines(ax)[loss], expected)
 
 
 def test_errors_are_means_over_seeds(evaluations):
@@ -183,12 +194,10 @@ def test_cost_bars_are_means():
 
 def test_sweep_marks_what_was_chosen():
     table = {
-        "rung": np.array([0.0, 0, 0, 1]),
-        "steps": np.array([80.0, 80, 80, 200]),
         "lr": np.array([0.003, 0.01, 0.03, 0.01]),
-        "box_weight": np.full(4, 2.0),
+        "box_weight": np.array([2.0, 2, 2, 6]),
         "ap": np.array([0.1, 0.3, 0.2, 0.5]),
-        "chosen": np.array([0.0, 1, 0, 1]),
+        "chosen": np.array([0.0, 0, 0, 1]),
     }
     figure = sweep({"focal": table})
     (ax,) = figure.axes
@@ -196,27 +205,24 @@ def test_sweep_marks_what_was_chosen():
     assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([0.01], [50])
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [10, 30, 20])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["box weight 2", "80 steps", "200 steps", "chosen"]
+    assert legend == ["box weight 2", "box weight 6", "chosen"]
 
 
 def test_sample_detections_are_side_by_side():
-    everything = {loss: found(loss, 0, truths()) for loss in LOSSES}
-    more = next(
-        i for i, s in enumerate(truths()) if 0 < len(s.boxes) < len(everything["focal"][i].boxes)
-    )  # mistakes beside its objects
-    samples = [truths()[0], truths()[more]]
-    detections = {loss: [listed[0], listed[more]] for loss, listed in everything.items()}
-    figure = sample_detections(samples, detections, NAMES)
-    assert len(figure.axes) == 2 * 5
-    assert [ax.get_title(loc="center") for ax in figure.axes[:5]] == ["truth", *LOSSES]
+    samples = truths()[:2]
+    detections = {loss: found(loss, 0, truths())[:2] for loss in LOSSES[:2]}
+    f1 = {LOSSES[0]: [0.25, 1.0], LOSSES[1]: [0.5, 0.0]}
+    figure = sample_detections(samples, detections, NAMES, f1)
+    assert [ax.get_title(loc="center") for ax in figure.axes] == [
+        *("truth", "bce: F1 0.25", "balanced_bce: F1 0.50"),
+        *("truth", "bce: F1 1.00", "balanced_bce: F1 0.00"),
+    ]
     assert len(figure.axes[0].patches) == len(samples[0].boxes)
-    shown = detections["focal"][1]
-    best = np.argsort(-shown.scores)[: len(samples[1].boxes)]
-    boxes = shown.boxes[best]
-    drawn = [patch.get_bbox().extents for patch in figure.axes[5 + 3].patches]
-    np.testing.assert_allclose(np.reshape(drawn, (-1, 4)), boxes, rtol=1e-6)
-    labels = {NAMES[i] for i in shown.labels[best]}
-    assert {text.split()[0] for text in (t.get_text() for t in figure.axes[8].texts)} == labels
+    shown = detections["balanced_bce"][1]
+    drawn = [patch.get_bbox().extents for patch in figure.axes[5].patches]
+    np.testing.assert_allclose(np.reshape(drawn, (-1, 4)), shown.boxes, rtol=1e-6)
+    labels = {NAMES[i] for i in shown.labels}
+    assert {text.split()[0] for text in (t.get_text() for t in figure.axes[5].texts)} == labels
 
 
 def test_training_curves():
@@ -239,11 +245,11 @@ def test_empty_figures_say_so(nothing_found, tmp_path):
         "no detections matched to an object": score_against_iou(none),
         "no runs": errors({"bce": []}),
         "no objects, or nothing found": f1_against_score({"bce": []}),
-        "no evaluations": ap_over_steps({"bce": []}),
+        "not measured during training": ap_over_steps({"bce": []}),
         "no results": ap_per_seed({"bce": {}}),
         "no log": loss_share({"bce": []}),
         "not measured": cost({"bce": {"seconds": np.zeros(0), "peak_memory_mb": np.zeros(0)}}),
-        "no sample images": sample_detections([], {"bce": []}, NAMES),
+        "no sample images": sample_detections([], {"bce": []}, NAMES, {"bce": []}),
     }
     for i, (said, figure) in enumerate(figures.items()):
         assert said in words(figure)

@@ -72,6 +72,14 @@ class TestThereAndBack:
         found = from_dict(TrainConfig, {"detector": {"width": 5}})
         assert found == replace(TrainConfig(), detector=replace(TrainConfig().detector, width=5))
 
+    def test_what_an_older_file_leaves_out_means_what_it_meant(self):
+        """All seeds had the same scenes before each could have its own."""
+        old = to_dict(CompareConfig())
+        assert old["scenes"].pop("same") is False
+        assert from_dict(CompareConfig, old).scenes.same is True
+        assert from_dict(CompareConfig, to_dict(CompareConfig())).scenes.same is False
+        assert from_dict(CompareConfig, {}).scenes.same is False
+
     def test_types_are_kept(self):
         found = from_dict(
             Outer,
@@ -138,3 +146,8 @@ class TestLoad:
         file.write_text('{"detector": {"bins": 1}}')
         with pytest.raises(ValueError, match="bins is 1"):
             load_config(TrainConfig, file)
+
+
+def test_a_long_value_is_shown_in_short():
+    with pytest.raises(ValueError, match=r"config: seed is \[0, 1, 2, 3, 4, 5, \.\.\.\]; it must be int"):
+        from_dict(TrainConfig, {"seed": list(range(10_000))})

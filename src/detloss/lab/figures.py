@@ -38,6 +38,7 @@ LOSS_STYLES = {
 }
 _OTHERS = [Style("#000000", "X", "-"), Style("#7F7F7F", "*", "--"), Style("#8C5A2B", "h", "-.")]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C5A2B", "#000000")
+LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 INK, FAINT = "#222222", "#9a9a9a"
 # Class names may be Chinese or Japanese, which DejaVu lacks.
 _CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei"} & set(
@@ -105,10 +106,21 @@ def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) ->
     with matplotlib.rc_context(_RC):
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
-            figure.set_layout_engine("none")  # laid out once, for all formats
+    # Laid out once, for all formats: an engine, be it one that does nothing, has every file drawn twice.
+    with matplotlib.rc_context({**_RC, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
         for name in formats:
             metadata = {"Date": None} if name == "svg" else None
             figure.savefig(path.with_name(f"{path.name}.{name}"), dpi=180, metadata=metadata)
+
+
+def save_all(
+    out: Path, figures: Mapping[str, Callable[[], Figure]], progress: Callable[[int, int], Any]
+) -> None:
+    """Draws each figure and saves it in the folder under its name; `progress` is called with (done, all)."""
+    for done, (name, draw) in enumerate(figures.items(), 1):
+        save(draw(), out / name)
+        progress(done, len(figures))
 
 
 def one(title: str, x: str, y: str, height: float = 3.3) -> tuple[Figure, Axes]:
@@ -155,6 +167,14 @@ def thinned(x: np.ndarray, y: np.ndarray, parts: int) -> tuple[np.ndarray, np.nd
         return x, y
     pieces = np.array_split(np.arange(len(x)), min(parts, len(x)))
     return np.array([x[p].mean() for p in pieces]), np.array([y[p].mean() for p in pieces])
+
+
+def legend_below(figure: Figure, lines: Sequence[Any], names: Sequence[str], **style: Any) -> None:
+    """One legend for all axes, in as many columns as fit; nothing where there are no lines."""
+    if lines:
+        rows = math.ceil(len(names) * (0.6 + 0.0725 * max(map(len, names))) / figure.get_figwidth())
+        columns = math.ceil(len(names) / rows)
+        figure.legend(lines, names, loc="outside lower center", ncols=columns, **style)
 
 
 def finish(ax: Axes, empty: str, legend: bool = True) -> None:

@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -33,13 +34,16 @@ def _plain(value: Any) -> Any:
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     """The inverse of `to_dict`; None where a number is due is nan, and what is left out has its default.
 
+    A field added later may mean something else where an older file leaves it out: `metadata={"before": ...}`.
+
     Raises:
         ValueError: an unknown name (the nearest is suggested), a missing one, or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where} is {values!r}; it must be an object of names and values")
+        raise ValueError(f"{where} is {shorten(values)}; it must be an object of names and values")
     hints = typing.get_type_hints(kind)
     fields: Any = dataclasses.fields(kind)  # type: ignore[arg-type]
+    values = {f.name: f.metadata["before"] for f in fields if "before" in f.metadata} | dict(values)
     for name in values:
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
@@ -59,7 +63,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         if value in inner:
             return value
-        raise ValueError(f"{where} is {value!r}; it may be {', '.join(map(str, inner))}")
+        raise ValueError(f"{where} is {shorten(value)}; it may be {', '.join(map(str, inner))}")
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _value(inner[0], value, where)
     if origin is tuple and isinstance(value, list):
@@ -77,7 +81,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    raise ValueError(f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"{where} is {shorten(value)}; it must be {getattr(kind, '__name__', kind)}")
 
 
 def check_choices(record: Any) -> None:
@@ -102,6 +106,16 @@ def require_least(record: Any, **least: float) -> None:
     """ValueError where a field is below the least that is given for its name."""
     for name, low in least.items():
         require(record, name, getattr(record, name) >= low, f"it must be at least {low}")
+
+
+def require_distinct(record: Any, *names: str) -> None:
+    """ValueError where a list among a record's fields is empty or has a value twice."""
+    for name in names:
+        values = getattr(record, name)
+        if not values:
+            raise ValueError(f"{name} is empty; name at least one")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} is {' '.join(map(str, values))}; each may be there once")
 
 
 def load_config(kind: type[T], path: Path) -> T:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,13 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]
             table.writerows(rows)
 
     replacing(path, write)
+
+
+def write_tables(out: Path, tables: Mapping[str, Sequence[Any]]) -> None:
+    """Writes each table to `out`/NAME.csv; its rows are dataclasses, or all of the same names and values."""
+    for name, rows in tables.items():
+        plain = [asdict(row) if is_dataclass(row) and not isinstance(row, type) else row for row in rows]
+        write_csv(out / f"{name}.csv", list(plain[0]) if plain else [], plain)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detloss.lab.curves.tables import (
-    COLUMNS,
     CurvesConfig,
     box_gradient,
     box_panels,
@@ -299,7 +298,9 @@ class TestFigures:
         panels = figures(CurvesConfig(points=10))["soft_targets"]
         table = list(rows("soft_targets", panels))
         assert len(table) == 4 * 4 * 10
-        assert all(tuple(row) == COLUMNS for row in table)
+        assert all(
+            tuple(row) == ("figure", "panel", "x_title", "y_title", "curve", "x", "y") for row in table
+        )
         row, curve = table[3 * 40 + 10 + 2], panels[3].curves[1]
         assert (row["panel"], row["curve"]) == ("soft target 0.8", "focal,alpha=none")
         assert (float(row["x"]), float(row["y"])) == pytest.approx((curve.x[2], curve.y[2]), rel=1e-8)

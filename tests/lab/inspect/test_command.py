@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from detloss.lab.devices import pick_device
+from detloss.lab.inspect.command import _class_weights
 from detloss.lab.runs import read_csv, read_json
 from detloss.lab.training.trained import load_detector
 from helpers.commands import SCENES, TINY, detloss, refused
@@ -27,7 +28,7 @@ TABLES = (
     "quadrants",
     "sizes",
 )
-FIGURES = ("figure4", "images", "levels", "objects", "quadrants")
+FIGURES = ("figure4", "images", "levels", "objects", "quadrants", "suspects")
 
 
 def numbers(folder: Path, table: str, column: str) -> list[float]:
@@ -63,6 +64,9 @@ def test_tables_and_figures(inspected):
         assert read_csv(inspected / f"{name}.csv"), name
     for name in FIGURES:
         assert {(inspected / f"{name}.{kind}").stat().st_size > 1000 for kind in ("png", "svg")} == {True}
+    losses = [float(row["loss"]) for row in read_csv(inspected / "suspects.csv")]
+    assert losses == sorted(losses, reverse=True)
+    assert len(losses) == 100
     assert read_json(inspected / "versions.json")["torch"]
     assert not (inspected / "trained").exists()
 
@@ -95,13 +99,25 @@ def test_the_tables_agree(inspected):
     assert all(0 <= float(row["share"]) <= 1 for row in shares)
 
 
+def test_class_weights_are_told_of_the_rarest_and_the_most_frequent():
+    told = _class_weights({"a": 90, "b": 10})  # 1/√90 and 1/√10 scaled to a mean of 1
+    assert (
+        "class_weight=effective:0.999 and inverse:0.5 (objects): b 1.79, 1.50 (10); a 0.21, 0.50 (90)" in told
+    )
+    many = _class_weights({f"c{n}": n for n in range(1, 21)})
+    assert [f"c{n} " in many for n in (1, 3, 4, 17, 18, 20)] == [True, True, False, False, True, True]
+    assert "; ...; " in many
+
+
 def test_trains_where_there_is_no_checkpoint(here):
     done = detloss("inspect", "embedded", "--losses", "focal", "--out", "out", *TINY)
     assert done.status == 0, done.err
+    assert "class weights of class_weight=effective:0.999" in done.out
     assert "trained here with focal (alpha .25, gamma 2)" in done.out
     assert "3 steps of 2 images" in done.out
+    assert not (here / "out/suspects.csv").exists()
     detector, config, _ = load_detector(here / "out/trained", pick_device("cpu"))
-    assert (config.loss, detector.softmax) == ("focal", False)
+    assert (config.loss, detector.network.softmax) == ("focal", False)
     # The same command with the same folder takes the detector that it finds there.
     before = read_csv(here / "out/quadrants.csv")
     modified = (here / "out/trained/last.safetensors").stat().st_mtime_ns
@@ -152,7 +168,7 @@ def test_yolov2_is_looked_at_by_its_objectness(here):
     assert done.status == 0, done.err
     found = counts(here / "out")
     assert (found["classes"], found["locations"]) == (1, 16 * 5)
-    assert "looked at is its objectness" in done.out
+    assert "examined is its objectness" in done.out
     assert "focal,gamma=" not in done.out  # --loss is of positives only
     assert [one["what"] for one in read_json(here / "out/recommendation.json")][1] == "--loss"
     again = detloss("inspect", "--checkpoint", "out/trained", "--examples", 0, "--out", "again")

@@ -4,19 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from detloss.lab.detector.locations import LevelCounts, LocationCounts
 from detloss.lab.figures import save
-from detloss.lab.inspect import (
-    QUADRANTS,
-    DataTables,
-    Example,
-    LevelCounts,
-    LocationCounts,
-    LossCurve,
-    ObjectCounts,
-    Quadrant,
-    count_sizes,
-    percent,
-)
+from detloss.lab.inspect.examples import Example
+from detloss.lab.inspect.figure4 import LossCurve
 from detloss.lab.inspect.figures import (
     _short,
     cumulative_loss,
@@ -25,6 +16,9 @@ from detloss.lab.inspect.figures import (
     object_counts,
     quadrant_shares,
 )
+from detloss.lab.inspect.inspection import DataTables
+from detloss.lab.inspect.objects import ObjectCounts, count_sizes
+from detloss.lab.inspect.quadrants import QUADRANTS, Quadrant, percent
 
 
 def data_tables(sizes: list[float], positives: list[int], classes: int = 3, levels: int = 3) -> DataTables:

@@ -11,21 +11,17 @@ from detloss.lab.data import Annotation, Dataset, SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed, collate
 from detloss.lab.detector import Detector, DetectorConfig
 from detloss.lab.detector.assign import max_iou
-from detloss.lab.inspect import (
+from detloss.lab.detector.locations import LevelCounts, LocationCounts, count_locations
+from detloss.lab.inspect.figure4 import LossCurve
+from detloss.lab.inspect.inspection import InspectConfig, measure_data
+from detloss.lab.inspect.objects import count_objects, count_sizes
+from detloss.lab.inspect.recommend import (
+    AS_CONFIGURED,
     Alternative,
-    InspectConfig,
-    LevelCounts,
-    LocationCounts,
-    LossCurve,
     Recommendation,
     count_alternatives,
-    count_locations,
-    count_objects,
-    count_sizes,
-    measure_data,
     recommend,
 )
-from detloss.lab.inspect.recommend import AS_CONFIGURED
 from detloss.names import CLASSIFICATION_LOSSES, find_loss
 
 KINDS = ("anchor_free", "retinanet")

@@ -1,4 +1,4 @@
-"""Who makes the loss: quadrants and Figure 4 against sums by hand, sorted losses and torch's functions."""
+"""Where the loss comes from: quadrants and Figure 4 against sums by hand and torch's functions."""
 
 import math
 from dataclasses import replace
@@ -13,22 +13,11 @@ from torch.nn import functional as F
 from detloss.lab.data import SceneConfig, scenes
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector, DetectorConfig
-from detloss.lab.inspect import (
-    QUADRANTS,
-    InspectConfig,
-    Labelled,
-    LossBins,
-    Quadrant,
-    QuadrantSums,
-    check_claims,
-    count_locations,
-    elementwise_losses,
-    example,
-    hardest_shares,
-    labelled_logits,
-    measure_model,
-    softmax_margins,
-)
+from detloss.lab.inspect import Labelled, LossBins, QuadrantSums, count_locations, elementwise_losses
+from detloss.lab.inspect.examples import example
+from detloss.lab.inspect.inspection import InspectConfig, measure_model
+from detloss.lab.inspect.logits import labelled_logits, softmax_margins
+from detloss.lab.inspect.quadrants import QUADRANTS, Quadrant, check_claims
 from detloss.losses import softmax_focal_loss, varifocal_loss
 
 CPU = torch.device("cpu")
@@ -236,8 +225,7 @@ def test_gamma_0_is_cross_entropy():
 
 
 def test_more_gamma_gives_the_hardest_more():
-    rows = hardest_shares(curves_of(random_piece(2)), parts=(0.1,))
-    shares = {(row.label, row.gamma): row.share for row in rows}
+    shares = {(curve.label, curve.gamma): curve.hardest(0.1) for curve in curves_of(random_piece(2))}
     for label in ("positive", "negative"):
         falling = [shares[label, gamma] for gamma in (2.0, 1.0, 0.5, 0.0)]
         assert falling == sorted(falling, reverse=True)

@@ -8,8 +8,8 @@ import pytest
 
 from detloss.lab.records import load_config
 from detloss.lab.runs import read_columns, read_csv
-from detloss.lab.simulate import CASES, SimulationConfig
 from detloss.lab.simulate.command import _number, parse
+from detloss.lab.simulate.simulation import CASES, SimulationConfig
 from helpers.commands import detloss, refused
 
 OWN = """

@@ -9,22 +9,20 @@ import torch
 from detloss import losses
 from detloss.boxes import SIMILARITIES as KINDS
 from detloss.lab.engines import JobFailed
-from detloss.lab.simulate import (
+from detloss.lab.simulate import Regression, SimulationConfig, simulate, simulation
+from detloss.lab.simulate.published import PUBLISHED, Published
+from detloss.lab.simulate.simulation import (
     CASES,
     CENTRES,
     PER_CENTRE,
-    PUBLISHED,
-    Published,
-    Regression,
-    SimulationConfig,
+    _descend,
+    _step,
     anchor_centres,
     find_gradient,
     overlap_share,
-    simulate,
-    simulation,
+    rate,
     sizes,
 )
-from detloss.lab.simulate.simulation import _descend, _step, rate
 from detloss.names import BOX_LOSSES
 
 PAPER_CENTRES = 700  # of FIELD's own numbers, which have their spread too
@@ -125,6 +123,16 @@ def test_the_gradient_is_that_of_the_librarys_loss(kind, settings):
     torch.testing.assert_close(found, predicted.grad, rtol=1e-12, atol=1e-12)
 
 
+def test_sums_and_other_losses_of_boxes():
+    """Two unit boxes, half a side apart: L1 pulls by its sign on the four sides, whatever the distance."""
+    predicted, true = torch.tensor([[0.5, 0, 1, 1]]).double(), torch.tensor([[0.0, 0, 1, 1]]).double()
+    l1 = by_columns(find_gradient("l1"), predicted, true)
+    torch.testing.assert_close(l1, torch.tensor([[2.0, 0, 0, 0]]).double())
+    giou = by_columns(find_gradient("giou"), predicted, true)
+    both = by_columns(find_gradient("giou+0.5*l1"), predicted, true)
+    torch.testing.assert_close(both, giou + 0.5 * l1, rtol=1e-5, atol=1e-6)  # in float32
+
+
 def test_boxes_that_meet_nothing_do_not_move_under_iou():
     iou = small()["iou"]
     share = overlap_share(iou.centres)
@@ -179,7 +187,8 @@ def test_mirrored_and_transposed_boxes_take_mirrored_ways(name):
     own, *others = np.split(errors, 4, axis=1)
     for other in others:
         np.testing.assert_allclose(other[:50], own[:50], rtol=1e-6)
-        np.testing.assert_allclose(other, own, rtol=0.02)  # where sides pass each other, a last digit grows
+        # where sides pass each other, a last digit grows: errors begin at 1e3 and end at about 1
+        np.testing.assert_allclose(other, own, rtol=0.02, atol=0.1)
 
 
 def transcribed(kind, predicted, true):
@@ -284,6 +293,7 @@ def test_the_published_curves_end_where_the_papers_do():
     assert clamped.error[200] < 0.1 * giou
 
 
+@pytest.mark.slow
 def test_the_fused_step_is_the_eager_one():
     """In float64 and, of 23 centres, with a last block that is not full."""
     eager, fused = (simulate(["ciou"], 23 * PER_CENTRE, impl=impl)["ciou"] for impl in ("eager", "compile"))
@@ -399,7 +409,7 @@ def test_a_function_that_cannot_be_simulated_is_named(function, message):
     [
         ({"cases": 342}, "cases is 342; it may be from 343"),
         ({"cases": 1_715_001}, "cases is 1715001; it may be"),
-        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
         ({"losses": ("gou",)}, "unknown loss 'gou'; did you mean 'giou'"),
         ({"losses": ("eiou_published",)}, "unknown loss 'eiou_published'"),
         (

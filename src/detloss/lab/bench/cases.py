@@ -276,6 +276,8 @@ LOSSES: dict[str, Loss] = {
     "asymmetric": _sigmoid(losses.asymmetric_loss, {}),
     "mal": _sigmoid(losses.matchability_aware_loss, {}),
     "flsd": _sigmoid(losses.sample_dependent_focal_loss, {}),
+    "ia_bce": _sigmoid(losses.iou_aware_bce_loss, {}),
+    "gaussian_focal": _sigmoid(losses.gaussian_focal_loss, {}),
     "bce": _sigmoid(losses.binary_cross_entropy_with_logits, {"torch": lambda: peers.bce}),
     "softmax_focal": Loss(
         _softmax_arguments,
@@ -297,6 +299,8 @@ LOSSES: dict[str, Loss] = {
     "diou": _box(losses.distance_box_iou_loss, "distance_box_iou_loss"),
     "ciou": _box(losses.complete_box_iou_loss, "complete_box_iou_loss"),
     "eiou": _box(losses.efficient_box_iou_loss),
+    "l1": _box(losses.l1_box_loss),
+    "smooth_l1": _box(losses.smooth_l1_box_loss),
     "linear": _linear(),
 }
 

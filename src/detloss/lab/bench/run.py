@@ -40,8 +40,8 @@ class BenchConfig:
     """What is measured, and how long."""
 
     losses: tuple[str, ...] = tuple(LOSSES)
-    """focal quality_focal varifocal poly_focal asymmetric mal flsd bce softmax_focal dfl
-    iou giou diou ciou eiou, and linear: last layer and focal loss in one."""
+    """focal quality_focal varifocal poly_focal asymmetric mal flsd ia_bce gaussian_focal bce softmax_focal
+    dfl iou giou diou ciou eiou l1 smooth_l1, and linear: last layer and focal loss in one."""
     sizes: tuple[float, ...] = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
     """Elements: logits (rows × 80 classes; softmax × 81, bins × 17, linear × 1203), or pairs of boxes."""
     variants: tuple[str, ...] = tuple(VARIANTS)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro import _errors  # private, but its one way to say in other words what is wrong
 
-from detloss.lab.records import load_config
+from detloss.lab.records import load_config, to_dict
+from detloss.lab.runs import new_folder, versions, write_json
 
 T = TypeVar("T")
 OUT = "Folder for the results; otherwise the next number under runs/."
@@ -67,6 +68,29 @@ def given(kind: type[T], arguments: Sequence[str]) -> T:
         if flag == "--config" and (file := value if equals else after):
             return load_config(kind, Path(file))
     return kind()
+
+
+def read_settings(command: str, kind: type[T], settings: type, arguments: Sequence[str]) -> T:
+    """What the arguments say of a command with settings: defaults, changed by --config, by --quick (the
+    settings' own `quick`), by the other arguments, in this order.
+    """
+    config: Any = given(settings, arguments)
+    if "--quick" in arguments:
+        config = config.quick()
+    return read(command, kind, arguments, kind(config))  # type: ignore[call-arg]
+
+
+def results_folder(command: str, out: Path | None, config: Any, device: str = "cpu") -> Path:
+    """The folder for a command's results, with config.json and versions.json in it.
+
+    Raises:
+        ValueError: `out` holds results of other settings; WrongFolder where it cannot be a folder.
+    """
+    refuse_another(out, config)
+    folder = new_folder(command, out)
+    write_json(folder / "config.json", to_dict(config))
+    write_json(folder / "versions.json", versions(device))
+    return folder
 
 
 def refuse_another(out: Path | None, config: Any) -> None:

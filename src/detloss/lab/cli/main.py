@@ -2,13 +2,16 @@
 
 import importlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
+from detloss.lab import ranks
 from detloss.lab.cli.arguments import Usage
-from detloss.lab.cli.terminal import Interrupted
+from detloss.lab.cli.terminal import Interrupted, console
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import WrongFolder, versions
 
@@ -21,11 +24,19 @@ COMMANDS = {
     "bench": "detloss.lab.bench.command",
     "inspect": "detloss.lab.inspect.command",
     "calibration": "detloss.lab.calibration.command",
+    "verdict": "detloss.lab.verdict.command",
     "curves": "detloss.lab.curves.command",
     "simulate": "detloss.lab.simulate.command",
     "doctor": "detloss.lab.doctor.command",
 }
 """The module of each command; it has `Arguments`, `parse` and `run`."""
+
+
+_ALONE = {
+    "compare": "starts a process for each of its runs: leave torchrun out; --engine and --workers say where "
+    "they run and how many at a time"
+}
+"""Why a command does not go with torchrun, where there is more to say than that it does not."""
 
 
 def _module(command: str) -> ModuleType:
@@ -47,24 +58,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "--version":
         print(versions("cpu")["detloss"])
         raise SystemExit(0)
+    with ranks.joined() as one_of_several:
+        _run(name, arguments[1:])
+    if one_of_several:
+        # All is written. On a busy machine threads of torch's group abort a process that ends as usual.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    """Runs a command; of the processes of one training, that of rank 0 speaks."""
+    who = f"detloss {name}" if name in COMMANDS else "detloss"
+    console.quiet = ranks.rank() > 0
     try:
         if name not in COMMANDS:
             raise Usage(f"unknown command {name!r}; it may be {', '.join(COMMANDS)}")
+        if ranks.world() > 1 and name != "train":
+            raise Usage(_ALONE.get(name, "is one process: start it without torchrun, which is for `train`"))
         command = _module(name)
-        out = command.run(command.parse(arguments[1:]))
+        out = command.run(command.parse(arguments))
     except (ValueError, JobFailed) as error:
         hint = "; give another --out" if isinstance(error, WrongFolder) else ""
-        who = f"detloss {name}" if name in COMMANDS else "detloss"
-        print(f"{who}: {error}{hint}", file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, ValueError) else 1) from None
+        _end(f"{who}: {error}{hint}", 2 if isinstance(error, ValueError) else 1)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"detloss {name}: {what}; what was finished before is kept", file=sys.stderr)
+        _end(f"{who}: {what}; what was finished before is kept", 1)
+    except RuntimeError as error:
+        if not ranks.lost_another(error):
+            raise
         raise SystemExit(1) from None
     except (KeyboardInterrupt, Interrupted) as error:
-        print(str(error) or "interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
-    print(out)
+        _end(str(error) or "interrupted", 130)
+    else:
+        if ranks.rank() == 0:
+            print(out)
+
+
+def _end(why: str, status: int) -> NoReturn:
+    ranks.tell_failure(why)
+    raise SystemExit(status) from None
 
 
 def _overview() -> str:

@@ -1,11 +1,14 @@
 """What the commands show while they work: lines, progress with time left, what Ctrl-C leaves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 # Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
 console = Console(highlight=False, emoji=False)
@@ -27,6 +30,17 @@ def interruptible(out: Path) -> Iterator[None]:
 def say(text: str) -> None:
     """A line of plain text, whole on a plain stream."""
     console.print(text, soft_wrap=not console.is_terminal, markup=False)
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1, **style: Any) -> None:
+    """Prints a table: the first `names` columns are text, folded where it is long; the others are numbers."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **style)
+    for i, head in enumerate(heads):
+        named = i < names
+        table.add_column(head, justify="left" if named else "right", overflow="fold", no_wrap=not named)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def progress_bar() -> Progress:

@@ -1,20 +1,18 @@
 """`detloss curves`: what losses look like."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.lab.cli.terminal import console, counting, say
-from detloss.lab.curves.tables import COLUMNS, CurvesConfig, box_gradient, curves, figures, minimisers, rows
-from detloss.lab.records import to_dict
-from detloss.lab.runs import new_folder, versions, write_csv, write_json
+from detloss.lab.cli.arguments import FromFile, Out, read_settings, results_folder
+from detloss.lab.cli.terminal import counting, say, show_table
+from detloss.lab.curves.tables import CurvesConfig, box_gradient, curves, figures, minimisers, rows
+from detloss.lab.runs import write_tables
 
 RIGHT = (0.5, 0.9, 0.968)
 """p_t at which losses are compared with cross entropy; the last two are those of the paper's section 3.2."""
@@ -23,7 +21,7 @@ DISTANCES = (0.5, 1.5)
 
 @dataclass(frozen=True)
 class Arguments:
-    """Pictures of losses: value, gradient and weight over p_t, minima on soft targets, moving boxes."""
+    """Pictures of losses: value, gradient and weight against p_t, minima on soft targets, moving boxes."""
 
     settings: Annotated[CurvesConfig, tyro.conf.arg(name="")] = field(default_factory=CurvesConfig)
     out: Out = None
@@ -33,66 +31,35 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """`detloss curves`: defaults, changed by --config, by --quick, by the other arguments, in this order."""
-    config = given(CurvesConfig, arguments)
-    if "--quick" in arguments:
-        config = replace(config, points=max(10, config.points // 4))
-    return read("curves", Arguments, arguments, Arguments(config))
+    """The arguments of `detloss curves`, as `read_settings`."""
+    return read_settings("curves", Arguments, CurvesConfig, arguments)
 
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss curves`; its folder is returned."""
     from detloss.lab.curves.figures import loss_curves
-    from detloss.lab.figures import save
+    from detloss.lab.figures import save_all
 
     config = arguments.settings
-    refuse_another(arguments.out, config)
     drawn = figures(config)
     places = minimisers(config.soft_losses, config.soft_targets)
-    out = new_folder("curves", arguments.out)
-    write_json(out / "config.json", to_dict(config))
-    write_json(out / "versions.json", versions("cpu"))
-    write_csv(out / "curves.csv", COLUMNS, (row for name in drawn for row in rows(name, drawn[name])))
-    write_csv(out / "minimisers.csv", ("loss", "soft_target", "p", "value"), map(asdict, places))
+    out = results_folder("curves", arguments.out, config)
+    points = [row for name, panels in drawn.items() for row in rows(name, panels)]
+    write_tables(out, {"curves": points, "minimisers": places})
     with counting("drawing") as progress:
-        for done, (name, panels) in enumerate(drawn.items(), 1):
-            save(loss_curves(panels), out / name)
-            progress(done, len(drawn))
-    weights = [curve.y.tolist() for curve in curves(config.losses, of="weight", points=RIGHT)]
-    _print(
-        "times below cross entropy, of a positive",
-        [f"p_t = {p:g}" for p in RIGHT],
-        [
-            (name, [f"{1 / value:.4g}" if value else "∞" for value in row])
-            for name, row in zip(config.losses, weights)
-        ],
-    )
-    width = len(config.soft_targets)
-    _print(
-        "p where the loss is smallest",
-        [f"t = {target:g}" for target in config.soft_targets],
-        [
-            (name, [f"{place.p:.3f}" for place in places[i * width : (i + 1) * width]])
-            for i, name in enumerate(config.soft_losses)
-        ],
-    )
-    slid = torch.tensor([[distance, 0, 1, 1] for distance in DISTANCES])
-    _print(
-        "gradient norm of a unit box that has slid away",
-        [f"by {distance:g}" for distance in DISTANCES],
-        [(name, [f"{norm:.3f}" for norm in box_gradient(name, slid)[1]]) for name in config.box_losses],
-    )
-    say("curves.csv holds every curve, minimisers.csv the minima")
+        save_all(out, {name: partial(loss_curves, panels) for name, panels in drawn.items()}, progress)
+    say("how many times smaller than cross entropy the loss of a positive is")
+    weights = curves(config.losses, of="weight", points=RIGHT)
+    times = [(curve.name, *(f"{1 / y:.4g}" if y else "∞" for y in curve.y.tolist())) for curve in weights]
+    show_table(["loss", *(f"p_t = {p:g}" for p in RIGHT)], times)
+    say("\np where the loss is smallest, for soft targets t")
+    smallest = {name: [name] for name in config.soft_losses}
+    for place in places:
+        smallest[place.loss].append(f"{place.p:.3f}")
+    show_table(["loss", *(f"t = {target:g}" for target in config.soft_targets)], smallest.values())
+    say("\ngradient norm of a unit box at some distance from its target")
+    moved = torch.tensor([[distance, 0, 1, 1] for distance in DISTANCES])
+    norms = [(name, *(f"{norm:.3f}" for norm in box_gradient(name, moved)[1])) for name in config.box_losses]
+    show_table(["loss", *(f"{distance:g} widths" for distance in DISTANCES)], norms)
+    say("\ncurves.csv has every point of every curve, minimisers.csv the minima")
     return out
-
-
-def _print(title: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> None:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("loss", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, values in lines:
-        table.add_row(name, *values)
-    say(title)
-    console.print(table)
-    console.print()

@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from detloss.lab.curves.tables import Curve, Panel
-from detloss.lab.figures import INK, PALETTE, drawing, finish, one, panels
+from detloss.lab.figures import INK, LINES, PALETTE, drawing, finish, legend_below, one, panels
 
-LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "o^DsvPX*"
+LEGEND: Any = {"handlelength": 2.2, "handletextpad": 0.5}
+INSIDE: Any = {
+    "frameon": True,
+    "edgecolor": "none",
+    "framealpha": 0.85,
+    "labelspacing": 0.3,
+    "borderpad": 0.1,
+}
 
 
 @drawing
 def loss_curves(table: Sequence[Panel]) -> Figure:
-    """A panel each, two in a row; one legend below where all have the same lines, else one a row or panel.
+    """Two panels in a row; one legend below where all have the same lines, else one per row or panel.
 
     Lines differ in colour and dashes, minimisers in colour and marker. Curves that are equal are one line
     with both names. The y axis ends where a curve runs away, the table has the rest.
     """
     if len(table) == 1:
-        figure, first = one("", "", "", 3.3)
-        axes = [first]
+        figure, *axes = one("", "", "")
     else:
         figure, axes = panels(len(table), 2.6, "", "")
     drawn = [_draw(ax, panel) for ax, panel in zip(axes, table)]
     if drawn and drawn[0] and all(labels == drawn[0] for labels in drawn):
         title, labels = _short(drawn[0])
-        rows = math.ceil(len(labels) * (0.46 + 0.0725 * max(map(len, labels))) / figure.get_figwidth())
-        columns = math.ceil(len(labels) / rows)
-        figure.legend(
-            axes[0].lines[: len(labels)],
-            labels,
-            title=title,
-            loc="outside lower center",
-            ncols=columns,
-            handlelength=2.2,
-            handletextpad=0.5,
-            columnspacing=1.0,
-        )
+        legend_below(figure, axes[0].lines[: len(labels)], labels, title=title, columnspacing=1.0, **LEGEND)
     else:
         for i, (ax, labels) in enumerate(zip(axes, drawn)):
             if i % 2 and labels == drawn[i - 1]:
                 continue  # the legend to the left says it
             title, short = _short(labels)
-            ax.legend(
-                ax.lines[: len(short)],
-                short,
-                title=title,
-                frameon=True,
-                edgecolor="none",
-                framealpha=0.85,
-                handlelength=2.2,
-                handletextpad=0.5,
-                labelspacing=0.3,
-                borderpad=0.1,
-            )
+            ax.legend(ax.lines[: len(short)], short, title=title, **LEGEND, **INSIDE)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What a loss looks like: its value, gradient and minimum against p, and along the way of a moving box.
+"""What a loss looks like: its value, gradient and minimum against p, and while a box moves.
 
 Tables only, in float64, computed by calling the losses themselves with `impl="eager"`. Losses are named as on
 the command line (`focal,gamma=0`, `file.py:function`), see `detloss.names.find_loss`.
@@ -6,7 +6,7 @@ the command line (`focal,gamma=0`, `file.py:function`), see `detloss.names.find_
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from detloss.boxes import box_convert
 from detloss.calling import Loss
+from detloss.lab.records import require_distinct, require_least
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 Panels = tuple["Panel", ...]
-COLUMNS = ("figure", "panel", "x_title", "y_title", "curve", "x", "y")
 PROBABILITY = "predicted probability $p$"
 LOGIT = 6.0
-"""Curves over logits go from minus this to this."""
+"""Curves over logits go from -6 to 6."""
 BOUND = 40.0
 """Minima are looked for at logits up to this; p there is 0 or 1 to 4e-18."""
 FAR = 3.0
@@ -35,7 +35,8 @@ class CurvesConfig:
     losses: tuple[str, ...] = tuple(f"focal,alpha=none,gamma={gamma}" for gamma in (0, 0.5, 1, 2, 5))
     """Classification losses whose value, gradient and weight are drawn against p_t, the probability given to
     the right answer:
-    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd,
+    bce balanced_bce focal softmax_focal quality_focal varifocal poly_focal asymmetric mal flsd
+    ia_bce gaussian_focal,
     or your own module:function.
     focal,gamma=1.5 sets a hyperparameter, alpha=none is off; the default is the paper's Figure 1."""
     alpha_losses: tuple[str, ...] = tuple(f"focal,alpha={alpha}" for alpha in ("none", 0.25, 0.5, 0.75))
@@ -44,21 +45,20 @@ class CurvesConfig:
     """Classification losses drawn on soft targets, with their minima."""
     soft_targets: tuple[float, ...] = (0.1, 0.3, 0.5, 0.8)
     """Soft targets, such as the IoU of a predicted box, in [0, 1]."""
-    box_losses: tuple[str, ...] = tuple(BOX_LOSSES)
-    """Box losses: iou giou diou ciou eiou, or your own module:function."""
+    box_losses: tuple[str, ...] = ("iou", "giou", "diou", "ciou", "eiou")
+    """Box losses: iou giou diou ciou eiou l1 smooth_l1, a sum such as giou+0.4*l1, or your own
+    module:function."""
     points: int = 240
-    """Points a curve."""
+    """Points of each curve."""
 
     def __post_init__(self) -> None:
-        for name in ("losses", "alpha_losses", "soft_losses", "soft_targets", "box_losses"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} is empty; name at least one")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} is {' '.join(map(str, values))}; each may be there once")
+        require_distinct(self, "losses", "alpha_losses", "soft_losses", "soft_targets", "box_losses")
         _check_targets("soft_targets", self.soft_targets)
-        if self.points < 10:
-            raise ValueError(f"points is {self.points}; it must be at least 10")
+        require_least(self, points=10)
+
+    def quick(self) -> "CurvesConfig":
+        """The same with a quarter of the points."""
+        return replace(self, points=max(10, self.points // 4))
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,11 @@ def figures(config: CurvesConfig) -> dict[str, Panels]:
         ValueError: a loss that does not exist, or that cannot be called as in `curves` and `box_gradient`.
     """
     n = config.points
-    losses, by_alpha, soft = (
-        _find(names, CLASSIFICATION_LOSSES)
-        for names in (config.losses, config.alpha_losses, config.soft_losses)
-    )
-    boxes = _find(config.box_losses, BOX_LOSSES)
+    names = (config.losses, config.alpha_losses, config.soft_losses)
+    losses, by_alpha, soft = (_find(some, CLASSIFICATION_LOSSES) for some in names)
     p_t, x_t = "probability of the right answer $p_t$", "its logit $x_t$"
     weights, slope = curves(losses, of="weight", points=n), "d loss / d logit"
+    weight = Panel("weight", p_t, "loss / cross entropy", weights)
     return {
         "loss": (
             Panel("loss over probability", p_t, "loss", curves(losses, points=n)),
@@ -137,14 +135,11 @@ def figures(config: CurvesConfig) -> dict[str, Panels]:
             Panel("gradient over probability", p_t, slope, curves(losses, of="gradient", points=n)),
             Panel("gradient over logit", x_t, slope, curves(losses, of="gradient", over="logit", points=n)),
         ),
-        "weight": (
-            Panel("weight", p_t, "loss / cross entropy", weights),
-            Panel("weight, logarithmic", p_t, "loss / cross entropy", weights, log="y"),
-        ),
+        "weight": (weight, replace(weight, title="weight, logarithmic", log="y")),
         "alpha": label_panels(by_alpha, n),
         "soft_targets": tuple(soft_panel(soft, target, n) for target in config.soft_targets),
         "minimisers": (minimiser_panel(soft, n),),
-        "boxes": box_panels(boxes, n),
+        "boxes": box_panels(config.box_losses, n),
     }
 
 
@@ -156,7 +151,7 @@ def curves(
     over: Literal["p", "logit"] = "p",
     points: int | Sequence[float] = 240,
 ) -> tuple[Curve, ...]:
-    """One curve a classification loss, one logit and its target each; p = σ(logit) is p_t for target 1.
+    """One curve per classification loss, of one logit and its target; p = σ(logit) is p_t for target 1.
 
     A loss on a softmax is called with one class and the background, whose logit is 0: p is then the same.
 
@@ -198,32 +193,26 @@ def curves(
 
 def label_panels(losses: Sequence[str | Loss], points: int = 240) -> Panels:
     """Losses of a positive and of a negative against p. Arguments and errors as in `curves`."""
-    found = _find(losses, CLASSIFICATION_LOSSES)
     return (
-        Panel("positives, t = 1", PROBABILITY, "loss", curves(found, 1.0, points=points)),
-        Panel("negatives, t = 0", PROBABILITY, "loss", curves(found, 0.0, points=points)),
+        Panel("positives, t = 1", PROBABILITY, "loss", curves(losses, 1.0, points=points)),
+        Panel("negatives, t = 0", PROBABILITY, "loss", curves(losses, 0.0, points=points)),
     )
 
 
 def soft_panel(losses: Sequence[str | Loss], target: float, points: int = 240) -> Panel:
     """Losses on one soft target against p, their minima marked. Arguments and errors as in `curves`."""
-    found = _find(losses, CLASSIFICATION_LOSSES)
-    drawn = curves(found, target, points=points)
-    places = minimisers(found, (target,))
-    marked = tuple(
-        Curve(curve.name, curve.x, curve.y, (place.p, place.value)) for curve, place in zip(drawn, places)
-    )
+    pairs = zip(curves(losses, target, points=points), minimisers(losses, (target,)))
+    marked = tuple(replace(curve, lowest=(place.p, place.value)) for curve, place in pairs)
     return Panel(f"soft target {target:g}", PROBABILITY, "loss", marked, line=target)
 
 
 def minimiser_panel(losses: Sequence[str | Loss], points: int = 240) -> Panel:
     """Where each loss is smallest, against the soft target; on the diagonal the score learns the target."""
     targets = np.linspace(0, 1, points)
-    drawn = []
-    for loss in _find(losses, CLASSIFICATION_LOSSES):
-        places = minimisers((loss,), targets.tolist())
-        drawn.append(Curve(loss.name, targets, np.array([place.p for place in places])))
-    return Panel("what a score learns", "soft target", "$p$ where loss is least", tuple(drawn))
+    places = minimisers(losses, targets.tolist())
+    groups = [places[i : i + points] for i in range(0, len(places), points)]
+    drawn = tuple(Curve(group[0].loss, targets, np.array([place.p for place in group])) for group in groups)
+    return Panel("what a score learns", "soft target", "$p$ where the loss is smallest", drawn)
 
 
 def minimisers(losses: Sequence[str | Loss], targets: Sequence[float]) -> list[Minimiser]:
@@ -267,10 +256,11 @@ def _golden_section(value: Callable[[Tensor], np.ndarray], low: Tensor, high: Te
 
 
 def box_panels(losses: Sequence[str | Loss], points: int = 240) -> Panels:
-    """Box losses and their gradient norms along three ways of a box against a unit square, two panels a way.
+    """Box losses and their gradient norms while a box moves in three ways against a unit square.
 
-    It slides three widths away; it shrinks around the same centre from four times the square's sides to an
-    eighth; its ratio changes from 1:8 to 8:1, same centre and area. See `box_gradient` for the norm.
+    Two panels per way. It slides three widths away; it shrinks around the same centre from four times the
+    square's sides to an eighth; its ratio changes from 1:8 to 8:1, same centre and area. See `box_gradient`
+    for the norm.
 
     Raises:
         ValueError: no such loss, or one that cannot be called with float64 boxes.
@@ -280,19 +270,18 @@ def box_panels(losses: Sequence[str | Loss], points: int = 240) -> Panels:
     middle = (torch.arange(points, dtype=torch.double) + 0.5) / points
     shift, side, ratio = FAR * middle, 2 ** (5 * middle - 3), 2 ** (6 * middle - 3)
     zero, one = torch.zeros_like(middle), torch.ones_like(middle)
-    ways: tuple[tuple[str, str, Literal["", "x"], Tensor, tuple[Tensor, ...]], ...] = (
-        ("sliding away", "distance in box widths", "", shift, (shift, zero, one, one)),
-        ("shrinking, same centre", "side of the box / of its target", "x", side, (zero, zero, side, side)),
-        ("changing ratio, same area", "width / height", "x", ratio, (zero, zero, ratio**0.5, ratio**-0.5)),
+    ways = (
+        ("sliding away", "distance in box widths", shift, (shift, zero, one, one)),
+        ("shrinking, same centre", "side of the box / of its target", side, (zero, zero, side, side)),
+        ("changing ratio, same area", "width / height", ratio, (zero, zero, ratio**0.5, ratio**-0.5)),
     )
     panels: list[Panel] = []
-    for title, x, log, axis, columns in ways:
-        both = [(loss.name, *box_gradient(loss, torch.stack(columns, 1))) for loss in found]
-        values = tuple(Curve(name, axis.numpy(), value) for name, value, _ in both)
-        norms = tuple(Curve(name, axis.numpy(), norm) for name, _, norm in both)
-        apart = 1.0 if axis is shift else None
-        panels.append(Panel(title, x, "loss", values, log, apart))
-        panels.append(Panel(title, x, "gradient norm", norms, log, apart))
+    for title, x, axis, columns in ways:
+        both = [box_gradient(loss, torch.stack(columns, 1)) for loss in found]
+        for y, values in zip(("loss", "gradient norm"), zip(*both)):
+            lines = tuple(Curve(loss.name, axis.numpy(), value) for loss, value in zip(found, values))
+            slides = axis is shift
+            panels.append(Panel(title, x, y, lines, "" if slides else "x", 1.0 if slides else None))
     return tuple(panels)
 
 
@@ -317,7 +306,7 @@ def box_gradient(loss: str | Loss, boxes: Tensor) -> tuple[np.ndarray, np.ndarra
 
 
 def rows(name: str, panels: Panels) -> Iterator[dict[str, Any]]:
-    """A figure in long form: a row a point, `COLUMNS`."""
+    """A figure in long form: a row per point."""
     for panel in panels:
         for curve in panel.curves:
             for x, y in zip(curve.x.tolist(), curve.y.tolist()):

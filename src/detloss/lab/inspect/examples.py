@@ -1,4 +1,4 @@
-"""Single images with every location's share of the loss: where on the image the loss is made."""
+"""Single images with every location's share of the loss: where on the image the loss comes from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Example:
         boxes: `(M, 4)` its objects, xyxy in pixels.
         positives: `(N, 4)` anchors of the positive locations; an anchor-free detector's are squares round the
             location's point.
-        positive_shares: loss name → `(N,)` share of the image's loss that the location's own class makes.
+        positive_shares: loss name → `(N,)` share of the image's loss, from the logit of the location's class.
         negatives: `(K, 4)` anchors of the negative logits of highest p, the highest first.
         classes: `(K,)` the class each is taken for.
         scores: `(K,)` p of each.
@@ -53,15 +53,9 @@ def example(
     device: torch.device,
     hardest: int = 50,
 ) -> Example:
-    """The shares of one image's loss.
+    """The shares of the loss of image `index`, its `hardest` negative logits one by one.
 
-    Args:
-        detector: in evaluation mode, on `device`.
-        data: images fitted into the square it sees.
-        index: of the image.
-        losses: from `find_loss`, none a softmax.
-        device: where to compute.
-        hardest: how many negative logits are kept one by one.
+    Arguments as in `labelled_logits`, losses from `elementwise_losses`.
     """
     sample = data[index]
     grid = detector.grid(data.size, data.size, device)

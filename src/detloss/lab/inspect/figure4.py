@@ -1,4 +1,4 @@
-"""Figure 4 of the focal loss paper: which part of the logits makes which part of the loss.
+"""Figure 4 of the focal loss paper: from which part of the logits which part of the loss comes.
 
 Its protocol (1708.02002, section 5.1): one converged model, p of many positives and negatives over random
 images; the focal loss of these same p for several gamma, each set's losses normalised to sum 1, sorted and
@@ -16,6 +16,7 @@ from detloss.losses import sigmoid_focal_loss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 HARDEST = (0.01, 0.05, 0.1, 0.2)
+"""Parts of the logits whose share of the loss is printed."""
 _LIMIT, _PER_LOGIT = 64, 32
 """Bins of p_t's logit: 1/32 wide, and all beyond ±64 in the outermost."""
 
@@ -41,7 +42,7 @@ class LossCurve:
     total: float
 
     def hardest(self, part: float) -> float:
-        """The share of the loss that the hardest `part` of the logits makes; nan where there are none."""
+        """The share of the loss that comes from the hardest `part` of the logits; nan without logits."""
         return float(np.interp(part, self.part, self.share)) if len(self.part) else float("nan")
 
 
@@ -76,7 +77,7 @@ class LossBins:
             self.sums[i] += torch.bincount(which, loss, minlength=2 * bins).view(2, bins).cpu()
 
     def curves(self) -> list[LossCurve]:
-        """One curve a label and gamma."""
+        """One curve per label and gamma."""
         curves = []
         for i, label in enumerate(("positive", "negative")):
             filled = self.counts[i].numpy() > 0
@@ -103,25 +104,3 @@ class LossBins:
         if hard[1] > easy[1]:
             return f"{hard[1]} of {hard[1] + easy[1]} negatives lie above p = .5, the model is not trained"
         return ""
-
-
-@dataclass(frozen=True)
-class HardestShare:
-    """A row of Figure 4 as a table.
-
-    Attributes:
-        label: "positive" or "negative".
-        gamma: of the focal loss.
-        hardest: part of the logits, those of highest loss.
-        share: of the loss that they make.
-    """
-
-    label: str
-    gamma: float
-    hardest: float
-    share: float
-
-
-def hardest_shares(curves: Sequence[LossCurve], parts: Sequence[float] = HARDEST) -> list[HardestShare]:
-    """The share of the loss that the hardest logits make, for each curve and part."""
-    return [HardestShare(c.label, c.gamma, part, c.hardest(part)) for c in curves for part in parts]

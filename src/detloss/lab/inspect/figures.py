@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,17 +13,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from detloss.lab.figures import INK, PALETTE, WIDTH, drawing, say
-from detloss.lab.inspect import QUADRANTS, DataTables, Example, LossCurve, Quadrant, percent
+from detloss.lab.data import Dataset
+from detloss.lab.figures import INK, LINES, PALETTE, WIDTH, drawing, one, say
+from detloss.lab.inspect.examples import Example
+from detloss.lab.inspect.figure4 import LossCurve
+from detloss.lab.inspect.inspection import DataTables
+from detloss.lab.inspect.quadrants import QUADRANTS, Quadrant, percent
+from detloss.lab.inspect.suspects import Suspect
 
 BLUE, SKY, RED, ORANGE, GREEN = "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73"
-QUADRANT_STYLES = {
-    ("negative", "easy"): (SKY, ""),
-    ("negative", "hard"): (BLUE, "////"),
-    ("positive", "hard"): (RED, "\\\\\\\\"),
-    ("positive", "easy"): (ORANGE, ""),
+QUADRANT_STYLES: Any = {
+    ("negative", "easy"): {"facecolor": SKY, "hatch": "", "edgecolor": "white"},
+    ("negative", "hard"): {"facecolor": BLUE, "hatch": "////", "edgecolor": "white"},
+    ("positive", "hard"): {"facecolor": RED, "hatch": "\\\\\\\\", "edgecolor": "white"},
+    ("positive", "easy"): {"facecolor": ORANGE, "hatch": "", "edgecolor": "white"},
 }
-GAMMA_LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 _CLASSES, _BARS = 12, 16  # more would not be legible
 
 
@@ -39,7 +44,7 @@ def object_counts(tables: DataTables) -> Figure:
 
 
 def _sizes(ax: Axes, tables: DataTables) -> None:
-    """Of the images whose locations were assigned: only there is it known who gets no positive."""
+    """Of the images whose locations were assigned: only there is it known which objects lack a positive."""
     ax.set(
         title="Objects by size",
         xlabel="√area in the detector's square, px "
@@ -54,16 +59,11 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
     ax.bar(x, found, 0.92, color=BLUE, label="with a positive location")
     here = lost > 0
     if here.any():
-        ax.bar(
-            x[here], lost[here], 0.92, bottom=found[here], color=ORANGE, hatch="////", edgecolor=INK,
-            linewidth=0.5, label="with none: number above",
-        )  # fmt: skip
-    for i in np.flatnonzero(lost):
-        ax.annotate(
-            f"{lost[i]}", (i, rows[i].measured), (0, 2), textcoords="offset points", ha="center",
-            fontsize=8,
-        )  # fmt: skip
-    ax.set_xticks(x, [_range(row.low, row.high) for row in rows], fontsize=8)
+        style: Any = {"color": ORANGE, "hatch": "////", "edgecolor": INK, "linewidth": 0.5}
+        bars = ax.bar(x[here], lost[here], 0.92, bottom=found[here], label="without: number above", **style)
+        ax.bar_label(bars, [str(count) for count in lost[here]], padding=2, fontsize=8)
+    ranges = [f"{row.low:g}+" if math.isinf(row.high) else f"{row.low:g}–{row.high:g}" for row in rows]
+    ax.set_xticks(x, ranges, fontsize=8)
     if len(rows) > 9:
         ax.tick_params(axis="x", labelrotation=30)
     ax.margins(y=0.14)
@@ -72,12 +72,8 @@ def _sizes(ax: Axes, tables: DataTables) -> None:
     ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
 
-def _range(low: float, high: float) -> str:
-    return f"{low:g}+" if math.isinf(high) else f"{low:g}–{high:g}"
-
-
 def _per_image(ax: Axes, per_image: np.ndarray) -> None:
-    ax.set(title="Objects an image", xlabel="objects", ylabel="images")
+    ax.set(title="Objects per image", xlabel="objects", ylabel="images")
     width = math.ceil(len(per_image) / _BARS)
     count = np.add.reduceat(per_image, np.arange(0, len(per_image), width))
     ax.bar(np.arange(len(count)) * width + (width - 1) / 2, count, 0.92 * width, color=BLUE)
@@ -87,16 +83,14 @@ def _per_image(ax: Axes, per_image: np.ndarray) -> None:
 
 
 def _per_class(ax: Axes, per_class: dict[str, int]) -> None:
-    ax.set(title="Objects a class", xlabel="objects")
+    ax.set(title="Objects per class", xlabel="objects")
     listed = sorted(per_class.items(), key=lambda item: -item[1])
     if len(listed) > _CLASSES:
         rest = listed[_CLASSES - 1 :]
         listed = [*listed[: _CLASSES - 1], (f"{len(rest)} more", sum(count for _, count in rest))]
     names = [name if len(name) <= 14 else f"{name[:13]}…" for name, _ in listed]
     counts = [count for _, count in listed]
-    ax.barh(range(len(listed)), counts, 0.8, color=BLUE)
-    for i, count in enumerate(counts):
-        ax.annotate(f"{count}", (count, i), (3, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.bar_label(ax.barh(range(len(listed)), counts, 0.8, color=BLUE), padding=3, fontsize=8)
     ax.set_yticks(range(len(listed)), names, fontsize=8)
     ax.set_ylim(len(listed) - 0.5, -0.5)
     ax.margins(x=0.2)
@@ -108,54 +102,28 @@ def _per_class(ax: Axes, per_class: dict[str, int]) -> None:
 def level_counts(tables: DataTables) -> Figure:
     """Positive, ignored and negative locations of each level of the pyramid, on a logarithmic scale."""
     counts = tables.locations
-    figure = Figure(figsize=(WIDTH, 3.4))
-    ax = figure.subplots()
-    ax.set(
-        title=f"Locations a level, {counts.images} images",
-        xlabel="level, and its positives : negatives",
-        ylabel="locations (logarithmic)",
-    )
-    kinds: Sequence[tuple[str, str, str]] = (
-        ("positives", RED, ""),
-        ("ignored", "#BBBBBB", "...."),
-        ("negatives", BLUE, "////"),
-    )
+    title = f"Locations per level, {counts.images} images"
+    figure, ax = one(title, "level, and its positives : negatives", "locations (logarithmic)", 3.4)
+    kinds = [("positives", RED, ""), ("ignored", "#BBBBBB", "...."), ("negatives", BLUE, "////")]
     kinds = [kind for kind in kinds if kind[0] != "ignored" or counts.ignored]
     width = 0.84 / len(kinds)
     x = np.arange(len(counts.levels))
     for i, (kind, color, hatch) in enumerate(kinds):
         values = [getattr(level, kind) for level in counts.levels]
+        style: Any = {"color": color, "hatch": hatch, "edgecolor": "white", "label": kind}
         place = x + (i - (len(kinds) - 1) / 2) * width
-        ax.bar(
-            place,
-            np.maximum(values, 0.5),
-            width * 0.94,
-            color=color,
-            hatch=hatch,
-            edgecolor="white",
-            label=kind,
-        )
-        for at, value in zip(place, values):
-            ax.annotate(
-                _short(value),
-                (at, max(value, 0.5)),
-                (0, 2),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
+        bars = ax.bar(place, np.maximum(values, 0.5), width * 0.94, **style)
+        ax.bar_label(bars, [_short(value) for value in values], padding=2, fontsize=8)
     ax.set_yscale("log")
     ax.set_ylim(0.5, 12 * max(1, counts.negatives))
-    ax.set_xticks(
-        x, [f"stride {level.stride}\n{_ratio(level.positives, level.negatives)}" for level in counts.levels]
-    )
+    ratios = [
+        f"1 : {_short(level.negatives / level.positives)}" if level.positives else "no positive"
+        for level in counts.levels
+    ]
+    ax.set_xticks(x, [f"stride {level.stride}\n{ratio}" for level, ratio in zip(counts.levels, ratios)])
     ax.grid(axis="x", visible=False)
     ax.legend(ncols=3, loc="upper right")
     return figure
-
-
-def _ratio(positives: int, negatives: int) -> str:
-    return f"1 : {_short(negatives / positives)}" if positives else "no positive"
 
 
 def _short(value: float) -> str:
@@ -178,12 +146,8 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
     names = [f"{hardness} {label}s" for label, hardness in QUADRANTS]
     top.set(title="How many logits", xlabel="logits (logarithmic)")
     for i, row in enumerate(table[:4]):
-        color, hatch = QUADRANT_STYLES[row.label, row.hardness]
-        top.barh(i, max(row.count, 0.5), 0.78, color=color, hatch=hatch, edgecolor="white")
-        text = f"{row.count:,}  ({percent(row.count_share)})"
-        top.annotate(
-            text, (max(row.count, 0.5), i), (4, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        bar = top.barh(i, max(row.count, 0.5), 0.78, **QUADRANT_STYLES[row.label, row.hardness])
+        top.bar_label(bar, [f"{row.count:,}  ({percent(row.count_share)})"], padding=4, fontsize=8)
     top.set_xscale("log")
     top.set_xlim(0.5, 150 * max(1, *(row.count for row in table[:4])))
     top.set_yticks(range(4), names)
@@ -197,24 +161,17 @@ def quadrant_shares(table: Sequence[Quadrant]) -> Figure:
             y = 2.5 * k + 1.05 * j
             ticks.append((y, f"{loss}\n{kind}"))
             left = 0.0
-            shares = [getattr(rows[quadrant], f"{kind}_share") for quadrant in QUADRANTS]
-            for quadrant, share in zip(QUADRANTS, shares):
-                color, hatch = QUADRANT_STYLES[quadrant]
-                below.barh(
-                    y, share, 0.5, left=left, color=color, hatch=hatch, edgecolor="white", linewidth=0.4
-                )
-                left += share
-            for i, (name, share) in enumerate(zip(names, shares)):
+            for i, (quadrant, name) in enumerate(zip(QUADRANTS, names)):
+                share = getattr(rows[quadrant], f"{kind}_share")
+                below.barh(y, share, 0.5, left=left, linewidth=0.4, **QUADRANT_STYLES[quadrant])
                 below.text(0.25 * i, y + 0.47, f"{name[:8]}. {percent(share)}", fontsize=7.5, va="center")
+                left += share
     below.set_yticks([y for y, _ in ticks], [text for _, text in ticks], fontsize=8)
     below.set_xlim(0, 1)
     below.set_ylim(2.5 * len(losses) - 0.6, -0.5)
     below.xaxis.set_major_formatter(PercentFormatter(1))
     below.grid(visible=False)
-    keys = [
-        Patch(facecolor=QUADRANT_STYLES[q][0], hatch=QUADRANT_STYLES[q][1], edgecolor="white", label=name)
-        for q, name in zip(QUADRANTS, names)
-    ]
+    keys = [Patch(label=name, **QUADRANT_STYLES[quadrant]) for quadrant, name in zip(QUADRANTS, names)]
     figure.legend(handles=keys, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
@@ -232,14 +189,9 @@ def cumulative_loss(curves: Sequence[LossCurve]) -> Figure:
         ax.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=1)
         for i, curve in enumerate(mine):
             if len(curve.part):
-                color, line = PALETTE[i % len(PALETTE)], GAMMA_LINES[i % len(GAMMA_LINES)]
-                ax.plot(
-                    1 - curve.part,
-                    1 - curve.share,
-                    color=color,
-                    linestyle=line,
-                    label=f"gamma {curve.gamma:g}",
-                )
+                color, line = PALETTE[i % len(PALETTE)], LINES[i % len(LINES)]
+                key = f"gamma {curve.gamma:g}"
+                ax.plot(1 - curve.part, 1 - curve.share, color=color, linestyle=line, label=key)
         ax.set(xlim=(0, 1), ylim=(0, 1.01))
         if any(len(curve.part) for curve in mine):
             ax.legend(loc="upper left")
@@ -253,7 +205,7 @@ def cumulative_loss(curves: Sequence[LossCurve]) -> Figure:
 
 @drawing
 def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Sequence[str]) -> Figure:
-    """Where on an image the loss is made: a row an image, a column a loss.
+    """Where on an image the loss comes from: a row per image, a column per loss.
 
     A circle is a positive location, a square a negative logit; its area is in proportion to its share of the
     image's loss, on one scale for the whole figure. The three negatives with the largest shares are named,
@@ -268,23 +220,21 @@ def loss_on_images(examples: Sequence[Example], losses: Sequence[str], names: Se
     figure = Figure(figsize=(WIDTH, 3.5 * rows + 0.4))
     figure.set_layout_engine("compressed")  # images keep their aspect
     axes = figure.subplots(rows, len(losses), squeeze=False)
-    shares = [
-        share[loss]
-        for one in examples
-        for share in (one.positive_shares, one.negative_shares)
-        for loss in losses
-    ]
-    area = _LARGEST / max(np.concatenate([np.full(1, 1e-12), *shares]))
-    for row, one in zip(axes, examples):
+    both = [shares for example in examples for shares in (example.positive_shares, example.negative_shares)]
+    area = _LARGEST / max(
+        np.concatenate([np.full(1, 1e-12), *(shares[loss] for shares in both for loss in losses)])
+    )
+    for row, example in zip(axes, examples):
         for ax, loss in zip(row, losses):
-            _loss_on_image(ax, one, loss, names, area)
+            _loss_on_image(ax, example, loss, names, area)
     for ax in axes.flat:
         ax.set_axis_off()
     if not examples:
         say(axes[0, 0], "no image with objects")
+    mark: Any = {"color": "white", "markeredgecolor": INK}
     handles = [
-        Line2D([], [], color="white", marker="o", markerfacecolor=SKY, markeredgecolor=INK, label="positive"),
-        Line2D([], [], color="white", marker="s", markerfacecolor=RED, markeredgecolor=INK, label="negative"),
+        Line2D([], [], marker="o", markerfacecolor=SKY, label="positive", **mark),
+        Line2D([], [], marker="s", markerfacecolor=RED, label="negative", **mark),
         Line2D([], [], color=GREEN, label="object"),
         Line2D([], [], color=RED, linestyle="--", label="anchor of a named negative"),
     ]
@@ -299,17 +249,16 @@ _NAMED = 3
 def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str], area: float) -> None:
     side = one.image.shape[0]
     ax.imshow(one.image, extent=(0, side, side, 0), interpolation="nearest", alpha=0.75)
-    for x1, y1, x2, y2 in one.boxes.tolist():
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=GREEN, linewidth=1.3))
+    for box in one.boxes:
+        _outline(ax, box, edgecolor=GREEN, linewidth=1.3)
     positive, negative = one.positive_shares[loss], one.negative_shares[loss]
+    style: Any = {"alpha": 0.55, "edgecolors": INK, "linewidths": 0.4}
     for anchors, shares, marker, color in (
         (one.positives, positive, "o", SKY),
         (one.negatives, negative, "s", RED),
     ):
         x, y = _centres(anchors).T
-        ax.scatter(
-            x, y, area * shares, marker=marker, color=color, alpha=0.55, edgecolors=INK, linewidths=0.4
-        )
+        ax.scatter(x, y, area * shares, color, marker=marker, **style)
     taken: list[tuple[float, float]] = []
     for k in np.argsort(-negative, kind="stable"):
         x, y = _centres(one.negatives[k : k + 1])[0]
@@ -320,10 +269,7 @@ def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str], area
         if any(abs(middle - a) < 0.32 * side and abs(y - b) < 0.08 * side for a, b in taken):
             continue
         taken.append((middle, y))
-        x1, y1, x2, y2 = one.negatives[k]
-        ax.add_patch(
-            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=RED, linewidth=0.9, linestyle="--")
-        )
+        _outline(ax, one.negatives[k], edgecolor=RED, linewidth=0.9, linestyle="--")
         ax.annotate(
             f"{names[one.classes[k]]} {percent(negative[k])}", (x, y), (0, 5), textcoords="offset points",
             ha="left" if to_the_right else "right", fontsize=7, color="white",
@@ -338,5 +284,39 @@ def _loss_on_image(ax: Axes, one: Example, loss: str, names: Sequence[str], area
     )
 
 
+def _outline(ax: Axes, box: np.ndarray, **style: Any) -> None:
+    x1, y1, x2, y2 = box.tolist()
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **style))
+
+
 def _centres(anchors: np.ndarray) -> np.ndarray:
     return (anchors[:, :2] + anchors[:, 2:]) / 2
+
+
+@drawing
+def suspect_crops(suspects: Sequence[Suspect], dataset: Dataset) -> Figure:
+    """Each suspected label error with what is around it: objects as labelled green, detections dashed red."""
+    place = {dataset.annotation(i).id: i for i in range(len(dataset))}
+    columns = 4
+    rows = max(1, math.ceil(len(suspects) / columns))
+    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.1))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax, suspect in zip(axes.flat, suspects):
+        image = dataset[place[suspect.image]].image
+        height, width = image.shape[:2]
+        x, y = (suspect.x1 + suspect.x2) / 2, (suspect.y1 + suspect.y2) / 2
+        half = max(suspect.x2 - suspect.x1, suspect.y2 - suspect.y1, 8)
+        ax.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
+        color, line = (GREEN, "-") if suspect.labelled else (RED, "--")
+        corner, sides = (suspect.x1, suspect.y1), (suspect.x2 - suspect.x1, suspect.y2 - suspect.y1)
+        ax.add_patch(Rectangle(corner, *sides, fill=False, edgecolor=color, linestyle=line, linewidth=1.3))
+        ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half), facecolor="#DDDDDD")
+        found = f"{suspect.found} {suspect.score:.2f}" if suspect.found else "nothing"
+        ax.set_title(f"{suspect.labelled or 'no object'}?\nfound: {found}", fontsize=7)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    for ax in axes.flat[len(suspects) :]:
+        ax.set_axis_off()
+    if not suspects:
+        say(axes[0, 0], "no object, and nothing found")
+    return figure

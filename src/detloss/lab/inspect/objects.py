@@ -1,6 +1,5 @@
-"""What lies in a data set: objects by image, class and size."""
+"""Counts of what lies in a data set: objects by image, class and size."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,16 +49,11 @@ def count_objects(dataset: Dataset, size: int) -> ObjectCounts:
         own_sizes.append(np.sqrt(sides.prod(1)))
         sizes.append(own_sizes[-1] * size / max(dataset.size(i)))
         per_image[i] = len(sides)
-    counts = summary(dataset)
     return ObjectCounts(
-        counts["images"],
-        counts["empty"],
-        counts["objects"],
-        counts["ignored"],
-        counts["per_class"],
-        np.bincount(per_image, minlength=1),
-        np.concatenate(sizes),
-        np.concatenate(own_sizes),
+        **summary(dataset),
+        per_image=np.bincount(per_image, minlength=1),
+        sizes=np.concatenate(sizes),
+        own_sizes=np.concatenate(own_sizes),
     )
 
 
@@ -96,13 +90,12 @@ def count_sizes(
         measured: √area of each object whose locations were assigned.
         positives: as many, the locations that must find it.
     """
-    edges = np.array([*SIZE_EDGES, np.inf])
-    positives = np.asarray(positives)
-    rows = []
-    for low, high in itertools.pairwise(edges):
-        here = (measured >= low) & (measured < high)
-        objects, in_own = (int(((all_ >= low) & (all_ < high)).sum()) for all_ in (sizes, own))
-        lost, found = int((positives[here] == 0).sum()), int(positives[here].sum())
-        rows.append(SizeCount(float(low), float(high), objects, in_own, int(here.sum()), lost, found))
-    filled = [i for i, row in enumerate(rows) if row.objects or row.own or row.measured]
-    return rows[filled[0] : filled[-1] + 1] if filled else []
+    positives = np.asarray(positives, np.int64)
+    columns = (sizes, own, measured, measured[positives == 0], np.repeat(measured, positives))
+    edges = [float(edge) for edge in (*SIZE_EDGES, np.inf)]
+    counts = np.array([np.bincount(np.digitize(each, SIZE_EDGES), minlength=len(edges)) for each in columns])
+    filled = np.flatnonzero(counts.any(axis=0))
+    if not len(filled):
+        return []
+    kept = range(filled[0], filled[-1] + 1)
+    return [SizeCount(edges[k - 1], edges[k], *counts[:, k].tolist()) for k in kept]

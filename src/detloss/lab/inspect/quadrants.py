@@ -10,12 +10,7 @@ from torch import Tensor
 from detloss.calling import Loss, classify
 from detloss.lab.inspect.logits import Labelled
 
-QUADRANTS = (
-    ("negative", "easy"),
-    ("negative", "hard"),
-    ("positive", "hard"),
-    ("positive", "easy"),
-)
+QUADRANTS = (("negative", "easy"), ("negative", "hard"), ("positive", "hard"), ("positive", "easy"))
 """In the order in which their counts are said to fall."""
 
 
@@ -69,11 +64,10 @@ class QuadrantSums:
         for i, loss in enumerate(self.losses):
             value, gradient = value_and_gradient(loss, piece)
             for j, what in enumerate((value, gradient.abs())):
-                weights = what.flatten().double()
-                self.sums[i, j] += torch.bincount(which, weights, minlength=4).cpu()
+                self.sums[i, j] += torch.bincount(which, what.flatten().double(), minlength=4).cpu()
 
     def table(self) -> list[Quadrant]:
-        """Four rows a loss, in the order of `QUADRANTS`; shares of nothing are 0."""
+        """Four rows per loss, in the order of `QUADRANTS`; shares of nothing are 0."""
         counts = self.counts.tolist()
         rows = []
         for loss, sums in zip(self.losses, self.sums.tolist()):
@@ -117,13 +111,7 @@ def percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is said of imbalance, and whether it is so here.
-
-    Attributes:
-        text: the claim.
-        holds: whether the numbers bear it out.
-        evidence: these numbers, in words.
-    """
+    """A claim about imbalance, whether the numbers here agree with it, and these numbers in words."""
 
     text: str
     holds: bool
@@ -134,28 +122,21 @@ def check_claims(table: Sequence[Quadrant]) -> list[Claim]:
     """The usual claims about imbalance, against the quadrants of the first loss of a table.
 
     "Easy negatives ≫ hard negatives ≈ hard positives > easy positives" by count (≫: at least ten times, ≈:
-    within a factor of two), and that easy negatives make most of loss and gradient.
+    within a factor of two), and that most of loss and gradient comes from easy negatives.
     """
-    first = {(row.label, row.hardness): row for row in table[:4]}
-    a, b, d, c = (first[quadrant] for quadrant in QUADRANTS)
-    fewer, more = sorted((b.count, d.count))
+    first = table[0]  # easy negatives
+    a, b, d, c = (row.count for row in table[:4])
+    fewer, more = sorted((b, d))
     return [
-        Claim(
-            "easy negatives ≫ hard negatives",
-            a.count >= 10 * b.count and a.count > 0,
-            f"{a.count} and {b.count}",
-        ),
-        Claim("hard negatives ≈ hard positives", 0 < more <= 2 * fewer, f"{b.count} and {d.count}"),
-        Claim("hard positives > easy positives", d.count > c.count, f"{d.count} and {c.count}"),
-        Claim(
-            "hard negatives outnumber all positives",
-            b.count > c.count + d.count,
-            f"{b.count} and {c.count + d.count}",
-        ),
-        Claim(f"easy negatives make most of {a.loss}", a.loss_share > 0.5, f"{percent(a.loss_share)} of it"),
-        Claim(
-            f"easy negatives make most of the gradient of {a.loss}",
-            a.gradient_share > 0.5,
-            f"{percent(a.gradient_share)} of it",
+        Claim("easy negatives ≫ hard negatives", a >= 10 * b and a > 0, f"{a} and {b}"),
+        Claim("hard negatives ≈ hard positives", 0 < more <= 2 * fewer, f"{b} and {d}"),
+        Claim("hard positives > easy positives", d > c, f"{d} and {c}"),
+        Claim("there are more hard negatives than positives", b > c + d, f"{b} and {c + d}"),
+        *(
+            Claim(f"most of {what} comes from easy negatives", share > 0.5, f"{percent(share)} of it")
+            for what, share in (
+                (first.loss, first.loss_share),
+                (f"the gradient of {first.loss}", first.gradient_share),
+            )
         ),
     ]

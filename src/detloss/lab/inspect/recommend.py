@@ -14,7 +14,7 @@ from detloss.lab.inspect.figure4 import LossCurve
 PUBLISHED = ((0.0, 0.75, 31.1), (0.5, 0.5, 32.9), (1.0, 0.25, 33.7), (2.0, 0.25, 34.0), (5.0, 0.25, 32.2))
 """(gamma, best alpha, AP on COCO minival) of 1708.02002, table 1b."""
 TRIED = (0.01, 0.999)
-"""The least and the most alpha that the paper tried (its section 5.1)."""
+"""The smallest and the largest alpha that the paper tried (its section 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ class Alternative:
         change: as arguments of the command line; "as configured" for none.
         size: side of the square.
         locations: of one image.
-        objects_without_positive: over the images looked at.
+        objects, objects_without_positive: in the images that were counted.
         objects_rescued: those that only the rescue of max-IoU assignment finds (see `LocationCounts`).
-        objects: over the images looked at.
         negatives_per_positive: by location.
     """
 
@@ -62,13 +61,28 @@ class Alternative:
         return self.objects_without_positive + self.objects_rescued
 
 
+MINING = Recommendation(
+    "--loss",
+    ["bce,mining=hard:3", "bce,mining=random:3"],
+    "In YOLOv2 the objectness is imbalanced, and it is always trained with cross entropy. --loss is about "
+    "positives only, so that no alpha or gamma changes the imbalance. Mining, which goes with any loss, "
+    "does: it keeps three negatives of the objectness per positive.",
+    {},
+)
+PUBLISHED_ALPHAS = Recommendation(
+    "alpha and gamma, published",
+    [f"focal,gamma={gamma:g},alpha={alpha:g}" for gamma, alpha, _ in PUBLISHED],
+    "For each gamma the best alpha of the focal loss paper's table 1b. The larger gamma, the smaller alpha: "
+    "both give the negatives less weight. The paper's AP is that of COCO and promises nothing here.",
+    {f"published_ap_gamma_{gamma:g}_alpha_{alpha:g}": published for gamma, alpha, published in PUBLISHED},
+)
 AS_CONFIGURED = "as configured"
 FEW = 0.01
-"""Part of the objects up to which the rescue is enough."""
+"""Where at most this part of the objects needs the rescue, it is enough."""
 
 
 def changes(config: DetectorConfig, size: int) -> Iterator[tuple[str, DetectorConfig, int]]:
-    """What might cover lost objects, each as (arguments, configuration, size)."""
+    """Changes that might give lost objects a location, each as (arguments, configuration, size)."""
     if config.kind == "yolov2":
         stride = config.strides[0] // 2
         if stride >= 4:
@@ -106,11 +120,7 @@ def count_alternatives(
 ) -> list[Alternative]:
     """The configured detector and, where some objects fit none of its locations, each of `changes`.
 
-    Args:
-        config: as configured.
-        data: images fitted into the square.
-        counts: of that configuration.
-        progress: called with (counted, all).
+    `counts` are those of `config`; `progress` is called with (counted, all).
     """
     rows = [_row(AS_CONFIGURED, data.size, counts)]
     todo = list(changes(config, data.size)) if rows[0].unfit else []
@@ -123,15 +133,9 @@ def count_alternatives(
 
 
 def _row(change: str, size: int, counts: LocationCounts) -> Alternative:
-    return Alternative(
-        change,
-        size,
-        counts.locations,
-        counts.objects_without_positive,
-        int(counts.object_rescued.sum()),
-        counts.objects,
-        counts.negatives_per_positive,
-    )
+    lost, rescued = counts.objects_without_positive, int(counts.object_rescued.sum())
+    by = counts.negatives_per_positive
+    return Alternative(change, size, counts.locations, lost, rescued, counts.objects, by)
 
 
 def recommend(
@@ -145,17 +149,16 @@ def recommend(
     """Prior, alpha and gamma, and which change of the detector covers objects that get no positive.
 
     Args:
-        config: the detector that was looked at.
-        counts: its locations.
+        config, counts: the detector, and its locations.
         alternatives: from `count_alternatives`.
         curves: from `LossBins`, for a model of this data.
         softmax: whether that model has a softmax over classes and background.
-        doubt: from `LossBins.doubt`, why that model says nothing of alpha.
+        doubt: from `LossBins.doubt`: why no alpha follows from that model.
     """
     yolo = config.kind == "yolov2"
     return [
         *_prior(config, counts, softmax and not yolo),
-        *([_mining()] if yolo else [_published(), *_balance(curves, softmax, doubt)]),
+        *([MINING] if yolo else [PUBLISHED_ALPHAS, *_balance(curves, softmax, doubt)]),
         _coverage(config, counts, alternatives),
         *([_rescue(counts)] if config.kind == "retinanet" else []),
     ]
@@ -179,37 +182,12 @@ def _prior(config: DetectorConfig, counts: LocationCounts, softmax: bool) -> lis
         of_what = " of the objectness" if config.kind == "yolov2" else ""
         why = f"{unit} is positive. A last bias{of_what} of log(π / (1 - π)) = {bias:.2f}"
         evidence |= {"bias": bias, "configured_bias": math.log(config.prior / (1 - config.prior))}
-    return [
-        Recommendation(
-            "--detector.prior",
-            float(f"{rate:.3g}"),
-            f"This part of the {why} makes the mean score of an untrained detector right, so that the first "
-            "steps are not spent on learning that nearly everything is background (1708.02002, section 3.3, "
-            "sets .01 without measuring).",
-            evidence,
-        )
-    ]
-
-
-def _mining() -> Recommendation:
-    return Recommendation(
-        "--loss",
-        ["bce,mining=hard:3", "bce,mining=random:3"],
-        "Imbalanced in YOLOv2 is its objectness, always trained with cross entropy. --loss sees positives "
-        "only, so that no alpha or gamma changes the imbalance. Mining, which goes with any loss, does: it "
-        "keeps three negatives of the objectness for each positive.",
-        {},
+    why = (
+        f"This part of the {why} makes the mean score of an untrained detector right, so that the first "
+        "steps are not spent on learning that nearly everything is background (1708.02002, section 3.3, sets "
+        ".01 without measuring)."
     )
-
-
-def _published() -> Recommendation:
-    return Recommendation(
-        "alpha and gamma, published",
-        [f"focal,gamma={gamma:g},alpha={alpha:g}" for gamma, alpha, _ in PUBLISHED],
-        "For each gamma the best alpha of the focal loss paper's table 1b. The greater gamma, the less "
-        "alpha: gamma takes from the negatives what alpha would. Its AP is COCO's and promises none here.",
-        {f"published_ap_gamma_{gamma:g}_alpha_{alpha:g}": published for gamma, alpha, published in PUBLISHED},
-    )
+    return [Recommendation("--detector.prior", float(f"{rate:.3g}"), why, evidence)]
 
 
 def _balance(curves: Sequence[LossCurve], softmax: bool, doubt: str) -> list[Recommendation]:
@@ -234,15 +212,15 @@ def _balance(curves: Sequence[LossCurve], softmax: bool, doubt: str) -> list[Rec
         return [Recommendation(what, "none", f"Nothing can be said: {doubt}.", evidence)]
     why = (
         "For each gamma the alpha with which positives and negatives have the same loss at this model, "
-        "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. A point to start from: a model trained with another loss, or not at "
-        "all, is balanced by another alpha."
+        "alpha ΣFL⁺ = (1 - alpha) ΣFL⁻. This is a starting point: for a model trained with another loss, or "
+        "not at all, it is another alpha."
     )
     if softmax:
-        why += " Of a softmax it is the tensor alpha of softmax_focal_loss, which --loss cannot set."
+        why += " With a softmax it is the tensor alpha of softmax_focal_loss, which --loss cannot set."
     if left_out:
         why += (
             f" Left out is gamma {', '.join(left_out)}, whose alpha lies outside {TRIED[0]} to {TRIED[1]}, "
-            "what the paper tried."
+            "the range that the paper tried."
         )
     return [Recommendation(what, found or "none", why, evidence)]
 
@@ -262,8 +240,7 @@ def _coverage(
     if not len(sizes):
         why = f"{counts.objects} of {counts.objects} objects have a location that must find them."
         return Recommendation(what, "keep", why, evidence)
-    now = alternatives[0]
-    tried = alternatives[1:]
+    now, *tried = alternatives
     evidence |= {"smallest_px": float(sizes.min()), "largest_px": float(sizes.max())}
     evidence["counted_again"] = {
         row.change: {"objects_without_positive": row.objects_without_positive, "rescued": row.objects_rescued}
@@ -285,7 +262,7 @@ def _coverage(
     return Recommendation(
         what,
         best.change,
-        f"{why}With {best.change}, on the same images: {_unfit(best)}; {best.locations} locations an image "
+        f"{why}With {best.change}, on the same images: {_unfit(best)}; {best.locations} locations per image "
         f"in place of {now.locations} and {best.negatives_per_positive:.0f} negatives per positive{before}.",
         evidence,
     )
@@ -304,6 +281,6 @@ def _rescue(counts: LocationCounts) -> Recommendation:
         "rescue of an object's best anchors",
         "keep" if saved else "not needed",
         f"Without it {saved} more of {counts.objects} objects would get no positive: no anchor overlaps them "
-        "by .5, or another object has it.",
+        "by .5, or another object has that anchor.",
         {"saved": saved, "objects": counts.objects},
     )

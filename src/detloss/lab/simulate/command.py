@@ -1,24 +1,20 @@
 """`detloss simulate`: the DIoU paper's simulation of box regression."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
-from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another
-from detloss.lab.cli.terminal import console, counting, say
-from detloss.lab.records import to_dict
-from detloss.lab.runs import new_folder, versions, write_csv, write_json
-from detloss.lab.simulate import (
+from detloss.lab.cli.arguments import FromFile, Out, read_settings, results_folder
+from detloss.lab.cli.terminal import counting, say, show_table
+from detloss.lab.runs import write_tables
+from detloss.lab.simulate.published import PUBLISHED, SLIPS
+from detloss.lab.simulate.simulation import (
     CASES,
-    PER_CENTRE,
-    PUBLISHED,
-    SLIPS,
     STUCK,
     Regression,
     SimulationConfig,
@@ -41,49 +37,33 @@ class Arguments:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """`detloss simulate`: defaults, changed by --config, by --quick, by other arguments, in this order."""
-    config = given(SimulationConfig, arguments)
-    if "--quick" in arguments:
-        config = replace(config, cases=100 * PER_CENTRE)
-    return read("simulate", Arguments, arguments, Arguments(config))
+    """The arguments of `detloss simulate`, as `read_settings`."""
+    return read_settings("simulate", Arguments, SimulationConfig, arguments)
 
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss simulate`; its folder is returned."""
-    from detloss.lab.figures import save
+    from detloss.lab.figures import save_all
     from detloss.lab.simulate.figures import error_curves, error_surface
 
     config = arguments.settings
     for name in config.names:
         find_gradient(name)
-    refuse_another(arguments.out, config)
-    out = new_folder("simulate", arguments.out)
-    write_json(out / "config.json", to_dict(config))
-    write_json(out / "versions.json", versions("cpu"))
+    out = results_folder("simulate", arguments.out, config)
     with counting("blocks of boxes") as progress:
         found = simulate(config.names, config.cases, config.seed, progress=progress)
-    write_csv(out / "errors.csv", ("loss", "step", "error"), _errors(found))
-    write_csv(out / "surface.csv", ("loss", "x", "y", "error"), _surface(found))
-    summary = [_summary(regression) for regression in found.values()]
-    write_csv(out / "summary.csv", tuple(summary[0]), summary)
+    errors, surface = [], []
+    for name, one in found.items():
+        errors += [{"loss": name, "step": k, "error": error} for k, error in enumerate(one.error.tolist())]
+        places = zip(one.centres.tolist(), one.errors[-1].tolist())
+        surface += [{"loss": name, "x": x, "y": y, "error": error} for (x, y), error in places]
+    summary = [_summary(one) for one in found.values()]
+    write_tables(out, {"errors": errors, "surface": surface, "summary": summary})
+    figures = {draw.__name__: partial(draw, found) for draw in (error_curves, error_surface)}
     with counting("drawing") as progress:
-        for done, draw in enumerate((error_curves, error_surface), 1):
-            save(draw(found), out / draw.__name__)
-            progress(done, 2)
+        save_all(out, figures, progress)
     _print(found)
     return out
-
-
-def _errors(found: Mapping[str, Regression]) -> Iterator[dict[str, Any]]:
-    for name, regression in found.items():
-        for step, error in enumerate(regression.error.tolist()):
-            yield {"loss": name, "step": step, "error": error}
-
-
-def _surface(found: Mapping[str, Regression]) -> Iterator[dict[str, Any]]:
-    for name, regression in found.items():
-        for (x, y), error in zip(regression.centres.tolist(), regression.errors[-1].tolist()):
-            yield {"loss": name, "x": x, "y": y, "error": error}
 
 
 def _summary(regression: Regression) -> dict[str, Any]:
@@ -91,42 +71,37 @@ def _summary(regression: Regression) -> dict[str, Any]:
     for step in SHOWN:
         row[f"error_{step}"] = float(regression.error[step])
         row[f"standard_error_{step}"] = float(regression.spread[step])
-    first = regression.first_not_finite
     return row | {
         "stuck": regression.stuck,
         "not_finite": regression.not_finite,
-        "first_not_finite_step": "" if first is None else first,
+        "first_not_finite_step": regression.first_not_finite,
     }
 
 
 def _print(found: Mapping[str, Regression]) -> None:
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("loss", overflow="fold")
-    for step in SHOWN:
-        table.add_column(f"error at {step}", justify="right", no_wrap=True)
-    table.add_column("stuck", justify="right", no_wrap=True)
-    for name, regression in found.items():
-        values = [_number(regression.error[step], regression.spread[step]) for step in SHOWN]
-        table.add_row(name, *values, f"{100 * regression.stuck / regression.cases:.2f} %")
     first = next(iter(found.values()))
     say(
         f"{first.cases} cases at {len(first.centres)} anchor centres; error: sum of |Δcx| + |Δcy| + |Δw| + "
-        f"|Δh| after so many updates, scaled to {CASES} cases, ± standard error of the choice of centres"
+        f"|Δh| after that many updates, scaled to {CASES} cases, ± its standard error over the centres drawn"
     )
-    console.print(table)
-    say(f"stuck: cases whose final error is above {STUCK:g}")
-    for regression in found.values():
-        if regression.not_finite:
+    rows = []
+    for name, one in found.items():
+        errors = [_number(one.error[step], one.spread[step]) for step in SHOWN]
+        rows.append([name, *errors, f"{100 * one.stuck / one.cases:.2f} %"])
+    show_table(["loss", *(f"error at {step}" for step in SHOWN), "stuck"], rows)
+    say(f"\nstuck: cases whose final error is above {STUCK:g}")
+    for one in found.values():
+        if one.not_finite:
             say(
-                f"{regression.loss}: {regression.not_finite} of {regression.cases} cases became NaN or "
-                f"infinite, the first after step {regression.first_not_finite}: from there no error is given"
+                f"{one.loss}: {one.not_finite} of {one.cases} cases became NaN or infinite, the first after "
+                f"step {one.first_not_finite}: from that step on the error is not known"
             )
     slips = {slip for kind in PUBLISHED if f"{kind}_published" in found for slip in PUBLISHED[kind]}
     if slips:
-        say("_published follows what the paper's own script computes, not the loss's gradient:")
-        for slip, what in SLIPS.items():
-            if slip in slips:
-                say(f"  {slip}: {what}")
+        say("_published follows what the paper's own script computes, which is not the loss's gradient:")
+    for slip, what in SLIPS.items():
+        if slip in slips:
+            say(f"  {slip}: {what}")
 
 
 def _number(error: float, spread: float) -> str:

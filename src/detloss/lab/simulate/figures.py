@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,17 +17,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from detloss.lab.figures import FAINT, INK, PALETTE, WIDTH, drawing, finish
-from detloss.lab.simulate import PER_CENTRE, Regression, overlap_share
+from detloss.lab.simulate.simulation import PER_CENTRE, Regression, overlap_share
 
-_COLORS = {"iou": "#000000", "giou": "#0072B2", "diou": "#D55E00", "ciou": "#009E73", "eiou": "#CC79A7"}
-_MARKERS = {"iou": "X", "giou": "s", "diou": "^", "ciou": "o", "eiou": "D"}
-_REPAIRED = "vP<>*hp"
+_LOOKS = {
+    "iou": ("#000000", "X"),
+    "giou": ("#0072B2", "s"),
+    "diou": ("#D55E00", "^"),
+    "ciou": ("#009E73", "o"),
+    "eiou": ("#CC79A7", "D"),
+}
 NOT_FINITE = "#D55E00"
 
 
 @drawing
 def error_curves(found: Mapping[str, Regression]) -> Figure:
-    """Error of all cases after each update, linear above and logarithmic below; published ones are dashed."""
+    """Error of all cases after each update, linear above, logarithmic below; the script's own are dashed."""
     figure = Figure(figsize=(WIDTH, 6.4))
     top, below = figure.subplots(2, 1, sharex=True)
     top.set(title="Regression error, sum of 1,715,000 cases", ylabel="error, millions")
@@ -32,22 +39,13 @@ def error_curves(found: Mapping[str, Regression]) -> Figure:
     below.set_yscale("log")
     looks = _looks(found)
     for i, (name, regression) in enumerate(found.items()):
-        color, marker, line, fill = looks[name]
         first = regression.first_not_finite
-        label = _short(name) if first is None else f"{_short(name)}, not finite from {first} on"
+        label = Path(name).name + ("" if first is None else f", not finite from {first} on")
+        marks: Any = {"markevery": (3 * (i % 6), 20), "linewidth": 1.5, "label": label}
         for ax in (top, below):
-            ax.plot(
-                regression.error,
-                color=color,
-                linestyle=line,
-                marker=marker,
-                markerfacecolor=fill,
-                markevery=(3 * (i % 6), 20),
-                linewidth=1.5,
-                label=label,
-            )
-    for rate_falls in (160, 180):
-        for ax in (top, below):
+            ax.plot(regression.error, **looks[name], **marks)
+    for ax in (top, below):
+        for rate_falls in (160, 180):
             ax.axvline(rate_falls, color=FAINT, linestyle=":", linewidth=1, zorder=0)
     top.set_ylim(bottom=0)
     top.yaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g}")
@@ -67,9 +65,7 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
 
     Lines: outside the dashed one no box touches its target at the start, inside the dotted one all do.
     """
-    shown = [regression for name, regression in found.items() if "_published-" not in name] or list(
-        found.values()
-    )
+    shown = [one for name, one in found.items() if "_published-" not in name] or list(found.values())
     columns = min(3, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(WIDTH, (0.6 + 5.2 / columns) * rows + 1.1))
@@ -79,19 +75,12 @@ def error_surface(found: Mapping[str, Regression]) -> Figure:
     for ax, regression, error in zip(axes, shown, errors):
         finite = np.isfinite(error)
         x, y = regression.centres.T
-        points = ax.scatter(
-            x[finite],
-            y[finite],
-            c=np.clip(error[finite], norm.vmin, norm.vmax),
-            s=np.clip(70000 / len(x), 14, 50),
-            norm=norm,
-            cmap="cividis",
-            linewidths=0,
-            rasterized=True,
-            clip_on=False,
-        )
+        colors = np.clip(error[finite], norm.vmin, norm.vmax)
+        size = np.clip(70000 / len(x), 14, 50)
+        dots: Any = {"cmap": "cividis", "linewidths": 0, "rasterized": True, "clip_on": False}
+        points = ax.scatter(x[finite], y[finite], size, colors, norm=norm, **dots)
         ax.plot(x[~finite], y[~finite], "x", color=NOT_FINITE, markersize=3)
-        title = textwrap.fill(_short(regression.loss), 60 // columns)
+        title = textwrap.fill(Path(regression.loss).name, 60 // columns)
         ax.set_title(title, fontsize=10 if len(title) < 18 else 8)
         _mark_overlap(ax)
         ax.set(aspect="equal", xlim=(6.9, 13.1), ylim=(6.9, 13.1), xticks=(7, 10, 13), yticks=(7, 10, 13))
@@ -133,25 +122,18 @@ def _mark_overlap(ax: Axes) -> None:
         ax.contour(x, y, share, [level], colors=INK, linestyles=line, linewidths=1.2)
 
 
-def _short(name: str) -> str:
-    """A file's path without its folders."""
-    return name.rsplit("/", 1)[-1]
-
-
-def _looks(names: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
-    """Colour, marker, line and filling: one colour a loss, its published gradients dashed and hollow."""
-    looks: dict[str, tuple[str, str, str, str]] = {}
-    others = repaired = 0
+def _looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How each is drawn: one colour per loss, the gradients of the paper's script dashed and hollow."""
+    looks = {}
+    others, repaired = itertools.cycle(zip(PALETTE[4:], "Phd")), itertools.cycle("vP<>*hp")
     for name in names:
         base, published, slip = re.fullmatch(r"(.*?)(_published)?(-\w+)?", name).groups()  # type: ignore[union-attr]
-        if base not in _COLORS:
-            looks[name] = (PALETTE[4:][others % 3], "Phd"[others % 3], "-", PALETTE[4:][others % 3])
-            others += 1
-        elif slip:
-            looks[name] = (_COLORS[base], _REPAIRED[repaired % len(_REPAIRED)], ":", "white")
-            repaired += 1
-        elif published:
-            looks[name] = (_COLORS[base], _MARKERS[base], "--", "white")
-        else:
-            looks[name] = (_COLORS[base], _MARKERS[base], "-", _COLORS[base])
+        known = base in _LOOKS
+        color, marker = _LOOKS[base] if known else next(others)
+        line, fill = "-", color
+        if known and slip:
+            marker, line, fill = next(repaired), ":", "white"
+        elif known and published:
+            line, fill = "--", "white"
+        looks[name] = {"color": color, "marker": marker, "linestyle": line, "markerfacecolor": fill}
     return looks

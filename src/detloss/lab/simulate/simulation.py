@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from detloss._core.private import compile_graph
 from detloss.boxes import SIMILARITIES, box_convert, iou
 from detloss.calling import Loss
 from detloss.lab.engines import JobFailed
+from detloss.lab.records import first_line, require, require_distinct, require_least
 from detloss.lab.simulate.published import PUBLISHED, Published
 from detloss.names import BOX_LOSSES, find_loss
 
@@ -56,23 +57,27 @@ class SimulationConfig:
     """Which losses are simulated, and on how many cases."""
 
     losses: tuple[str, ...] = ("iou", "giou", "diou", "ciou", "eiou")
-    """iou giou diou ciou eiou, or your own as module:function or file.py:function. Or what the paper's script
-    computes: diou_published, with slips of it repaired diou_published-sign-sides."""
+    """iou giou diou ciou eiou l1 smooth_l1, a sum such as giou+0.4*l1, or your own as module:function or
+    file.py:function. Or what the paper's script
+    computes: diou_published; diou_published-sign-sides with two of its slips repaired."""
     cases: int = CASES
-    """Rounded to whole anchor centres of 343 cases; errors are scaled to all 1715000."""
+    """How many cases, rounded to whole anchor centres of 343; errors are scaled to all 1715000."""
     seed: int = 0
     """Seed of the anchor centres."""
     published: bool = False
-    """Beside each loss also what the paper's script computes for it (iou giou diou ciou)."""
+    """Also simulate what the paper's script computes for each of iou, giou, diou and ciou that is named."""
     repaired: bool = False
-    """And that with one of its slips repaired at a time."""
+    """Also simulate that with one slip repaired at a time; includes --published."""
 
     def __post_init__(self) -> None:
-        if not self.losses:
-            raise ValueError(f"losses is empty; name at least one of {', '.join(BOX_LOSSES)}")
-        if len(set(self.losses)) < len(self.losses):
-            raise ValueError(f"losses is {' '.join(self.losses)}; each may be there once")
-        _check(self.cases, self.seed)
+        require_distinct(self, "losses")
+        require_least(self, seed=0)
+        words = f"it may be from {PER_CENTRE}, one anchor centre, to {CASES}, the paper's"
+        require(self, "cases", PER_CENTRE <= self.cases <= CASES, words)
+
+    def quick(self) -> "SimulationConfig":
+        """The same on 100 anchor centres."""
+        return replace(self, cases=100 * PER_CENTRE)
 
     @property
     def names(self) -> list[str]:
@@ -81,15 +86,6 @@ class SimulationConfig:
         published = [f"{kind}_published" for kind in kinds if self.published or self.repaired]
         repaired = [f"{kind}_published-{slip}" for kind in kinds for slip in PUBLISHED[kind] if self.repaired]
         return list(dict.fromkeys([*self.losses, *published, *repaired]))
-
-
-def _check(cases: int, seed: int) -> None:
-    if not PER_CENTRE <= cases <= CASES:
-        raise ValueError(
-            f"cases is {cases}; it may be from {PER_CENTRE}, one anchor centre, to {CASES}, the paper's"
-        )
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; it must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -180,9 +176,10 @@ def find_gradient(loss: str | Callable[..., Tensor]) -> Gradient:
             raise ValueError(f"loss {loss!r}: {published} has no slip {wrong[0]!r} to repair; it has {has}")
         return Published(kind, frozenset(PUBLISHED[kind]) - set(repaired))
     found = find_loss(loss, BOX_LOSSES)
-    if found.own:
+    kind = loss.split(",")[0]
+    if kind not in SIMILARITIES:
         return Own(found)
-    return Exact(loss.split(",")[0], getattr(found.function, "keywords", {}).get("eps", 1e-7))
+    return Exact(kind, getattr(found.function, "keywords", {}).get("eps", 1e-7))
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class Own:
-    """The gradient of a user's box loss, which takes float32 `(N, 4)` corners and returns `(N,)`."""
+    """The gradient of any other box loss, such as a user's: of float32 `(N, 4)` corners, one value each."""
 
     loss: Loss
 
@@ -257,7 +254,7 @@ def simulate(
         RuntimeError: impl is "compile" and there is no way to compile.
     """
     check_impl(impl)
-    _check(cases, seed)
+    SimulationConfig(cases=cases, seed=seed)  # checks both
     gradients = {loss if isinstance(loss, str) else _name(loss): find_gradient(loss) for loss in losses}
     centres = anchor_centres(round(cases / PER_CENTRE), seed)
     total, done = len(gradients) * math.ceil(len(centres) / BLOCK), 0
@@ -265,12 +262,14 @@ def simulate(
     found = {}
     with _one_thread():
         for name, gradient in gradients.items():
-            step = _stepper(gradient, len(centres), impl)
+            step, least = _stepper(gradient, len(centres), impl)
             errors = np.empty((STEPS + 1, len(centres)))
             final = np.empty((len(centres), PER_CENTRE))
             for first in range(0, len(centres), BLOCK):
-                block = slice(first, first + BLOCK)
-                errors[:, block], final[block] = _descend(step, centres[block])
+                block = centres[first : first + BLOCK]
+                count = len(block)
+                way, last = _descend(step, np.resize(block, (max(count, least), 2)))
+                errors[:, first : first + count], final[first : first + count] = way[:, :count], last[:count]
                 done += 1
                 progress(done, total)
             not_finite = ~np.isfinite(final)
@@ -294,38 +293,31 @@ def _name(function: Callable[..., Tensor]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _stepper(gradient: Gradient, centres: int, impl: str) -> Callable[..., Any]:
-    eager = partial(_step, gradient)
+def _stepper(gradient: Gradient, centres: int, impl: str) -> tuple[Callable[..., Any], int]:
+    """A step and the fewest centres that it takes: a compiled one takes whole blocks only."""
+    eager = partial(_step, gradient), 1
     if isinstance(gradient, Own) or impl == "eager" or (impl == "auto" and centres < COMPILE_FROM):
         return eager
     try:
-        return _filled(_compiled(gradient))
+        return _compiled(gradient), BLOCK
     except Exception as error:
-        reason = f"the simulation's step could not be compiled ({type(error).__name__}: {_first_line(error)})"
+        reason = f"the simulation's step could not be compiled ({type(error).__name__}: {first_line(error)})"
         if impl == "compile":
             raise RuntimeError(f'{reason}; pass impl="eager"') from error
         warnings.warn(f"{reason}; it runs eagerly, many times slower", stacklevel=3)
         return eager
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
-
-
 def _descend(step: Callable[..., Any], centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Errors `(201, n)` of n centres after each number of updates, and final ones `(n, 343)` of the cases."""
     anchors, true = (torch.from_numpy(np.ascontiguousarray(size.T)) for size in sizes())
     places = torch.from_numpy(centres)
-    full = (len(centres), PER_CENTRE)
-    boxes = [
-        *(places[:, i : i + 1].expand(full).contiguous() for i in range(2)),
-        *(anchors[i].expand(full).contiguous() for i in range(2)),
-    ]
+    columns = [*(places[:, i : i + 1] for i in range(2)), *anchors]
+    boxes = [column.expand(len(centres), PER_CENTRE).contiguous() for column in columns]
     targets = [*(torch.full((PER_CENTRE,), at, dtype=torch.float64) for at in TARGET), *true]
     errors = [_errors(boxes, targets).sum(-1)]
-    rates = {value: torch.tensor(value, dtype=torch.float64) for value in map(rate, range(1, STEPS + 1))}
     for k in range(1, STEPS + 1):
-        *boxes, error = step(*boxes, *targets, rates[rate(k)])
+        *boxes, error = step(*boxes, *targets, torch.tensor(rate(k), dtype=torch.float64))
         errors.append(error)
     return torch.stack(errors).numpy(), _errors(boxes, targets).numpy()
 
@@ -354,16 +346,3 @@ def _compiled(gradient: Gradient) -> Callable[..., Any]:
         warnings.simplefilter("ignore")  # torch's own, about its own code
         graph = make_fx(partial(_step, gradient), tracing_mode="fake")(*examples)
         return compile_graph(graph, examples, "from_example_inputs", **OPTIONS)
-
-
-def _filled(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The compiled step for fewer centres too: the last one is repeated, and left out again."""
-
-    def with_fewer(*tensors: Tensor) -> Sequence[Tensor]:
-        count = len(tensors[0])
-        if count == BLOCK:
-            return step(*tensors)
-        boxes = [torch.cat((column, column[-1:].expand(BLOCK - count, -1))) for column in tensors[:4]]
-        return [result[:count] for result in step(*boxes, *tensors[4:])]
-
-    return with_fewer
