@@ -11,7 +11,7 @@ Expected: Focal above every choice of examples; OHEM above OHEM 1:3; random 1:3 
 are hard negatives as often as easy ones.
 """
 
-from harness import RETINANET, Experiment, bccd, difference, embedded, main
+from harness import ADAPTIVE, RETINANET, Experiment, bccd, difference, embedded, main, planned
 
 MINED = {
     "hard 1:3": "bce,mining=hard:3",
@@ -30,10 +30,10 @@ EXPERIMENT = Experiment(
     __file__,
     __doc__,
     {
-        E: embedded((*FEW, *list(MINED.values())[1:]), detector=RETINANET),
-        TUNED: embedded((*FEW, BEST_OHEM), detector=RETINANET, box_weights=(2.0, 15.0)),
-        EARLY: embedded(FEW, seeds=5, detector=RETINANET, steps=350),
-        REAL: bccd(FEW, detector=RETINANET),
+        E: embedded((*FEW, *list(MINED.values())[1:]), detector=RETINANET, **ADAPTIVE),
+        TUNED: embedded((*FEW, BEST_OHEM), detector=RETINANET, box_weights=(2.0, 15.0), **ADAPTIVE),
+        EARLY: embedded(FEW, seeds=5, detector=RETINANET, steps=350, **ADAPTIVE),
+        REAL: bccd(FEW, detector=RETINANET, **ADAPTIVE),
     },
     (
         difference("own box weight: FL − CE on all locations", (TUNED, "focal"), (TUNED, "bce")),
@@ -43,35 +43,36 @@ EXPERIMENT = Experiment(
         difference(
             "CE, hard 1:3: its own box weight − 2", (TUNED, MINED["hard 1:3"]), (E, MINED["hard 1:3"])
         ),
-        difference("box weight 2: FL − CE on all locations", (E, "focal"), (E, "bce")),
-        *(
-            difference(f"box weight 2: FL − CE, {words}", (E, "focal"), (E, loss))
-            for words, loss in MINED.items()
-        ),
-        difference(
-            "box weight 2: OHEM − OHEM 1:3 (NMS .5, best 64)",
-            (E, MINED["OHEM, NMS .5, best 64"]),
-            (E, MINED["OHEM 1:3, NMS .5, best 64"]),
+        *planned(
+            difference("box weight 2: FL − CE on all locations", (E, "focal"), (E, "bce")),
+            *(
+                difference(f"box weight 2: FL − CE, {words}", (E, "focal"), (E, loss))
+                for words, loss in MINED.items()
+            ),
+            difference(
+                "box weight 2: OHEM − OHEM 1:3 (NMS .5, best 64)",
+                (E, MINED["OHEM, NMS .5, best 64"]),
+                (E, MINED["OHEM 1:3, NMS .5, best 64"]),
+            ),
         ),
         difference("350 steps: FL − CE on all locations", (EARLY, "focal"), (EARLY, "bce")),
         difference("350 steps: FL − CE, hard 1:3", (EARLY, "focal"), (EARLY, MINED["hard 1:3"])),
         difference("BCCD: FL − CE on all locations", (REAL, "focal"), (REAL, "bce")),
         difference("BCCD: FL − CE, hard 1:3", (REAL, "focal"), (REAL, MINED["hard 1:3"])),
     ),
-    answer="at box weight 2 focal beats CE and 1:3 by 3 to 6 points; with its own for each, it does not",
+    answer="at box weight 2 focal is 3.7 points above CE; with its own for each, 1.2 below, undecided",
     found="""With one weight of the box loss for all (here 2 × GIoU) the paper's story comes out: focal
-loss is ahead of CE on all locations by 3.7 points, of the hardest negatives at 1:3 by 2.8, of random
-ones by 5.6. With the better of two box weights for each loss it is gone: CE takes 15 and gains 4.9
-points, the hardest 1:3 takes 15 and gains 3.8, focal loss and OHEM stay at 2, and focal loss is 1.2
-points behind CE and 1.0 behind 1:3, no difference seen. All take an end of what was tried, so that none
-of these weights need be the best. AP50 and AP75 of CE, 1:3 and focal loss are level at either weight (98
-to 99, 96): what CE is short of at weight 2 is boxes that fit better still. A reason that fits, not
-measured here: CE is the larger part of the sum and leaves the boxes little of the gradient. OHEM is
-level with focal loss at its best settings and depends on them: with NMS at .7 it is 2.3 points behind,
-and with the best 128 one seed of three ends 14 points behind. A quarter of the steps tells another story
-again: at weight 2 focal loss is 18 points ahead of CE, which then finds far fewer objects (AP50 56
-against 73), and 6.1 behind the hardest 1:3, which learns faster. On BCCD, at weight 2, focal loss is
-ahead of CE by 1.9 points, and no difference to 1:3 is seen.""",
+loss is ahead of CE on all locations by 3.7 points, of the hardest negatives at 1:3 by 2.8 and of
+random ones by 5.6 (both undecided). With the better of two box weights for each loss it is gone:
+CE takes 15 and gains 4.9 points, the hardest 1:3 takes 15 and gains 3.8, focal loss and OHEM stay
+at 2, and focal loss is 1.2 points behind CE and 1.0 behind 1:3, undecided. All take an end of what
+was tried; j tries eight weights. AP50 and AP75 of CE, 1:3 and focal loss are level at either
+weight (98 to 99, 96): what CE is short of at weight 2 is boxes that fit better still. OHEM is
+level with focal loss at its best settings and depends on them: with NMS at .7 it is 2.3 points
+behind, and with the best 128 one seed of three ends 14 points behind. A quarter of the steps says
+another thing again: at weight 2 focal loss is 18 points ahead of CE, which then finds far fewer
+objects (AP50 56 against 73), and 6.1 behind the hardest 1:3, undecided, which learns faster. On
+BCCD, at weight 2, focal loss is 1.9 points ahead of CE, undecided.""",
 )
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ negatives do, so the gap between FL and CE should not.
 """
 
 from figures import Against, against
-from harness import Experiment, Results, change, difference, embedded, main
+from harness import Experiment, Results, change, difference, embedded, main, planned
 
 from detloss.lab.detector import DetectorConfig
 
@@ -42,20 +42,22 @@ EXPERIMENT = Experiment(
     __doc__,
     {setting: embedded(("focal", "bce"), detector=detector(s, r)) for setting, (s, r) in SETTINGS.items()},
     (
-        difference("FL: 3×3 − 1×1", ("3×3", "focal"), ("1×1", "focal")),
-        difference("FL: 1×3 − 1×1", ("1×3", "focal"), ("1×1", "focal")),
-        difference("FL: 2×3 − 1×3", ("2×3", "focal"), ("1×3", "focal")),
-        difference("FL: 3×3 − 2×3", ("3×3", "focal"), ("2×3", "focal")),
+        *planned(
+            difference("FL: 3×3 − 1×1", ("3×3", "focal"), ("1×1", "focal")),
+            difference("FL: 1×3 − 1×1", ("1×3", "focal"), ("1×1", "focal")),
+            difference("FL: 2×3 − 1×3", ("2×3", "focal"), ("1×3", "focal")),
+            difference("FL: 3×3 − 2×3", ("3×3", "focal"), ("2×3", "focal")),
+            change("FL − CE at 3×3, less that at 1×1", gap("3×3"), gap("1×1")),
+        ),
         *map(gap, SETTINGS),
-        change("FL − CE at 3×3, less that at 1×1", gap("3×3"), gap("1×1")),
     ),
     plot=plot,
     answer="nine are 2 points better than one; at box weight 2 focal leads CE by 3 to 4 with any number",
-    found="""Nine anchors a location (three scales, three ratios) are 2.0 points better than one. On the
-way only the second scale has a verdict, 1.9 points over one; ratios alone (−0.9) and the third scale
-(+1.0) are not told from zero. The paper gains more, and by ratios too; the scenes' objects are small and
-nearly as high as wide. Focal loss is ahead of CE by 3.1 to 4.4 points with any number of anchors, and no
-growth is seen from one to nine; negatives per positive are 119 to 182, so that imbalance hardly changes
+    found="""Nine anchors a location (three scales, three ratios) are 2.0 points better than one. The
+steps on the way are undecided: ratios alone −0.9, the second scale +1.9, the third +1.0. The paper
+gains more, and by ratios too; the scenes' objects are small and nearly as high as wide. Focal loss
+is ahead of CE by 3.1 to 4.4 points with any number of anchors, and whether that grows from one to
+nine is undecided (+0.8); negatives per positive are 119 to 182, so that imbalance hardly changes
 either. All of this is with one weight of the box loss, which costs CE its last points (see c).""",
 )
 

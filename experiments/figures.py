@@ -1,48 +1,50 @@
-"""What experiments found: paired differences, a metric against a knob, several metrics side by side."""
+"""What experiments found: differences, a metric against a knob, several metrics side by side."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
-from paired import BETTER, NO_DIFFERENCE, WORSE
 
-from detloss.lab.figures import FAINT, INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
+from detloss.lab.figures import INK, LOSS_STYLES, WIDTH, drawing, finish, panels, styles
 from detloss.lab.statistics import mean_interval
 
-_VERDICTS = {BETTER: ("#009E73", "^"), WORSE: ("#D55E00", "v")}
-_UNDECIDED = ("#5a5a5a", "o")
+_VERDICTS = {
+    "better": ("#009E73", "^"),
+    "worse": ("#D55E00", "v"),
+    "equivalent": ("#0072B2", "s"),
+    "undecided": ("#5a5a5a", "o"),
+}
 
 
 class Difference(NamedTuple):
-    """A paired difference over seeds, in the units to be drawn.
+    """A difference of means, in the units to be drawn.
 
     Attributes:
         label: what is compared.
-        values: one a seed.
-        mean, half_width: with Student's 95 % interval; nan where there is none.
-        low, high: the bootstrap's; nan where there is none.
-        verdict: of `paired`.
+        mean, low, high: with its simultaneous interval; nan where there is none.
+        verdict: better, worse, equivalent, undecided.
+        planned: filled, and not hollow.
         unit: differences of one unit share an axis.
     """
 
     label: str
-    values: Sequence[float]
     mean: float
-    half_width: float
     low: float
     high: float
     verdict: str
+    planned: bool = True
     unit: str = "AP points"
+
+
+MOST_TICKS = 12  # more values of a knob, each with its number, run into one another
 
 
 class Against(NamedTuple):
@@ -64,18 +66,23 @@ class Against(NamedTuple):
 
 
 @drawing
-def paired_differences(differences: Sequence[Difference]) -> Figure:
-    """Seeds as dots, mean with Student's 95 % interval as a line, the bootstrap's as a bar; a row each."""
-    units = list(dict.fromkeys(one.unit for one in differences)) or ["AP points"]
-    groups = [[one for one in differences if one.unit == unit] for unit in units]
+def differences(shown: Sequence[Difference]) -> Figure:
+    """A row each: the mean and its interval; planned ones are filled, exploratory ones hollow."""
+    units = list(dict.fromkeys(one.unit for one in shown)) or ["AP points"]
+    groups = [[one for one in shown if one.unit == unit] for unit in units]
     labels = [[textwrap.fill(one.label, 34) for one in group] for group in groups]
     heights = [0.5 + sum(0.26 + 0.16 * text.count("\n") for text in group) for group in labels]
     figure = Figure(figsize=(WIDTH, 0.9 + sum(heights)))
     axes = figure.subplots(len(units), 1, height_ratios=heights, squeeze=False)[:, 0]
-    axes[0].set_title("Paired differences over seeds")
+    axes[0].set_title("Differences and their intervals")
     for ax, unit, group, texts in zip(axes, units, groups, labels):
         for row, one in enumerate(group):
-            _difference(ax, row, one)
+            color, marker = _VERDICTS[one.verdict]
+            width = None if math.isnan(one.low) else one.high - one.mean
+            face = color if one.planned else "white"
+            ax.errorbar(
+                one.mean, row, xerr=width, color=color, marker=marker, markerfacecolor=face, capsize=4
+            )
         ax.axvline(0, color=INK, linewidth=1, zorder=1)
         ax.set_yticks(range(len(group)), texts, fontsize=9)
         ax.set_ylim(max(1, len(group)) - 0.4, -0.6)
@@ -83,27 +90,13 @@ def paired_differences(differences: Sequence[Difference]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.grid(axis="y", visible=False)
         finish(ax, "no results", legend=False)
-    keys: list[Any] = [Line2D([], [], color=c, marker=m, label=word) for word, (c, m) in _VERDICTS.items()]
-    color, marker = _UNDECIDED
+    keys = [Line2D([], [], color=c, marker=m, label=word) for word, (c, m) in _VERDICTS.items()]
     keys += [
-        Line2D([], [], color=color, marker=marker, label=NO_DIFFERENCE),
-        Line2D([], [], color=FAINT, marker="o", markersize=4, linestyle="none", label="a seed"),
-        Patch(color=FAINT, alpha=0.4, label="bootstrap 95 %"),
-        Line2D([], [], color=INK, marker="|", markersize=8, label="Student's t 95 %"),
+        Line2D([], [], color=INK, marker="o", linestyle="none", label="planned"),
+        Line2D([], [], color=INK, marker="o", linestyle="none", markerfacecolor="white", label="exploratory"),
     ]
     figure.legend(handles=keys, loc="outside lower center", ncols=3)
     return figure
-
-
-def _difference(ax: Axes, row: int, one: Difference) -> None:
-    color, marker = _VERDICTS.get(one.verdict, _UNDECIDED)
-    if not math.isnan(one.low):
-        ax.barh(row, one.high - one.low, 0.5, left=one.low, color=color, alpha=0.22, linewidth=0, zorder=1.5)
-    width = None if math.isnan(one.half_width) else one.half_width
-    ax.errorbar(one.mean, row, xerr=width, color=color, marker=marker, markersize=7, capsize=4, zorder=3)
-    count = len(one.values)
-    spread = 0.2 * np.linspace(-1, 1, count) if count > 1 else np.zeros(count)
-    ax.plot(one.values, row + spread, "o", color=FAINT, markersize=4, markeredgecolor="white", zorder=2.5)
 
 
 @drawing
@@ -125,8 +118,10 @@ def against(shown: Sequence[Against]) -> Figure:
             points = panel.series[name]
             gap = min(0.16, 0.7 / len(panel.series))
             shift = (i - (len(panel.series) - 1) / 2) * gap
-            # A knob that others have and this one has not breaks its line: nothing was measured there.
-            at = list(knobs) if named else sorted(float(knob) for knob in knobs)
+            # A knob that others have and this one has not breaks its line: nothing was measured there. Where
+            # the knob was measured too, each has its own.
+            of = points if len(knobs) > MOST_TICKS else knobs
+            at = list(knobs) if named else sorted(float(knob) for knob in of)
             x = np.arange(len(at)) + shift if named else np.array(at, dtype=float)
             found = [mean_interval(points.get(knob, ())) for knob in at]
             mean, width = np.array(found).reshape(-1, 2).T
@@ -149,13 +144,14 @@ def against(shown: Sequence[Against]) -> Figure:
         if named:
             ax.set_xticks(range(len(knobs)), [str(knob) for knob in knobs])
             ax.grid(axis="x", visible=False)
-        elif panel.scale != "linear" and knobs:
+        elif panel.scale != "linear" and len(knobs) <= MOST_TICKS:
             ax.set_xticks(knobs, [_short(knob) for knob in knobs])
             ax.minorticks_off()
         finish(ax, "no results", legend=False)
         handles, names = ax.get_legend_handles_labels()
         if len(names) > 1 and not shared:
-            ax.legend([handle[0] for handle in handles], names)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 3}
+            ax.legend([handle[0] for handle in handles], names, **below)
     if shared and len(names) > 1:
         figure.legend([handle[0] for handle in handles], names, loc="outside lower center", ncols=4)
     return figure

@@ -1,4 +1,4 @@
-"""From `results/<name>.csv` to what was found: paired differences with a verdict, a figure, a page, a row.
+"""From `results/<name>.csv` to what was found: differences with a verdict, a figure, a page, a row.
 
 Everything here is computed from that table and the experiment's own file, so that a page can be written again
 where the runs are long gone.
@@ -7,30 +7,24 @@ where the runs are long gone.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from figures import Difference, paired_differences
-from paired import BETTER, NO_DIFFERENCE, WORSE, bootstrap_interval, verdict
+from figures import Difference, differences
 
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.figures import save
 from detloss.lab.runs import read_csv, write_text
-from detloss.lab.statistics import mean_interval, points
+from detloss.lab.statistics import Verdict, contrast, mean_interval, points
 
 RULE = (
-    "A difference is taken seed by seed: within a setting one seed means equal initial weights and "
-    "batches on both sides, between settings it is a number only. It is called better or worse only where "
-    "both 95 % intervals leave out zero, Student's t (±) and the percentile bootstrap [from, to]; all "
-    "else is “no difference seen”, which does not say “none”. Of so few seeds the bootstrap alone would "
-    "say too much: of normal differences without any effect it leaves out zero in 25 % of cases with "
-    "three seeds and in 16 % with five, Student's t in 5 % (simulated, 4000 cases each). All seeds share "
-    "the images, the validation set among them, and the learning rate and box weight chosen below; no "
-    "interval is over those. A seed on which one side diverged, or has nothing to measure, is left out, "
-    "and those left may be the easy ones. “strict” marks what also holds at Bonferroni's level for all "
-    "the comparisons of the page. Experiments that ask for a run with the very same settings share it."
+    "Planned differences are those of which the header expected something before the runs, exploratory ones "
+    "were thought of later; the intervals of each kind hold together on 95 % of such pages. Better, worse, "
+    "equivalent (the whole interval within ± 1 point, of ρ within ± .05) and undecided are the words of "
+    "[the verdict](../../docs/compare.md#the-verdict), by the contrast of means that is described there. All "
+    "seeds share the images, learning rate and box weight, and no interval is over those."
 )
 MEASURES: dict[str, tuple[str, int, str]] = {
     "ap": ("AP", 100, "higher"),
@@ -47,25 +41,34 @@ MEASURES: dict[str, tuple[str, int, str]] = {
     "score_iou_correlation": ("score-IoU ρ", 1, "higher"),
 }
 """Column → its name, the factor it is shown with, and which way is better."""
+EQUIVALENT = {"score_iou_correlation": 0.05}
+"""The difference that does not matter, where it is not .01."""
 Key = tuple[str, str]
 """Setting and loss."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of runs' results, computed for each seed; above zero the first side is the higher one.
+    """A weighted sum of mean results; above zero the first side is the higher one.
 
     Attributes:
         label: what is compared, in words.
         weights: of each setting and loss.
         column: of the results.
+        planned: whether something was expected of it before the runs.
         words: for a verdict of better and of worse, where those would mislead.
     """
 
     label: str
     weights: Mapping[Key, float]
     column: str = "ap"
-    words: tuple[str, str] = (BETTER, WORSE)
+    planned: bool = False
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+def planned(*contrasts: Contrast) -> tuple[Contrast, ...]:
+    """The same, marked as expected before the runs."""
+    return tuple(replace(one, planned=True) for one in contrasts)
 
 
 def difference(
@@ -84,7 +87,7 @@ def change(label: str, gap: Contrast, before: Contrast) -> Contrast:
     """How much larger one difference is than another."""
     keys = [*gap.weights, *before.weights]
     weights = {key: gap.weights.get(key, 0) - before.weights.get(key, 0) for key in keys}
-    return Contrast(label, weights, gap.column, ("larger", "smaller"))
+    return Contrast(label, weights, gap.column, words={"better": "larger", "worse": "smaller"})
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Experiment:
         contrasts: the first is the answer's effect in README.md.
         columns: shown in the table of means.
         plot: draws a figure beside that of the contrasts.
+        more: what else is computed, as a paragraph.
         found: what was found, in prose, written after the runs.
         answer: the same in a few words for README.md; without it, the verdict on the first contrast.
     """
@@ -108,6 +112,7 @@ class Experiment:
     contrasts: Sequence[Contrast]
     columns: Sequence[str] = ("ap", "ap50", "ap75", "voc2007")
     plot: "Callable[[Results], Any] | None" = None
+    more: "Callable[[Results], str] | None" = None
     found: str = ""
     answer: str = ""
 
@@ -155,6 +160,10 @@ class Results:
         """The seeds' values as they are shown, AP in points."""
         return [MEASURES[column][1] * value for value in self.of((setting, loss), column).values()]
 
+    def mean(self, key: Key, column: str) -> float:
+        """Over the seeds of a column that is no measure."""
+        return mean_interval(self.of(key, column).values())[0]
+
     def negatives(self, setting: str) -> float:
         """Negatives per positive location, as measured."""
         return next(float(r["negatives_per_positive"]) for r in self.rows if r["setting"] == setting)
@@ -162,63 +171,47 @@ class Results:
 
 @dataclass(frozen=True)
 class Found:
-    """What a contrast came to, in the units of the results; `runs` counts seeds without a difference too."""
+    """What a contrast came to: the verdict in the units of the results, better being what is better there."""
 
     contrast: Contrast
-    values: Mapping[int, float]
-    mean: float
-    half_width: float
-    low: float
-    high: float
-    verdict: str
-    strict: bool
-    runs: int
+    verdict: Verdict
+    seeds: str
 
     @property
     def word(self) -> str:
         """The verdict in the contrast's own words."""
-        return dict(zip((BETTER, WORSE), self.contrast.words)).get(self.verdict, self.verdict)
+        return self.contrast.words.get(self.verdict.verdict, self.verdict.verdict)
 
     def text(self) -> str:
-        """Mean, Student's interval and the bootstrap's."""
-        column = self.contrast.column
-        bounds = "" if math.isnan(self.low) else f" [{show(self.low, column)}, {show(self.high, column)}]"
-        return show(self.mean, column, self.half_width) + bounds
-
-
-def judge(values: Sequence[float], higher_is_better: bool = True, confidence: float = 0.95) -> str:
-    """ "better" or "worse" only where Student's t and the bootstrap both leave out zero."""
-    mean, width = mean_interval(values, confidence)
-    word = verdict(mean if higher_is_better else -mean, width)
-    low, high = bootstrap_interval(values, confidence)
-    return NO_DIFFERENCE if word in (BETTER, WORSE) and low <= 0 <= high else word
+        """The difference and its interval."""
+        one, column = self.verdict, self.contrast.column
+        bounds = "" if math.isnan(one.low) else f" [{show(one.low, column)}, {show(one.high, column)}]"
+        return show(one.difference, column) + bounds
 
 
 def findings(experiment: Experiment, results: Results) -> list[Found]:
-    """Every contrast whose runs are all there."""
+    """Every contrast whose runs are all there; the planned ones first."""
     there = {(setting, loss) for setting in results.settings() for loss in results.losses(setting)}
     contrasts = [one for one in experiment.contrasts if set(one.weights) <= there]
+    contrasts.sort(key=lambda one: not one.planned)
     found = []
-    for contrast in contrasts:
-        values = {key: results.of(key, contrast.column) for key in contrast.weights}
-        seeds = sorted(set.intersection(*(set(of) for of in values.values())))
-        per_seed = [
-            math.fsum(weight * values[key][seed] for key, weight in contrast.weights.items())
-            for seed in seeds
-        ]
-        higher = MEASURES[contrast.column][2] != "lower"
-        strict = judge(per_seed, higher, 1 - 0.05 / len(contrasts)) in (BETTER, WORSE)
-        found.append(
-            Found(
-                contrast,
-                dict(zip(seeds, per_seed)),
-                *mean_interval(per_seed),
-                *bootstrap_interval(per_seed),
-                judge(per_seed, higher),
-                strict,
-                max(results.runs(key) for key in contrast.weights),
-            )
-        )
+    for one in contrasts:
+        alike = sum(other.planned == one.planned for other in contrasts)
+        settings = {setting for setting, _ in one.weights}
+        runs = {
+            (setting, loss): list(results.of((setting, loss), one.column).values())
+            for setting, loss in sorted(there)
+            if setting in settings
+        }
+        rope = EQUIVALENT.get(one.column, 0.01)
+        verdict = contrast(runs, one.weights, rope, alike)
+        if MEASURES[one.column][2] == "lower":
+            opposite: dict[str, Any] = {"better": "worse", "worse": "better"}
+            verdict = replace(verdict, verdict=opposite.get(verdict.verdict, verdict.verdict))
+        counts = [len(runs[key]) for key in one.weights]
+        made = max(results.runs(key) for key in one.weights)
+        seeds = f"{min(counts)} of {made}" if min(counts) < made else str(made)
+        found.append(Found(one, verdict, seeds))
     return found
 
 
@@ -235,11 +228,12 @@ def draw_differences(found: Sequence[Found]) -> Any:
     drawn = []
     for one in found:
         name, scale, _ = MEASURES[one.contrast.column]
-        numbers = [scale * value for value in (one.mean, one.half_width, one.low, one.high)]
+        numbers = [scale * value for value in (one.verdict.difference, one.verdict.low, one.verdict.high)]
         unit = f"{name}, points" if scale == 100 else name
-        values = [scale * value for value in one.values.values()]
-        drawn.append(Difference(one.contrast.label, values, *numbers, one.verdict, unit))
-    return paired_differences(drawn)
+        drawn.append(
+            Difference(one.contrast.label, *numbers, one.verdict.verdict, one.contrast.planned, unit)
+        )
+    return differences(drawn)
 
 
 def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
@@ -262,10 +256,11 @@ def write_page(experiment: Experiment, folder: Path, note: str = "") -> Path:
         f"**Expected.** {experiment.said('Expected')}",
         f"**What was found.** {experiment.found.strip() or 'Not written yet; the numbers stand below.'}",
         *([f"![{question}]({experiment.name}.png)"] if experiment.plot else []),
-        "## Paired differences",
-        f"![Paired differences over seeds]({experiment.name}_differences.png)",
+        "## Differences",
+        f"![Differences and their intervals]({experiment.name}_differences.png)",
         difference_table(found),
         RULE,
+        *filter(None, [experiment.more(results) if experiment.more else ""]),
         "## Means",
         mean_table(experiment, results),
         "Mean over seeds with Student's 95 % interval, in points of 100. Each loss has the learning rate, "
@@ -285,13 +280,11 @@ def difference_table(found: Sequence[Found]) -> str:
     """Markdown."""
     if not found:
         return "No comparison has finished runs on both sides."
-    lines = ["| difference | measure | seeds | mean | verdict | strict |", "|---|---|---|---|---|---|"]
+    lines = ["| difference | | measure | seeds | mean [from, to] | verdict |", "|---|---|---|---|---|---|"]
     for one in found:
         name = MEASURES[one.contrast.column][0]
-        strict = "yes" if one.strict else "no"
-        seeds = f"{len(one.values)} of {one.runs}" if len(one.values) < one.runs else len(one.values)
-        cells = (one.contrast.label, name, seeds, one.text(), one.word, strict)
-        lines.append(_row(cells))
+        kind = "planned" if one.contrast.planned else "exploratory"
+        lines.append(_row((one.contrast.label, kind, name, one.seeds, one.text(), one.word)))
     return "\n".join(lines)
 
 
@@ -384,3 +377,28 @@ def readme_row(experiment: Experiment, folder: Path) -> str:
     figure = experiment.name if experiment.plot else f"{experiment.name}_differences"
     links = f"[figure]({folder.name}/{figure}.png), [page]({folder.name}/{experiment.name}.md)"
     return _row((question, experiment.answer or first.word, effect, links))
+
+
+OWN_WEIGHT = {
+    "c_mining": ("own box weight",),
+    "h_calibration": ("embedded", "bccd"),
+    "i_imbalance": ("1:10 long", "1:20 long", "1:70 long", "1:300 long", "1:2200 long"),
+}
+"""Settings in which focal loss and cross entropy each have the better of two box weights."""
+
+
+def at_its_own_weight(folder: Path) -> str:
+    """The row of README.md on focal loss and cross entropy over several experiments."""
+    runs: dict[Any, list[float]] = {}
+    for name, settings in OWN_WEIGHT.items():
+        results = Results(read_csv(folder / f"{name}.csv"))
+        for key in ((setting, loss) for setting in settings for loss in ("focal", "bce")):
+            runs[name, *key] = list(results.of(key).values())
+    share = 2 / len(runs)
+    one = contrast(runs, {key: share if key[-1] == "focal" else -share for key in runs})
+    low, high = (points(end, sign=True) for end in (one.low, one.high))
+    effect = f"mean of {len(runs) // 2} settings: {points(one.difference, sign=True)} [{low}, {high}] AP"
+    question = (
+        "Over c, h and i: is focal loss above cross entropy when each has the better of two box weights?"
+    )
+    return f"| {question} | {one.verdict} | {effect} | |"

@@ -1,6 +1,7 @@
 """Runs an experiment: its comparisons by `detloss compare`'s own functions, then table, figures and page.
 
-    python experiments/a_alpha_gamma.py [--quick] [--seeds N] [--data FOLDER] [--device cuda]
+    python experiments/a_alpha_gamma.py [--quick] [--seeds N] [--only SETTING] [--data FOLDER] [--device cuda]
+                                       [--devices cuda:0 cuda:1] [--engine ray] [--address HOST:PORT]
     python experiments/harness.py    writes the table of experiments/README.md from the results that exist
 
 Runs lie in `runs/<experiment>/<setting>`, as folders of `detloss compare`; those that are finished are not
@@ -10,6 +11,7 @@ repeated. Results lie in `results/`: `<experiment>.csv`, `.png`, `.md`,
 
 import contextlib
 import importlib
+import itertools
 import shutil
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from findings import (
@@ -27,29 +29,38 @@ from findings import (
     Experiment,
     Key,
     Results,
+    at_its_own_weight,
     change,
     difference,
     loss_name,
+    planned,
     readme_row,
     write_page,
 )
 
 from detloss.lab.cli.terminal import progress_bar, say
 from detloss.lab.compare.command import describe
-from detloss.lab.compare.comparison import RESULT_COLUMNS, SWEEP_COLUMNS, Comparison, compare
+from detloss.lab.compare.comparison import (
+    RESULT_COLUMNS,
+    SWEEP_COLUMNS,
+    Comparison,
+    compare,
+    fail_if_died,
+)
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import Job
 from detloss.lab.compare.prepare import check, prepare
+from detloss.lab.data import SceneConfig
 from detloss.lab.detector import DetectorConfig
-from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import load_config
-from detloss.lab.runs import WrongFolder, read_csv, read_json, versions, write_csv, write_json, write_text
+from detloss.lab.runs import WrongFolder, read_csv, read_json, write_csv, write_json, write_text
 from detloss.lab.statistics import short_names
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data, settled
 
 __all__ = [
+    "ADAPTIVE",
     "RETINANET",
     "Contrast",
     "Experiment",
@@ -60,6 +71,7 @@ __all__ = [
     "difference",
     "embedded",
     "main",
+    "planned",
 ]
 
 HERE = Path(__file__).parent
@@ -72,6 +84,7 @@ COLUMNS = (
     "loss",
     "data",
     "negatives_per_positive",
+    "class_to_box",
     "diverged",
     "commit",
     "hardware",
@@ -79,6 +92,17 @@ COLUMNS = (
 RATES = ("setting", *SWEEP_COLUMNS)
 RETINANET = DetectorConfig(kind="retinanet", anchor_scales=(1.0,))
 """RetinaNet with three of the paper's nine anchors a cell: 182 negatives per positive, of nine it is 140."""
+
+
+AS_BEFORE: dict[str, Any] = {
+    "clip_quantile": 1.0,
+    "clip": 10.0,
+    "weigh_boxes": "alike",
+    "distribution_weight": 0.5,
+}
+"""How most of the experiments were made: by what were then the defaults of `detloss compare`."""
+ADAPTIVE: dict[str, Any] = {"clip_quantile": 0.9, "clip": 0.0}
+"""Of what clips all losses alike: today's defaults."""
 
 
 def embedded(
@@ -90,11 +114,12 @@ def embedded(
 ) -> CompareConfig:
     """A comparison on the embedded scenes, each loss with the best of the rates and box weights.
 
-    They are tried at full length: after half of it cross entropy has often not found an object at any rate.
     1400 steps, since after a quarter of them losses differ by how fast they learn (see c_mining). One box
-    weight for all is what papers have; several are for what depends on the balance of classes and boxes.
+    weight for all is what papers have; several are for what depends on the balance of classes and boxes. All
+    seeds have the same scenes, as when the results beside this file were made.
     """
-    shared: Any = {"evaluations": 1, "steps": 1400, **recipe}
+    scenes = SceneConfig(val=256, same=True)
+    shared: Any = {"evaluations": 1, "steps": 1400, "scenes": scenes, **AS_BEFORE, **recipe}
     return CompareConfig(losses, seeds=seeds, lrs=lrs, box_weights=box_weights, **shared)
 
 
@@ -115,8 +140,16 @@ class Options:
     """Runs of each loss, instead of the experiment's own number; more of them continue earlier ones."""
     data: Path | None = None
     """Folder of BCCD (github.com/Shenggan/BCCD_Dataset); without it that part is left out."""
+    only: tuple[str, ...] = ()
+    """Settings to run, such as embedded; the others keep their earlier results."""
     device: str = "auto"
     """cpu, cuda, ...; auto takes a GPU when there is one."""
+    devices: tuple[str, ...] = ()
+    """cuda:0 cuda:1 ...: one run at a time on each."""
+    engine: Literal["local", "ray"] = "local"
+    """Where runs are made: processes of this machine, or tasks of a Ray cluster."""
+    address: str = ""
+    """Of the Ray cluster; without it one that Ray finds, or else this machine."""
 
 
 def main(experiment: Experiment) -> None:
@@ -156,7 +189,8 @@ def run(
     )
     comparisons, absent = chosen(experiment, options)
     for setting in absent:
-        say(f"{setting} is left out: it needs --data FOLDER, the images of BCCD")
+        if setting in (options.only or absent):
+            say(f"{setting} is left out: it needs --data FOLDER, the images of BCCD")
     with contextlib.chdir(ROOT):  # own losses are named relative to it
         states = prepared(experiment, comparisons, runs)
         train_all(experiment.name, states, runs)
@@ -164,18 +198,25 @@ def run(
         tried = [{**row, "setting": setting} for setting, state in states.items() for row in state.sweep]
     for stem, columns, new in ((experiment.name, COLUMNS, rows), (f"{experiment.name}_rates", RATES, tried)):
         table = results / f"{stem}.csv"
-        # What an earlier call found on data that is not here now stays.
-        kept = [row for row in read_csv(table) if row["setting"] in absent]
-        write_csv(table, columns, [*new, *kept])
+        # What an earlier call found in settings that are left out now stays.
+        every = [*new, *(row for row in read_csv(table) if row["setting"] in absent)]
+        order = list(experiment.comparisons)
+        write_csv(table, columns, sorted(every, key=lambda row: order.index(row["setting"])))
     return write_page(
         experiment, results, "**A quick run: nothing here is a result.**" if options.quick else ""
     )
 
 
 def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareConfig], list[str]]:
-    """The comparisons as the options want them, and those whose data is not here."""
+    """The comparisons as the options want them, and those left out: not named, or their data is not here."""
+    for setting in options.only:
+        if setting not in experiment.comparisons:
+            raise ValueError(f"only is {setting!r}; it may be {', '.join(experiment.comparisons)}")
     comparisons, absent = {}, []
     for setting, config in experiment.comparisons.items():
+        if options.only and setting not in options.only:
+            absent.append(setting)
+            continue
         if config.data == REAL:
             if options.quick or options.data is None:
                 absent.append(setting)
@@ -183,7 +224,8 @@ def chosen(experiment: Experiment, options: Options) -> tuple[dict[str, CompareC
             if not options.data.is_dir():
                 raise ValueError(f"data is {options.data}, which is not a folder")
             config = replace(config, data=str(options.data.resolve()))
-        config = replace(config, device=options.device, seeds=options.seeds or config.seeds)
+        where = {name: getattr(options, name) for name in ("device", "devices", "engine", "address")}
+        config = replace(config, seeds=options.seeds or config.seeds, **where)
         comparisons[setting] = quick(config) if options.quick else config
     if options.quick:
         return dict(list(comparisons.items())[:2]), []
@@ -219,7 +261,7 @@ def prepared(
         try:
             training, validation = open_data(config)
             config = settled(config, training)
-            data = prepare(config, folder, training, validation)
+            config, data = prepare(config, folder, training, validation)
         except WrongFolder as error:
             raise ValueError(
                 f"{error}; remove that folder, or use the options and version it was made with"
@@ -238,14 +280,16 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
     with progress_bar() as bar:
         task = bar.add_task(name, total=round(total), note="")
         for setting, state in states.items():
-            told, adopted = None, False
+            told, adopted, notes = None, False, 0
             config = state.config
-            if len(config.candidates) > 1:
-                adopt(
-                    [job for pair in config.pairs for job in state.jobs_of(pair, 0, config.candidates)], runs
-                )
+            if config.trials:
+                grid = list(itertools.product(*config.axes))
+                adopt([job for pair in config.pairs for job in state.trials_of(pair, grid)], runs)
             with recorded(state.out) as record:
                 for _ in compare(state):
+                    for note in state.notes[notes:]:
+                        say(note)
+                    notes = len(state.notes)
                     if state.chosen and not adopted:
                         adopt(state.final_jobs(), runs)
                         adopted = True
@@ -260,6 +304,7 @@ def train_all(name: str, states: Mapping[str, Comparison], runs: Path) -> None:
                         if bar.disable:
                             share = f"{100 * done / total:3.0f} %, about {left / 60:.0f} minutes left"
                             say(f"{share}; {setting}: {describe(state.latest)}")
+            fail_if_died(state)
             before += costs[setting] * state.steps_planned
 
 
@@ -267,11 +312,11 @@ def adopt(jobs: Sequence[Job], runs: Path) -> None:
     """Copies runs that some experiment has finished with the same settings: they would come out equal."""
 
     made = {}
-    for part, rung in (("runs", None), ("sweep", 0)):
+    for part, held_out in (("runs", None), ("sweep", jobs[0].held_out)):
         for path in sorted(runs.glob(f"*/*/{part}/**/metrics.json")):
-            made[rung, load_config(TrainConfig, path.parent)] = path.parent
+            made[held_out, load_config(TrainConfig, path.parent)] = path.parent
     for job in jobs:
-        source = made.get((job.rung, job.config))
+        source = made.get((job.held_out, job.config))
         if source is not None and not job.folder.exists():
             shutil.copytree(source, job.folder)
 
@@ -289,20 +334,24 @@ def recorded(folder: Path) -> Iterator[Callable[[], None]]:
             path.parent for name in ("metrics", "diverged") for path in folder.glob(f"runs/*/*/{name}.json")
         }
 
-    before = finished()
-    hardware = versions(str(pick_device(read_json(folder / "config.json")["device"])))
-    device = hardware["cpu"] if hardware["device"] == "cpu" else hardware["device"]
-    made = {"commit": commit(), "hardware": f"{device}, {hardware['cores']} cores, torch {hardware['torch']}"}
+    before, by = finished(), commit()
 
     def record() -> None:
         for run_folder in finished() - before:
             if not (run_folder / "made.json").exists():
-                write_json(run_folder / "made.json", made)
+                write_json(run_folder / "made.json", {"commit": by, "hardware": hardware(run_folder)})
 
     try:
         yield record
     finally:
         record()
+
+
+def hardware(run_folder: Path) -> str:
+    """What a run was made on, in a line."""
+    known = read_json(run_folder / "versions.json")
+    device = known["cpu"] if known["device"] == "cpu" else known["device"]
+    return f"{device}, {known['cores']} cores, torch {known['torch']}"
 
 
 def commit() -> str:
@@ -334,9 +383,23 @@ def gather(setting: str, state: Comparison) -> Iterator[dict[str, Any]]:
         empty = {"classification_loss": job.pair[0], "box_loss": job.pair[1], "seed": run.seed}
         empty |= {"lr": run.lr, "box_weight": run.box_weight, "steps": config.steps}
         measured = row or empty
+        if row:
+            shared["class_to_box"] = class_to_box(job)
         why = "" if row else read_json(job.folder / "diverged.json")
         loss = loss_name(names[job.pair])
         yield {**dict.fromkeys(COLUMNS, ""), **measured, **shared, **more, "loss": loss, "diverged": why}
+
+
+def class_to_box(job: Job) -> float:
+    """The class term of a run over its weighted box term, of the second half of its steps."""
+    if job.config.balance == "guided":
+        return 1 / job.config.box_weight
+    log = read_csv(job.folder / "log.csv")
+    half = log[len(log) // 2 :]
+    of_classes, of_boxes = (
+        sum(float(row[name]) for row in half) for name in ("classification_loss", "box_loss")
+    )
+    return of_classes / (job.config.box_weight * of_boxes)
 
 
 def words(config: CompareConfig) -> str:
@@ -345,9 +408,7 @@ def words(config: CompareConfig) -> str:
     data = "embedded scenes" if config.data == "embedded" else "BCCD"
     kind = detector.kind + (f" with {detector.bins} bins" if detector.bins else "")
     prior = "" if detector.kind == "yolov2" else f", prior {detector.prior:g}"
-    rates, weights = (
-        ", ".join(f"{one:g}" for one in dict.fromkeys(values)) for values in zip(*config.candidates)
-    )
+    rates, weights = (", ".join(f"{one:g}" for one in values) for values in config.axes)
     return (
         f"{data}, {config.size} px, {kind}{prior}, {config.steps} steps of {config.batch} images by "
         f"{config.optimizer}, learning rates tried: {rates}, box weights: {weights}"
@@ -364,8 +425,9 @@ def write_readme() -> None:
     page = HERE / "README.md"
     start, rest = page.read_text(encoding="utf-8").split("<!-- table -->\n", 1)
     _, end = rest.split("<!-- end of table -->", 1)
-    rows = ["| question | answer | effect, 95 % intervals | |", "|---|---|---|---|"]
+    rows = ["| question | answer | effect and its interval | |", "|---|---|---|---|"]
     rows += [readme_row(experiment, HERE / "results") for experiment in experiments()]
+    rows.append(at_its_own_weight(HERE / "results"))
     table = "\n".join(rows)
     write_text(page, f"{start}<!-- table -->\n{table}\n<!-- end of table -->{end}")
 
