@@ -25,6 +25,7 @@ OUTSIDE = (
     "experiments/*.py",
     "experiments/detectors/*.json",
     "experiments/results/*",
+    "examples/*.py",
     "benchmarks/README.md",
     "benchmarks/results/*.csv",
 )
