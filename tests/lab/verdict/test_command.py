@@ -148,14 +148,14 @@ def change(row: dict, **values: object) -> list[dict]:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda rows: change(rows[0], image_id=999), r"image_id 999 is not in the annotations.*split 'val'"),
-        (lambda rows: change(rows[0], image_id="street"), "image_id 'street' is not in the annotations"),
-        (lambda rows: change(rows[0], category_id=77), "category_id 77 is not in the annotations"),
+        (lambda rows: change(rows[0], image_id=999), r"image_id 999 is not an image.*split 'val'"),
+        (lambda rows: change(rows[0], image_id="street"), "image_id 'street' is not an image"),
+        (lambda rows: change(rows[0], category_id=77), "category_id 77 is not a class of the data"),
         (lambda rows: change(rows[0], bbox=[0, 0, math.nan, 1]), r"results\[0\].bbox is .*nan.*must be"),
         (lambda rows: change(rows[0], bbox=[9, 9, -1, 1]), "expected finite x1 ≤ x2"),
         (lambda rows: change(rows[0], score=1.5), r"expected 0..1, got 1.5"),
         (lambda rows: change(rows[0], score=math.nan), r"expected 0..1, got nan"),
-        (lambda rows: {"annotations": rows}, "is not a list of COCO results"),
+        (lambda rows: {"detections": rows}, "is not a list of COCO results"),
         (lambda rows: [], "is empty"),
         (lambda rows: rows[:1], "has results on 1 images, the files together on 24.*allow_empty"),
     ],

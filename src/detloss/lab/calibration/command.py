@@ -28,6 +28,7 @@ from detloss.lab.compare.comparison import Comparison
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.prepare import prepare
 from detloss.lab.engines import JobFailed
+from detloss.lab.evaluate.interpret import AUTO, said_ids
 from detloss.lab.evaluate.reliability import DECE_LEAST
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, write_json, write_tables
@@ -50,6 +51,10 @@ class CalibrationConfig:
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
     """Lowest scores that count, increasing. The tables by loss and by class and the reliability diagrams are
     for the first one."""
+    category_ids: tuple[str, ...] = AUTO
+    """What category_id means in COCO results: auto (what fits the objects; it is printed), own (the ids of
+    the annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID for
+    each class."""
     fit: bool = False
     """Also fit temperature, Platt scaling and isotonic regression to the one RUN:
     calibrator.json, for `detloss predict --calibrate`."""
@@ -114,12 +119,12 @@ def run(arguments: Arguments) -> Path:
     refuse_another(arguments.out, config)
     repair, repaired = None, list[str]()
     if config.fit:
-        matches, data_of = matches_of(config.runs[0], config.training)
+        matches, data_of = matches_of(config.runs[0], config.training, config.category_ids)
         repair, repaired = fit_all(matches, config.thresholds[0], data_of)
     trained = None if config.runs else _trained(config, arguments.out)
     runs = config.runs if trained is None else [trained / "comparison"]
     with counting("measuring") as progress:
-        measured = measure(runs, config.thresholds, config.training, progress)
+        measured = measure(runs, config.thresholds, config.training, progress, config.category_ids)
     missing = [reason for run in runs for reason in left_out(Path(run))]
     out = results_folder("calibration", trained or arguments.out, config)
     tables = {
@@ -137,6 +142,8 @@ def run(arguments: Arguments) -> Path:
     }
     with counting("drawing") as progress:
         save_all(out, drawn, progress)
+    for line in said_ids((one.loss, one.ids) for one in measured if one.ids):
+        say(line)
     _print(config, *tables.values())
     if repair:
         write_json(out / "calibrator.json", to_dict(repair))

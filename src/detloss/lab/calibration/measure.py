@@ -15,6 +15,7 @@ from detloss.lab.data import Dataset
 from detloss.lab.evaluate import Detections, Evaluation, evaluate, evaluate_at, from_coco_results
 from detloss.lab.evaluate.coco import ALL, count
 from detloss.lab.evaluate.detections import read_coco_results
+from detloss.lab.evaluate.interpret import AUTO
 from detloss.lab.evaluate.matches import Matches
 from detloss.lab.records import load_config
 from detloss.lab.runs import read_json
@@ -33,6 +34,7 @@ class Measured:
         evaluation: of all detections, calibration from the first threshold on.
         at: for each threshold, of the detections with a score of at least that alone, AP too.
         data: on which images it was evaluated, in words.
+        ids: how the ids of a file of COCO results were read, in words; empty for a run.
     """
 
     loss: str
@@ -40,6 +42,7 @@ class Measured:
     evaluation: Evaluation
     at: tuple[Evaluation, ...]
     data: str
+    ids: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def measure(
     thresholds: Sequence[float],
     recipe: Recipe,
     progress: Callable[[int, int], Any] = lambda done, total: None,
+    category_ids: Sequence[str] = AUTO,
 ) -> list[Measured]:
     """Evaluates the detections of all runs, losses in the order of their first run.
 
@@ -67,6 +71,7 @@ def measure(
         thresholds: lowest scores that count, increasing.
         recipe: its data and validation split are what COCO results are of; a run has its own.
         progress: called with (done, total).
+        category_ids: what those of COCO results mean, as of `interpret`.
 
     Raises:
         ValueError: a path that holds no results, a run given twice, or results that do not fit their data.
@@ -77,7 +82,7 @@ def measure(
     measured = []
     for done, source in enumerate(sources, 1):
         of = source.config or recipe
-        dataset, found = _read(source, of, opened)
+        dataset, found, ids = _read(source, of, opened, category_ids)
         truths = [dataset.annotation(i) for i in range(len(dataset))]
         sizes = [dataset.size(i) for i in range(len(dataset))]
         try:
@@ -87,13 +92,13 @@ def measure(
             raise ValueError(f"{source.path}: {error}") from None
         seed = source.config.seed if source.config else None
         data = f"{of.data}, {of.val_split}: {whole.images} images, {whole.objects} objects"
-        measured.append(Measured(names[source.path], seed, whole, tuple(at), data))
+        measured.append(Measured(names[source.path], seed, whole, tuple(at), data, ids))
         progress(done, len(sources))
     order = list(dict.fromkeys(one.loss for one in measured))
     return sorted(measured, key=lambda one: order.index(one.loss))
 
 
-def matches_of(run: str | Path, recipe: Recipe) -> tuple[Matches, str]:
+def matches_of(run: str | Path, recipe: Recipe, category_ids: Sequence[str] = AUTO) -> tuple[Matches, str]:
     """Which detections of one run are right, and on what data, in words; arguments as of `measure`.
 
     Raises:
@@ -105,7 +110,7 @@ def matches_of(run: str | Path, recipe: Recipe) -> tuple[Matches, str]:
             f"{run} has {len(sources)} runs, and a calibrator is of one; give one, such as {sources[0].path}"
         )
     of = sources[0].config or recipe
-    dataset, found = _read(sources[0], of, {})
+    dataset, found, _ = _read(sources[0], of, {}, category_ids)
     truths = [dataset.annotation(i) for i in range(len(dataset))]
     return count(found, truths, dataset.names, [ALL]).matches, f"{of.data}, {of.val_split}"
 
@@ -185,8 +190,10 @@ def _stem(file: Path) -> str:
     return file.resolve().parent.name if file.stem == "detections" else file.stem
 
 
-def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[Dataset, list[Detections]]:
-    """The images that were evaluated, and what was found in each."""
+def _read(
+    source: _Source, recipe: Recipe, opened: dict[Any, Dataset], category_ids: Sequence[str]
+) -> tuple[Dataset, list[Detections], str]:
+    """The images that were evaluated, what was found in each, and how the ids of a file were read."""
     metrics: Mapping[str, Any] = {}
     if source.config:
         metrics = read_json(source.path / "metrics.json")
@@ -204,11 +211,11 @@ def _read(source: _Source, recipe: Recipe, opened: dict[Any, Dataset]) -> tuple[
         )
     dataset = dataset.select(range(images))  # `detloss evaluate --quick` takes the first ones
     if source.config is None:
-        return dataset, read_results_of(source.path, dataset, recipe)
+        return dataset, *read_results_of(source.path, dataset, recipe, category_ids)
     file = source.path / "detections.json"
     ids = [dataset.annotation(i).id for i in range(len(dataset))]
     try:
-        return dataset, from_coco_results(read_coco_results(file), ids, range(len(dataset.names)))
+        return dataset, from_coco_results(read_coco_results(file), ids, range(len(dataset.names))), ""
     except ValueError as error:
         raise ValueError(f"{file}: {error} of {recipe.data}, split {recipe.val_split!r}") from None
 

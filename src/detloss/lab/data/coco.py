@@ -111,33 +111,13 @@ def load(path: str | Path, split: str = "train", names: Sequence[str] | None = N
     return Dataset(known, annotations, ImageFiles(paths, sizes), notes + check.notes())
 
 
-def own_results(
-    results: list[dict[str, Any]], path: str | Path, split: str, names: Sequence[str], whole: bool
-) -> list[dict[str, Any]]:
-    """COCO results in the data set's own ids → those of our samples and labels.
-
-    Args:
-        results: their `image_id` and `category_id`.
-        path, split: as of `load`.
-        names: class names in the order of the labels.
-        whole: whether every `image_id` is a `Sample.id`. Then they are ours already, unless all are ids of
-            the data set too, which has file names for ids.
-
-    Raises:
-        ValueError: an id that is not in the annotations.
-    """
+def own_ids(path: str | Path, split: str) -> tuple[dict[int | str, str], dict[int, str]]:
+    """The ids that the annotations of a split have: image id → `Sample.id`, category id → class name."""
     files = annotation_files(Path(path))
     table = _parse(files[choose_split(split, files, str(path))[0]])
     ids = _ids([image["file_name"] for image in table["images"]])
     images = {image["id"]: id for image, id in zip(table["images"], ids)}
-    if whole and not {result["image_id"] for result in results} <= set(images):
-        return results
-    labels = {category["id"]: names.index(category["name"]) for category in table["categories"]}
-    for what, known in (("image_id", images), ("category_id", labels)):
-        for i, result in enumerate(results):
-            if result[what] not in known:
-                raise ValueError(f"results[{i}].{what} {result[what]!r} is not in the annotations")
-    return [r | {"image_id": images[r["image_id"]], "category_id": labels[r["category_id"]]} for r in results]
+    return images, {category["id"]: category["name"] for category in table["categories"]}
 
 
 def _parse(file: Path) -> dict[str, Any]:

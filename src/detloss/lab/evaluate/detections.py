@@ -12,6 +12,12 @@ import numpy as np
 
 from detloss.lab.data.sample import Detections
 
+FIELDS: dict[str, Any] = {
+    **{"image_id": (int, str), "category_id": (int, str)},
+    **{"bbox": list, "score": (int, float)},
+}
+"""What a row of COCO results has."""
+
 
 class Truth(Protocol):
     """The annotation of one image: any object with these attributes, such as a `detloss.lab.data.Sample`."""
@@ -62,26 +68,51 @@ def to_coco_results(
 
 
 def read_coco_results(file: Path) -> list[dict[str, Any]]:
-    """The list of a file of COCO results.
+    """The rows of a file of COCO results: a list of them, or a whole COCO file whose annotations have scores.
+
+    A row has `image_id` and `category_id` (a number or a name), `bbox` and `score`; `file_name` and
+    `category_name` where the file tells them.
 
     Raises:
-        ValueError: it is not such a list, or a result lacks a field or has one of another type.
+        ValueError: it is not such a file, or a result lacks a field or has one of another type.
     """
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        read = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
-    kinds: dict[str, Any] = {"image_id": (int, str), "category_id": int, "bbox": list, "score": (int, float)}
+    results = read.get("annotations") if isinstance(read, dict) else read
     if not isinstance(results, list):
-        raise ValueError(f"{file} is not a list of COCO results, which have {', '.join(kinds)}")
+        raise ValueError(f"{file} is not a list of COCO results, which have {', '.join(FIELDS)}")
+    named = _named(read) if isinstance(read, dict) else {}
+    rows = []
     for i, result in enumerate(results):
-        for name, kind in kinds.items():
-            if not isinstance(result, dict) or not isinstance(result.get(name), kind):
-                raise ValueError(f"{file}: results[{i}] has no {name!r} of COCO's results")
-        box = result["bbox"]
+        row = dict(result) if isinstance(result, dict) else {}
+        for field in ("image_id", "category_id"):
+            value = row.get(field)
+            if isinstance(value, float) and value.is_integer():
+                row[field] = int(value)
+        for field, kinds in FIELDS.items():
+            if not isinstance(row.get(field), kinds) or isinstance(row[field], bool):
+                raise ValueError(f"{file}: results[{i}] has no {field!r} of COCO's results")
+        box = row["bbox"]
         if len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
             raise ValueError(f"{file}: results[{i}].bbox is {box}, must be [x, y, width, height]")
-    return results
+        of_image, of_class = ("images", str(row["image_id"])), ("categories", str(row["category_id"]))
+        rows.append(named.get(of_image, {}) | named.get(of_class, {}) | row)
+    return rows
+
+
+def _named(table: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, str]]:
+    """What a whole COCO file tells of its ids: (images or categories, id) → the field with their name."""
+    found = {}
+    for kind, field, name in (
+        ("images", "file_name", "file_name"),
+        ("categories", "category_name", "name"),
+    ):
+        for row in table.get(kind) or []:
+            if isinstance(row, dict) and isinstance(row.get(name), str):
+                found[kind, str(row.get("id"))] = {field: row[name]}
+    return found
 
 
 def from_coco_results(
@@ -92,29 +123,41 @@ def from_coco_results(
     Raises:
         ValueError: a result names an image or a category that is not among those given.
     """
+    places = {image_id: i for i, image_id in enumerate(ids)}
     labels = None if category_ids is None else {category: i for i, category in enumerate(category_ids)}
-    rows: dict[str | int, list[Mapping[str, Any]]] = {image_id: [] for image_id in ids}
     for i, result in enumerate(results):
-        if result["image_id"] not in rows:
+        if result["image_id"] not in places:
             raise ValueError(
-                f"results[{i}]: image_id {result['image_id']!r} is not among the {len(rows)} ids given"
+                f"results[{i}]: image_id {result['image_id']!r} is not among the {len(places)} ids given"
             )
         if labels is not None and result["category_id"] not in labels:
             raise ValueError(
                 f"results[{i}]: category_id {result['category_id']!r} is not in {sorted(labels)}"
             )
-        rows[result["image_id"]].append(result)
-    return [_read(group, labels) for group in rows.values()]
-
-
-def _read(results: Sequence[Mapping[str, Any]], labels: Mapping[int, int] | None) -> Detections:
-    boxes = np.array([r["bbox"] for r in results], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Detections(
-        boxes.astype(np.float32),
-        np.array([r["score"] for r in results], dtype=np.float32),
-        np.array([labels[c] if labels else c for c in (r["category_id"] for r in results)], dtype=np.int64),
+    found = [result["category_id"] for result in results]
+    return read_detections(
+        results,
+        [places[result["image_id"]] for result in results],
+        found if labels is None else [labels[one] for one in found],
+        len(ids),
     )
+
+
+def read_detections(
+    results: Sequence[Mapping[str, Any]], images: Sequence[int], labels: Sequence[int], count: int
+) -> list[Detections]:
+    """The rows of COCO results → detections of `count` images; `images`, `labels`: those of each row."""
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for row, image in enumerate(images):
+        rows[image].append(row)
+    boxes = np.array([result["bbox"] for result in results], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    of = np.array(labels, dtype=np.int64)
+    with np.errstate(over="ignore"):  # what is too large becomes inf, which `check` refuses by name
+        return [
+            Detections(boxes[own].astype(np.float32), scores[own].astype(np.float32), of[own]) for own in rows
+        ]
 
 
 def check(detections: Sequence[Detections], truths: Sequence[Truth], classes: int) -> None:

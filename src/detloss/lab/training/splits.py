@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from detloss.lab.data import Dataset, find_format, load, scenes
-from detloss.lab.data.coco import own_results
+from detloss.lab.data.coco import own_ids
 from detloss.lab.data.sample import Detections
 from detloss.lab.detector import fit_anchors
-from detloss.lab.evaluate.detections import from_coco_results, read_coco_results
+from detloss.lab.evaluate.detections import read_coco_results
+from detloss.lab.evaluate.interpret import AUTO, OwnIds, interpret
 from detloss.lab.training.config import Recipe
 
 R = TypeVar("R", bound=Recipe)
@@ -45,26 +46,24 @@ def class_order(recipe: Recipe) -> tuple[str, ...] | None:
     return None
 
 
-def read_results_of(file: Path, dataset: Dataset, recipe: Recipe) -> list[Detections]:
+def read_results_of(
+    file: Path, dataset: Dataset, recipe: Recipe, category_ids: Sequence[str] = AUTO
+) -> tuple[list[Detections], str]:
     """COCO results of any detector on the recipe's validation split, which is `dataset`, image by image.
 
-    Their ids are those of the data set's own annotations, or else, as `detloss` writes them, file names
-    without suffix and labels 0..C-1.
+    With them a line that says how their ids were read; `category_ids` as of `interpret`.
 
     Raises:
         ValueError: no such list, or an image or a class that is not of the data; the file is named.
     """
     results = read_coco_results(file)
-    ids = [dataset.annotation(i).id for i in range(len(dataset))]
-    strange = {result["image_id"] for result in results} - set(ids)
+    coco = recipe.data != "embedded" and find_format(Path(recipe.data)) == "coco"
+    own = OwnIds(*own_ids(recipe.data, recipe.val_split)) if coco else None
     try:
-        if recipe.data != "embedded" and find_format(Path(recipe.data)) == "coco":
-            split = recipe.val_split
-            results = own_results(results, recipe.data, split, dataset.names, whole=not strange)
-        elif strange:
-            raise ValueError(f"image_id {min(strange, key=str)!r} is not an image")
-        return from_coco_results(results, ids, range(len(dataset.names)))
+        return interpret(results, dataset, own, category_ids)
     except ValueError as error:
-        where = f"of {recipe.data}, split {recipe.val_split!r}"
-        hint = f"file names are such as {ids[0]!r}; data and the split say what the results are of"
-        raise ValueError(f"{file}: {error} {where}; {hint}") from None
+        example = dataset.annotation(0).id if len(dataset) else "none"
+        raise ValueError(
+            f"{file}: {error}. It was read as results of {recipe.data}, split {recipe.val_split!r}, whose "
+            f"file names are such as {example!r}; data and the split say what the results are of"
+        ) from None

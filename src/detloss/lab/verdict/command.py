@@ -10,6 +10,7 @@ import tyro
 from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another, results_folder
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.compare.command import VERDICT_COLUMNS
+from detloss.lab.evaluate.interpret import AUTO, said_ids
 from detloss.lab.records import require
 from detloss.lab.runs import write_csv
 from detloss.lab.statistics import LOOKS, check_looks, mean_interval, points
@@ -29,6 +30,10 @@ class VerdictConfig:
     """The COCO, VOC or YOLO folder that they are of."""
     split: str = "val"
     """Name of the split that they are of."""
+    category_ids: tuple[str, ...] = AUTO
+    """What category_id means in them: auto (what fits the objects; it is printed), own (the ids of the
+    annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID for each
+    class."""
     rope: float = 1.0
     """The difference that does not matter, in points of AP: losses closer than that are equivalent."""
     looks: tuple[int, ...] = LOOKS
@@ -69,7 +74,9 @@ def run(arguments: Arguments) -> Path:
     refuse_another(arguments.out, config)
     recipe = Recipe(data=config.data, val_split=config.split)
     with counting("reading results") as progress:
-        dataset, found = read_files(files, recipe, config.allow_empty, progress)
+        dataset, found, ids = read_files(files, recipe, config.allow_empty, config.category_ids, progress)
+    for line in said_ids(ids.items()):
+        say(line)
     out = results_folder("verdict", arguments.out, config)
     with counting("resampling the images") as progress:
         source, resamples = f"{config.data}, {config.split}", 100 if arguments.quick else 1000

@@ -54,9 +54,13 @@ def files_of(words: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def read(
-    files: Mapping[str, Sequence[Path]], recipe: Recipe, allow_empty: bool, progress: Progress
-) -> tuple[Dataset, dict[Path, list[Detections]]]:
-    """The images, and what each file found in them.
+    files: Mapping[str, Sequence[Path]],
+    recipe: Recipe,
+    allow_empty: bool,
+    category_ids: Sequence[str],
+    progress: Progress,
+) -> tuple[Dataset, dict[Path, list[Detections]], dict[str, str]]:
+    """The images, what each file found in them, and how its ids were read.
 
     Raises:
         ValueError: a file that does not fit the data, or the others; it is named.
@@ -69,8 +73,9 @@ def read(
         )
     listed = [file for own in files.values() for file in own]
     found: dict[Path, list[Detections]] = {}
+    ids: dict[str, str] = {}
     for done, file in enumerate(listed, start=1):
-        found[file] = read_results_of(file, dataset, recipe)
+        found[file], ids[file.name] = read_results_of(file, dataset, recipe, category_ids)
         try:
             check(found[file], truths, len(dataset.names))
         except ValueError as error:
@@ -88,7 +93,7 @@ def read(
                 f"{lacking!r}. If nothing was found there, set allow_empty; if the detector has not seen "
                 "that image, give results on the same images"
             )
-    return dataset, found
+    return dataset, found, ids
 
 
 def judge(
