@@ -1,11 +1,17 @@
 """What the figures show is what the tables say, and empty tables are said to be empty."""
 
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from figures import Against, against
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from detloss.lab import figures
 from detloss.lab.compare.figures import ap_over_steps, ap_per_seed, cost, loss_share, sweep
 from detloss.lab.evaluate import Detections, evaluate
 from detloss.lab.evaluate.figures import (
@@ -18,7 +24,7 @@ from detloss.lab.evaluate.figures import (
     sample_detections,
     score_against_iou,
 )
-from detloss.lab.figures import save, styles
+from detloss.lab.figures import legible, one, save, styles
 from detloss.lab.training.figures import training_curves
 from helpers.fake_comparison import LOSSES, NAMES, found, truths
 
@@ -281,3 +287,60 @@ def test_a_line_breaks_where_nothing_was_measured():
     assert lines["a"].get_xdata().tolist() == lines["b"].get_xdata().tolist() == [1, 10, 100]
     assert lines["a"].get_ydata() == pytest.approx([0.55, 0.65, 0.75])
     assert lines["b"].get_ydata() == pytest.approx([0.2, np.nan, 0.4], nan_ok=True)
+
+
+STRANGE = ("$x$", r"$\frac{$", "_cat", "100 % <b>", "猫", "naïve", "bell\x07", "[red]", "")
+
+
+def test_names_are_shown_as_they_are():
+    """Not as formulas, which may not even parse, and not as boxes in place of letters."""
+    figure, ax = one("title $\\sqrt{ 猫", "x", "$", 4)
+    ax.barh(range(len(STRANGE)), 1 + np.arange(len(STRANGE)))
+    ax.set_yticks(range(len(STRANGE)), STRANGE)
+    ax.set_xscale("log")
+    for name in STRANGE:
+        ax.annotate(name, (1, 1))
+    buffer = save_to_text(figure)
+    shown = [label.get_text().replace(r"\$", "$") for label in ax.get_yticklabels()]
+    cat = legible("猫")[1]
+    assert shown == [{"猫": cat, "bell\x07": r"bell\x07"}.get(name, name) for name in STRANGE]
+    assert ax.get_title() == f"title $\\sqrt{{ {cat}"
+    assert "Glyph" not in buffer
+
+
+def save_to_text(figure) -> str:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as text:
+        save(figure, Path(folder) / "figure")
+        assert (Path(folder) / "figure.svg").stat().st_size > 1000
+    return text.getvalue()
+
+
+def test_where_no_font_has_a_character_it_is_written_in_latin_letters(monkeypatch, capsys):
+    monkeypatch.setattr("detloss.lab.figures.fontManager.ttflist", [])
+    figures._family_with.cache_clear()
+    figures._tell_lacking.cache_clear()
+    assert [legible(name) for name in ("猫", "Привет", "猫 and 狗", "plain")] == [
+        ("DejaVu Sans", "Mao"),
+        ("DejaVu Sans", "Привет"),
+        ("DejaVu Sans", "Mao and Gou"),
+        ("DejaVu Sans", "plain"),
+    ]
+    told = capsys.readouterr().out
+    assert told.count("No font on this machine") == 1
+    figures._family_with.cache_clear()
+
+
+def test_a_font_that_has_the_characters_is_found(monkeypatch):
+    """Every family is asked for what it has: here one that has what DejaVu Sans is said to lack."""
+    known = figures._characters
+    monkeypatch.setattr(
+        figures,
+        "_characters",
+        lambda file: known(file) - ({"Ж"} if file == figures.font_file("DejaVu Sans") else set()),
+    )
+    figures._family_with.cache_clear()
+    family, text = legible("Ж")
+    figures._family_with.cache_clear()
+    assert family != "DejaVu Sans"
+    assert text == "Ж"
+    assert "Ж" in known(figures.font_file(family))

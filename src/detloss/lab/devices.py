@@ -4,9 +4,11 @@ import torch
 
 from detloss.lab import ranks
 
+KINDS = ("cpu", "cuda", "mps", "xpu")
+
 
 def pick_device(name: str) -> torch.device:
-    """The device that `name` means; `auto` is the GPU where there is one.
+    """The device that `name` means; `auto` is the CUDA GPU where there is one.
 
     Of several processes on one machine, `auto` and `cuda` give each a GPU of its own.
 
@@ -17,8 +19,17 @@ def pick_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in KINDS:
+            raise RuntimeError
     except RuntimeError:
-        raise ValueError(f"device is {name!r}; it may be auto, cpu, cuda or cuda:N") from None
+        raise ValueError(f"device is {name!r}; it may be auto, {', '.join(KINDS)} or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):
+            raise ValueError(
+                f"device is {name!r}, but this machine or this build of PyTorch has none; use cpu or auto"
+            ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device is {name!r}, but PyTorch sees no GPU here; use cpu or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from anyascii import anyascii
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
+from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
+
+from detloss.lab.cli.terminal import printable
+from detloss.lab.cli.terminal import say as tell
 
 Table = Mapping[str, np.ndarray]
 """Column name → array."""
@@ -40,14 +47,10 @@ _OTHERS = [Style("#000000", "X", "-"), Style("#7F7F7F", "*", "--"), Style("#8C5A
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C5A2B", "#000000")
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 INK, FAINT = "#222222", "#9a9a9a"
-# Class names may be Chinese or Japanese, which DejaVu lacks.
-_CJK = {"Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "PingFang SC", "Microsoft YaHei"} & set(
-    get_font_names()
-)
 _RC: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
-    "font.family": ["DejaVu Sans", *sorted(_CJK)],
+    "font.family": ["DejaVu Sans"],
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -103,6 +106,7 @@ def broken(name: str, width: int = 27) -> str:
 def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) -> None:
     """Writes ``path``.png (180 dpi) and ``path``.svg, or other formats; equal figures give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _make_legible(figure)
     with matplotlib.rc_context(_RC):
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
@@ -112,6 +116,83 @@ def save(figure: Figure, path: Path, formats: Iterable[str] = ("png", "svg")) ->
         for name in formats:
             metadata = {"Date": None} if name == "svg" else None
             figure.savefig(path.with_name(f"{path.name}.{name}"), dpi=180, metadata=metadata)
+
+
+def _make_legible(figure: Figure) -> None:
+    """Shows the names of users' classes, files and losses as they are: in any script, `$` and all."""
+    ticks: list[Text] = []
+    for axis in [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]:
+        formatter = axis.get_major_formatter()
+        labels = axis.get_ticklabels()
+        if not isinstance(formatter, ScalarFormatter | LogFormatter):  # those write numbers, as formulas
+            axis.set_major_formatter(partial(_tick, formatter))
+            for label in labels:
+                label.set_fontfamily(["DejaVu Sans", legible(label.get_text())[0]])
+        ticks += [*labels, *axis.get_ticklabels(minor=True), axis.get_offset_text()]
+    for text in figure.findobj(Text):
+        if not any(text is tick for tick in ticks):
+            family, shown = legible(text.get_text())
+            text.set_text(shown)
+            text.set_parse_math(False)
+            if family != "DejaVu Sans":
+                text.set_fontfamily(["DejaVu Sans", family])
+
+
+def _tick(formatter: Formatter, value: float, position: int | None) -> str:
+    return legible(formatter(value, position))[1].replace("$", r"\$")
+
+
+def legible(text: str) -> tuple[str, str]:
+    """The family of a font that has what DejaVu Sans lacks of a text, and the text as it can be shown.
+
+    Where no font of this machine has all of it, what is missing is written in Latin letters, with a note.
+    """
+    text = "\n".join(printable(line) for line in text.split("\n"))
+    missing = frozenset(text) - _characters(font_file("DejaVu Sans")) - {"\n"}
+    if not missing:
+        return "DejaVu Sans", text
+    family, lacking = _family_with(missing)
+    if lacking:
+        _tell_lacking()
+    return family, "".join(anyascii(c) or "?" if c in lacking else c for c in text)
+
+
+def font_file(family: str) -> str:
+    """The file of a font family."""
+    return str(findfont(family))
+
+
+@cache
+def _characters(file: str) -> frozenset[str]:
+    font = get_font(file)
+    return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+
+
+@cache
+def _family_with(wanted: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """The font that has most of these characters, upright and regular if it can be; what it lacks."""
+    found = "DejaVu Sans", wanted
+    # Last Resort has a box for every character.
+    fonts = [f for f in fontManager.ttflist if "Last Resort" not in f.name and f.name != "DejaVu Sans"]
+    for font in sorted(fonts, key=lambda f: (f.style != "normal", f.weight != 400, f.name)):
+        try:
+            lacking = wanted - _characters(font.fname)
+        except (OSError, RuntimeError):  # a damaged file among a machine's fonts
+            continue
+        if len(lacking) < len(found[1]):
+            found = font.name, lacking
+        if not lacking:
+            break
+    return found
+
+
+@cache
+def _tell_lacking() -> None:
+    """Once in a process."""
+    tell(
+        "No font on this machine has all characters of the names: pictures show Latin letters instead. "
+        "Install a font that has them, such as Noto Sans CJK (Debian: apt install fonts-noto-cjk)."
+    )
 
 
 def save_all(

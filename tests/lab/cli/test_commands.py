@@ -44,6 +44,28 @@ def test_as_a_process(here):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("backend", "resource"),
+    [("module://matplotlib_inline.backend_inline", True), ("nonsense", True), (None, False)],
+)
+def test_in_a_notebook_and_where_resource_is_missing(here, backend, resource):
+    """A notebook names a backend of its own for every process; Windows has no module `resource`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | ({"MPLBACKEND": backend} if backend else {})
+    if not resource:
+        Path("hidden").mkdir()
+        Path("hidden/resource.py").write_text("raise ModuleNotFoundError('resource')")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, ["hidden", environment.get("PYTHONPATH")]))
+    for arguments in (
+        ["train", "--out", "run", *TINY],
+        ["evaluate", "run", "--out", "evaluated"],
+        ["--help"],
+    ):
+        command = [sys.executable, "-m", "detloss", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert Path("evaluated/reliability.png").is_file()
+
+
 def test_in_an_encoding_of_few_characters(here):
     encoding = "ascii"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": encoding}

@@ -624,7 +624,11 @@ class TestPredict:
     ("name", "message"),
     [
         ("gpu", "device is 'gpu'; it may be auto, cpu"),
+        ("meta", "device is 'meta'; it may be auto, cpu"),
         ("cuda:0", "device is 'cuda:0', but PyTorch sees no GPU"),
+        ("mps", "device is 'mps', but this machine or this build of PyTorch has none; use cpu or auto"),
+        ("xpu", "device is 'xpu', but this machine or this build of PyTorch has none; use cpu or auto"),
+        ("xpu:1", "device is 'xpu:1', but this machine or this build of PyTorch has none; use cpu or auto"),
     ],
 )
 def test_devices(name: str, message: str, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -46,6 +47,9 @@ def _module(command: str) -> ModuleType:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `detloss` command; exits 0 when all was done, 2 on bad arguments or input."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # A notebook names its own, which draws into it and is not here; all pictures are files.
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a font without a bold face
     # matplotlib and the forkserver warn about what a user can do nothing about.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     for stream in (sys.stdout, sys.stderr):

@@ -4,14 +4,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 # Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
-console = Console(highlight=False, emoji=False)
+# Names of classes hold brackets, "[red]", which it would take for colours.
+console = Console(highlight=False, emoji=False, markup=False)
+
+
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of the text behind them."""
 
 
 class Interrupted(Exception):
@@ -29,7 +42,12 @@ def interruptible(out: Path) -> Iterator[None]:
 
 def say(text: str) -> None:
     """A line of plain text, whole on a plain stream."""
-    console.print(text, soft_wrap=not console.is_terminal, markup=False)
+    console.print("\n".join(map(printable, text.split("\n"))), soft_wrap=not console.is_terminal)
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelt out: a name in somebody's data must not steer a terminal."""
+    return "".join(repr(c)[1:-1] if category(c) in ("Cc", "Cs") or c in TURNS else c for c in text)
 
 
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1, **style: Any) -> None:
@@ -39,20 +57,20 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int =
         named = i < names
         table.add_column(head, justify="left" if named else "right", overflow="fold", no_wrap=not named)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
     console.print(table)
 
 
 def progress_bar() -> Progress:
     """Description, bar, count, time gone and time left."""
     return Progress(
-        "{task.description}",
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         "left",
         TimeRemainingColumn(),
-        "{task.fields[note]}",
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
         transient=True,
         disable=not console.is_terminal,

@@ -242,7 +242,9 @@ def sample_detections(
     if not samples:
         say(axes[0, 0], "no sample images")
     keys = [
-        Line2D([], [], color=PALETTE[i % 8], linewidth=3, label=name) for i, name in enumerate(names[:16])
+        # A legend leaves out what begins with an underscore.
+        Line2D([], [], color=PALETTE[i % 8], linewidth=3, label=f" {name}" if name[:1] == "_" else name)
+        for i, name in enumerate(names[:16])
     ]
     figure.legend(
         handles=keys, loc="outside lower center", ncols=min(len(keys), 2 * len(columns)), fontsize=8

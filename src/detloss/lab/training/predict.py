@@ -34,17 +34,20 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def draw(image: np.ndarray, found: Detections, names: Sequence[str], least: float) -> Image.Image:
     """The image with a box, class and score for each detection with a score of at least `least`."""
+    from detloss.lab.figures import font_file, legible
+
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     width = max(1, round(max(picture.size) / 300))
-    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 45)))
+    size = max(10, round(max(picture.size) / 45))
     for box, score, label in sorted(zip(found.boxes, found.scores, found.labels), key=lambda d: float(d[1])):
         if score < least:
             continue
         colour = COLOURS[int(label) % len(COLOURS)]
         x1, y1, x2, y2 = map(float, box)
         canvas.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=width)
-        text = f"{names[int(label)]} {score:.2f}"
+        family, text = legible(f"{names[int(label)]} {score:.2f}")
+        font = ImageFont.truetype(font_file(family), size)
         left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lb")
         if top < 0:
             left, top, right, bottom = canvas.textbbox((x1, y1), text, font=font, anchor="lt")

@@ -1,6 +1,6 @@
 """One training run: the loop, its checkpoints and its evaluation."""
 
-import resource
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,8 +141,12 @@ def _record(out: Path, state: Training, log: Rows, evaluations: Rows, evaluation
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far: allocated on a GPU, the process's resident size on a CPU."""
+    """Most memory used so far: allocated on a GPU, else the process's resident size; nan where unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return math.nan
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
