@@ -103,6 +103,23 @@ def test_ignore_index_is_chosen_freely(loss, logits):
         assert_close(loss(logits, INDEX.where(INDEX != -100, chosen), ignore_index=chosen), expected)
 
 
+@each_loss
+@pytest.mark.parametrize("impl", ["eager", "compile"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_ignored_row_may_hold_anything(loss, impl, bad):
+    """Padding is often left as it came: it adds nothing to the value, nor 0 × nan to the gradient."""
+    if impl == "compile" and not CAN_FUSE:
+        pytest.skip("needs the fused pass")
+    logits = torch.tensor([[0.5, -1.0], [bad, 2.0], [1.5, bad]], requires_grad=True)
+    clean = torch.tensor([[0.5, -1.0]], requires_grad=True)
+    value = loss(logits, torch.tensor([1, -100, -100]), reduction="mean", impl=impl)
+    expected = loss(clean, torch.tensor([1]), reduction="mean", impl="eager")
+    assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    assert_close(logits.grad, torch.cat([clean.grad, torch.zeros(2, 2)]))
+
+
 @pytest.mark.parametrize("loss", WITH_QUALITY)
 def test_quality_is_the_label_of_the_class(loss, logits):
     quality = torch.tensor([[0.3, 0.9, 1.0], [0.5, 0.2, 0.0]])

@@ -6,6 +6,7 @@ from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from detloss._core.private import CAN_FUSE
 from detloss.losses import sigmoid_focal_loss, softmax_focal_loss
 from helpers.definitions import TOLERANCE, softmax_focal, value_and_gradient
 
@@ -231,3 +232,20 @@ def test_errors(change, message):
     arguments = {"inputs": torch.zeros(3, 3), "targets": torch.tensor([0, 1, 2])} | change
     with pytest.raises(ValueError, match=message):
         softmax_focal_loss(**arguments)
+
+
+@pytest.mark.parametrize("impl", ["eager", "compile"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_ignored_target_may_have_any_logits(impl, smoothing, bad):
+    if impl == "compile" and not CAN_FUSE:
+        pytest.skip("needs the fused pass")
+    logits = torch.tensor([[0.5, -1.0], [bad, 2.0], [1.5, bad]], requires_grad=True)
+    clean = torch.tensor([[0.5, -1.0]], requires_grad=True)
+    given = {"reduction": "mean", "label_smoothing": smoothing}
+    value = softmax_focal_loss(logits, torch.tensor([1, -100, -100]), **given, impl=impl)
+    expected = softmax_focal_loss(clean, torch.tensor([1]), **given, impl="eager")
+    assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    assert_close(logits.grad, torch.cat([clean.grad, torch.zeros(2, 2)]))

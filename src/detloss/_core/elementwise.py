@@ -315,6 +315,7 @@ def _each(
     else:
         if ignore_index is not None:
             counted = (targets != ignore_index).unsqueeze(-1)
+            inputs = inputs.masked_fill(~counted, 0)  # also in backward, where 0 × nan is nan
         # 32 bits: half the work of 64, and no class is beyond
         classes = torch.arange(inputs.shape[-1], dtype=torch.int32, device=targets.device)
         positive = labels = targets.to(torch.int32).unsqueeze(-1) == classes

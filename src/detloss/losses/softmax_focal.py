@@ -184,6 +184,10 @@ def softmax_focal(
     ignore_index: int | Tensor | None = None,
 ) -> Tensor:
     """The loss of each row of logits (N, C, ...); `ignore_index` is None where no row is left out."""
+    left_out = None
+    if ignore_index is not None and not targets.is_floating_point():
+        left_out = targets == ignore_index
+        logits = logits.masked_fill(left_out.unsqueeze(1), 0)  # also in backward, where 0 × nan is nan
     shifted = logits - logits.detach().amax(1, keepdim=True)
     powers = shifted.exp()
     total = powers.sum(1, keepdim=True)
@@ -214,9 +218,7 @@ def softmax_focal(
         loss = -(shares * power(miss, gamma) * log_p).sum(1)
     if weight is not None:
         loss = loss * weight.to(loss.dtype)
-    if ignore_index is None or targets.is_floating_point():
-        return loss
-    return loss.masked_fill(targets == ignore_index, 0)
+    return loss if left_out is None else loss.masked_fill(left_out, 0)
 
 
 def _check(hyper: Mapping[str, Any]) -> None:
