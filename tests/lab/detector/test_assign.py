@@ -1,6 +1,8 @@
 """Assignment against loops written from the papers, hand-made scenes, and what must not change it."""
 
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detloss.lab.detector.assign import IGNORED, NO_OBJECT, Assignment, atss, max_iou
+from detloss.lab.detector.assign import IGNORED, NO_OBJECT, Assignment, atss, centre_cell, max_iou
 
 CLASSES = 5
 BACKGROUND = CLASSES
@@ -336,3 +338,53 @@ class TestBoth:
         assign(boxes, labels)
         assert torch.equal(boxes, before[0])
         assert torch.equal(labels, before[1])
+
+
+def every() -> list:
+    anchors, _ = square_grid(64, [8], 3.0)
+    points, strides = torch.tensor(anchors), torch.full((64,), 8.0)
+    cells = pytest.param(lambda b, t: centre_cell(points, strides, b, t, CLASSES), id="centre_cell")
+    return [*both(), cells]
+
+
+@pytest.mark.parametrize("at_once", [1, 700])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("assign", every())
+def test_a_few_objects_at_a_time_are_as_all_at_once(assign: Callable, seed: int, at_once: int, monkeypatch):
+    rng = np.random.default_rng(seed)
+    boxes, labels = pad(random_images(rng, whole=bool(seed % 2), count=5))  # whole numbers make ties
+    expected = assign(boxes, labels)
+    monkeypatch.setattr("detloss.lab.detector.assign.AT_ONCE", at_once)
+    found = assign(boxes, labels)
+    for one, other in zip(
+        (found.labels, found.boxes, found.positives),
+        (expected.labels, expected.boxes, expected.positives),
+    ):
+        assert torch.equal(one, other)
+
+
+MEMORY = """
+import resource, torch
+from detloss.lab.detector.assign import atss, centre_cell, max_iou
+torch.set_num_threads(1)
+side, objects = {side}, {objects}
+cell = torch.arange(side) * 8.0
+y, x = torch.meshgrid(cell, cell, indexing="ij")
+corner = torch.stack([x, y], -1).reshape(-1, 2)
+anchors = torch.cat([corner - 12, corner + 20], 1)
+place = torch.rand(1, objects, 2, generator=torch.Generator().manual_seed(0)) * side * 8
+boxes, labels = torch.cat([place, place + 40], -1), torch.zeros(1, objects, dtype=torch.int64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for assign, more in (max_iou, ()), (atss, ([side**2],)), (centre_cell, (torch.full((side**2,), 8.0),)):
+    assert assign(anchors, *more, boxes, labels, 3).positives.sum() >= objects / 2
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("side", "objects"), [(1000, 100), (200, 5000)])
+def test_memory_grows_with_neither_anchors_nor_objects(side: int, objects: int):
+    """In MiB; all at once it would be 2 to 5 GB."""
+    program = MEMORY.format(side=side, objects=objects)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1024

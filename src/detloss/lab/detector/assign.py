@@ -6,16 +6,19 @@ class index, `NO_OBJECT` for padding, or `IGNORED` for a region that is neither 
 found (VOC "difficult", COCO crowd). `num_classes` means background in the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from detloss.boxes import box_iou
+from detloss.boxes import box_iou, paired_box_iou
 from detloss.calling import IGNORED
 
 NO_OBJECT = -1
+AT_ONCE = 2**24
+"""Pairs of an object and an anchor that are looked at together: memory grows with neither number."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,18 @@ def max_iou(
             same anchor, the larger IoU has it; an anchor that is positive already is not taken away.
     """
     boxes, labels = _at_least_one(boxes, labels)
-    iou = _iou(boxes, labels, anchors)
-    best, match = iou.max(dim=1)
-    taken = best >= positive
-    if rescue:
-        of_object = iou.amax(dim=2, keepdim=True)
-        wanted = (iou == of_object) & (of_object > 0)
-        rescued_iou, rescuer = torch.where(wanted, iou, -1.0).max(dim=1)
-        rescued = (rescued_iou > 0) & ~taken
-        match = torch.where(rescued, rescuer, match)
-        taken = taken | rescued
-    unclear = (best >= negative) & ~taken
+    overlap = rescued = _Best.of(boxes, anchors)
+    for part in _parts(boxes, anchors):
+        iou = _iou(boxes[:, part], labels[:, part], anchors)
+        overlap = overlap.or_of(iou, part)
+        if rescue:
+            of_object = iou.amax(dim=2, keepdim=True)
+            wanted = (iou == of_object) & (of_object > 0)
+            rescued = rescued.or_of(torch.where(wanted, iou, -1.0), part)
+    taken = overlap.value >= positive
+    match = torch.where((rescued.value > 0) & ~taken, rescued.match, overlap.match)
+    taken = taken | (rescued.value > 0)
+    unclear = (overlap.value >= negative) & ~taken
     return _assignment(match, taken, unclear, anchors, boxes, labels, num_classes)
 
 
@@ -89,25 +93,30 @@ def atss(
         candidates: k of the paper.
     """
     boxes, labels = _at_least_one(boxes, labels)
-    iou = _iou(boxes, labels, anchors)
     centres = _centres(anchors)
-    distance = (_centres(boxes)[:, :, None] - centres).square().sum(-1)
-    nearest, start = [], 0
-    for level in distance.split(list(level_sizes), dim=-1):
-        size = level.shape[-1]
-        nearest.append(level.topk(min(candidates, size), dim=-1, largest=False).indices + start)
-        start += size
-    candidate = torch.cat(nearest, dim=-1)
-    candidate_iou = iou.gather(2, candidate)
-    spread = candidate_iou.std(dim=-1, keepdim=True) if candidate.shape[-1] > 1 else 0.0
-    reached = candidate_iou >= candidate_iou.mean(dim=-1, keepdim=True) + spread
-    x, y = centres[candidate].unbind(-1)
-    left, top, right, bottom = boxes[:, :, None].unbind(-1)
-    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
-    chosen = torch.zeros_like(iou, dtype=torch.bool).scatter_(2, candidate, reached & inside)
-    best, match = torch.where(chosen, iou, -1.0).max(dim=1)
-    taken = best > 0
-    return _assignment(match, taken, torch.zeros_like(taken), anchors, boxes, labels, num_classes)
+    wanted_by = _Best.of(boxes, anchors)
+    for part in _parts(boxes, anchors):
+        some = boxes[:, part]
+        distance = (_centres(some)[:, :, None] - centres).square_().sum(-1)
+        nearest, start = [], 0
+        for level in distance.split(list(level_sizes), dim=-1):
+            size = level.shape[-1]
+            nearest.append(level.topk(min(candidates, size), dim=-1, largest=False).indices + start)
+            start += size
+        candidate = torch.cat(nearest, dim=-1)
+        near = anchors[candidate]
+        iou = paired_box_iou(some[:, :, None].expand_as(near), near, eps=None)
+        spread = iou.std(dim=-1, keepdim=True) if candidate.shape[-1] > 1 else 0.0
+        reached = iou >= iou.mean(dim=-1, keepdim=True) + spread
+        x, y = centres[candidate].unbind(-1)
+        left, top, right, bottom = some[:, :, None].unbind(-1)
+        inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+        chosen = reached & inside & (labels[:, part, None] >= 0)
+        wanted = torch.full_like(distance, -1.0)
+        wanted_by = wanted_by.or_of(wanted.scatter_(2, candidate, torch.where(chosen, iou, -1.0)), part)
+    taken = wanted_by.value > 0
+    unclear = torch.zeros_like(taken)
+    return _assignment(wanted_by.match, taken, unclear, anchors, boxes, labels, num_classes)
 
 
 def centre_cell(
@@ -125,17 +134,50 @@ def centre_cell(
         ignore: IoU above which an anchor that is not positive is ignored.
     """
     boxes, labels = _at_least_one(boxes, labels)
-    offset = _centres(boxes)[..., None, :] - _centres(anchors)
     low, high = -strides / 2, strides / 2
-    inside = ((offset >= low[:, None]) & (offset < high[:, None])).all(-1) & (labels >= 0)[..., None]
-    size, anchor = boxes[..., None, 2:] - boxes[..., None, :2], anchors[:, 2:] - anchors[:, :2]
-    shared = torch.minimum(size, anchor).prod(-1)
-    shape = torch.where(inside, shared / (size.prod(-1) + anchor.prod(-1) - shared), -1.0)
-    wanted = torch.zeros_like(inside).scatter_(2, shape.argmax(dim=2, keepdim=True), True) & inside
-    best, match = torch.where(wanted, shape, -1.0).max(dim=1)
-    taken = best > 0
-    unclear = (_iou(boxes, labels, anchors).amax(dim=1) > ignore) & ~taken
-    return _assignment(match, taken, unclear, anchors, boxes, labels, num_classes)
+    anchor = anchors[:, 2:] - anchors[:, :2]
+    wanted_by = overlap = _Best.of(boxes, anchors)
+    for part in _parts(boxes, anchors):
+        some = boxes[:, part]
+        offset = _centres(some)[..., None, :] - _centres(anchors)
+        inside = ((offset >= low[:, None]) & (offset < high[:, None])).all(-1)
+        inside &= (labels[:, part] >= 0)[..., None]
+        size = some[..., None, 2:] - some[..., None, :2]
+        shared = torch.minimum(size, anchor).prod(-1)
+        shape = torch.where(inside, shared / (size.prod(-1) + anchor.prod(-1) - shared), -1.0)
+        wanted = torch.zeros_like(inside).scatter_(2, shape.argmax(dim=2, keepdim=True), True) & inside
+        wanted_by = wanted_by.or_of(torch.where(wanted, shape, -1.0), part)
+        overlap = overlap.or_of(_iou(some, labels[:, part], anchors), part)
+    taken = wanted_by.value > 0
+    unclear = (overlap.value > ignore) & ~taken
+    return _assignment(wanted_by.match, taken, unclear, anchors, boxes, labels, num_classes)
+
+
+class _Best(NamedTuple):
+    """For each anchor the largest value that an object has with it so far, and which object that is."""
+
+    value: Tensor
+    match: Tensor
+
+    @classmethod
+    def of(cls, boxes: Tensor, anchors: Tensor) -> "_Best":
+        """Below every value."""
+        value = boxes.new_full((len(boxes), len(anchors)), -1.0)
+        return cls(value, torch.zeros_like(value, dtype=torch.int64))
+
+    def or_of(self, values: Tensor, part: slice) -> "_Best":
+        """With `(B, m, P)` values of some more objects; of equal values the first object's stays."""
+        value, which = values.max(dim=1)
+        more = value > self.value
+        match = torch.where(more, which + part.start, self.match)
+        return _Best(torch.where(more, value, self.value), match)
+
+
+def _parts(boxes: Tensor, anchors: Tensor) -> Iterator[slice]:
+    """The objects, as many at a time as memory should hold with all anchors."""
+    size = max(1, AT_ONCE // max(1, len(boxes) * len(anchors)))
+    for start in range(0, boxes.shape[1], size):
+        yield slice(start, start + size)
 
 
 def _centres(boxes: Tensor) -> Tensor:
@@ -175,6 +217,9 @@ def _assignment(
 def _covered(boxes: Tensor, labels: Tensor, anchors: Tensor) -> Tensor:
     """`(B, P)`: whether an ignored region holds the anchor's centre."""
     x, y = _centres(anchors).unbind(-1)
-    left, top, right, bottom = boxes[..., None, :].unbind(-1)
-    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-    return (inside & (labels == IGNORED)[..., None]).any(dim=1)
+    covered = torch.zeros(len(boxes), len(anchors), dtype=torch.bool, device=boxes.device)
+    for part in _parts(boxes, anchors):
+        left, top, right, bottom = boxes[:, part, None, :].unbind(-1)
+        inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        covered |= (inside & (labels[:, part] == IGNORED)[..., None]).any(dim=1)
+    return covered
