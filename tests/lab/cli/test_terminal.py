@@ -1,7 +1,11 @@
 """What is printed is what the names are, whatever they hold."""
 
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from detloss.lab.cli import terminal
 from detloss.lab.cli.terminal import counting, printable, say, show_table
 
 
@@ -28,3 +32,26 @@ def test_names_do_not_steer_the_terminal(name, shown, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"class {shown}"
     assert any(line.startswith(shown) for line in lines[1:])
+
+
+HEADS = ["loss", "lr", "box\nweight", "runs", "AP", "against the first"]
+ROWS = [
+    ["focal,gamma=1.5+giou", "0.003", "2", "5/5", "38.1 ± 0.6", "+1.4 ± 0.9 better"],
+    ["bce", "0.001", "15", "5/5", "37.2 ± 0.6", "– the first"],
+]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 72, 80, 120])
+def test_nothing_of_a_table_is_cut_however_narrow_the_terminal(width, monkeypatch):
+    narrow = Console(width=width, file=io.StringIO(), highlight=False)
+    monkeypatch.setattr(terminal, "console", narrow)
+    show_table(HEADS, ROWS)
+    text = narrow.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    squeezed = "".join(text.split())
+    for row in ROWS:
+        for cell in row[1:]:
+            assert "".join(cell.split()) in squeezed
+    assert "bce" in squeezed
+    assert "focal,gamma=1.5+giou" in squeezed or "focal,gamma" in squeezed  # folded between the numbers
+    assert "…" not in text

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.console import RenderableType
+
+from detloss.lab.cli.terminal import make_table
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def tables(rows: Rows) -> list[tuple[str, Table]]:
+def tables(rows: Rows) -> list[tuple[str, RenderableType]]:
     """For each loss, form of targets and dtype: how many times as fast as torchvision, or as eager.
 
     Each with its title: a line a variant, a column a size. Peak memory, what is kept for backward (both in
@@ -32,13 +33,11 @@ def reference(rows: Rows) -> str:
     return "torchvision" if any(_measured(r) and r["variant"] == "torchvision" for r in rows) else "eager"
 
 
-def _table(title: str, rows: Rows) -> tuple[str, Table]:
+def _table(title: str, rows: Rows) -> tuple[str, RenderableType]:
     base = reference(rows)
     sizes = sorted({int(row["size"]) for row in rows})
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    table.add_column("variant", no_wrap=True)
-    for name in [short(size) for size in sizes] + ["peak", "kept", "limit"]:
-        table.add_column(name, justify="right", no_wrap=True)
+    heads = ["variant", *map(short, sizes), "peak", "kept", "limit"]
+    shown = []
     found = {(row["variant"], int(row["size"])): row for row in rows}
     for variant in dict.fromkeys(row["variant"] for row in rows):
         measured = [row for row in rows if row["variant"] == variant and _measured(row)]
@@ -48,8 +47,8 @@ def _table(title: str, rows: Rows) -> tuple[str, Table]:
         last = max(measured, key=lambda row: int(row["size"]))
         share = f"{100 * float(last['limit_share']):.0f} %" if last["limit_share"] else ""
         memory = [f"{float(last[column]):.2f}" for column in ("peak_units", "kept_units")]
-        table.add_row(variant, *speeds, *memory, share)
-    return f"{title}: times as fast as {base}", table
+        shown.append([variant, *speeds, *memory, share])
+    return f"{title}: times as fast as {base}", make_table(heads, shown, padding=0)
 
 
 def _speed(base: Mapping[str, Any] | None, row: Mapping[str, Any] | None) -> str:

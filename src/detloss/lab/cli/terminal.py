@@ -7,7 +7,8 @@ from typing import Any
 from unicodedata import category
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +24,8 @@ from rich.table import Table
 console = Console(highlight=False, emoji=False, markup=False)
 
 
+NARROWEST_NAME = 12
+"""Characters of a name that a line of a table holds at least."""
 TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of the text behind them."""
 
@@ -51,14 +54,36 @@ def printable(text: str) -> str:
 
 
 def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1, **style: Any) -> None:
-    """Prints a table: the first `names` columns are text, folded where it is long; the others are numbers."""
+    """Prints `make_table`."""
+    console.print(make_table(heads, rows, names, **style))
+
+
+def make_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1, **style: Any
+) -> RenderableType:
+    """A table: the first `names` columns are text, folded where it is long; the others are numbers.
+
+    Where the terminal is too narrow for it, each row is a paragraph.
+    """
+    shown = [["\n".join(map(printable, cell.split("\n"))) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **style)
     for i, head in enumerate(heads):
-        named = i < names
-        table.add_column(head, justify="left" if named else "right", overflow="fold", no_wrap=not named)
-    for row in rows:
-        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in row))
-    console.print(table)
+        width = max(len(line) for row in (heads, *shown) for line in row[i].split("\n"))
+        if i < names:
+            table.add_column(head, overflow="fold", min_width=min(width, NARROWEST_NAME))
+        else:
+            table.add_column(head, justify="right", no_wrap=True, min_width=width)
+    for row in shown:
+        table.add_row(*row)
+    wide = console.options.update(width=1000)
+    if console.measure(table, options=wide).minimum <= console.width:
+        return table
+    heads = [head.replace("\n", " ") for head in heads]
+    lines: list[RenderableType] = []
+    for row in shown:
+        cells = [f"{head} {cell}".replace("\n", " ") for head, cell in zip(heads[names:], row[names:])]
+        lines += [", ".join(row[:names]), Padding(", ".join(cells), (0, 0, 0, 2))]
+    return Group(*lines)
 
 
 def progress_bar() -> Progress:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 
 from detloss.lab.cli.arguments import FromFile, Out, given, read
-from detloss.lab.cli.terminal import console, counting, interruptible, progress_bar, say
+from detloss.lab.cli.terminal import console, counting, interruptible, make_table, progress_bar, say
 from detloss.lab.compare.comparison import Comparison, compare, fail_if_died
 from detloss.lab.compare.config import CompareConfig
 from detloss.lab.compare.jobs import Pair, hold_out
@@ -158,16 +156,12 @@ def ap_by_loss(state: Comparison) -> dict[str, dict[int, float]]:
     return by_loss(state.config.pairs, state.results)
 
 
-def comparison_table(state: Comparison) -> Table:
+def comparison_table(state: Comparison) -> RenderableType:
     """Each pair of losses: what was chosen, AP so far, its difference to the first, what is running.
 
     Whole in 80 columns; a long name is folded before a number is cut.
     """
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    table.add_column("loss", overflow="fold")
-    for name in ("lr", "box\nweight", "runs", "AP", "ECE"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("AP against the first", no_wrap=True)
+    rows = []
     ap, ece = measured(ap_by_loss(state)), by_loss(state.config.pairs, state.results, "ece")
     found = decide(ap, state.config.rope / 100, state.config.looks)
     # A word on runs that are not all there would be one more look at them.
@@ -175,16 +169,19 @@ def comparison_table(state: Comparison) -> Table:
     for pair, (name, values) in zip(state.config.pairs, ap.items()):
         lr, weight = state.chosen.get(pair, (None, None))
         calibration = [value for value in ece[name].values() if not math.isnan(value)]
-        table.add_row(
-            name,
-            "…" if lr is None else f"{lr:g}",
-            "…" if weight is None else f"{weight:g}",
-            f"{len(ece[name])}/{state.config.seeds}",
-            points(*mean_interval(values.values())),
-            points(mean_interval(calibration)[0]),
-            _activity(state, pair) or (_against(found, name, next(iter(ap)), whole) if values else ""),
+        rows.append(
+            [
+                name,
+                "…" if lr is None else f"{lr:g}",
+                "…" if weight is None else f"{weight:g}",
+                f"{len(ece[name])}/{state.config.seeds}",
+                points(*mean_interval(values.values())),
+                points(mean_interval(calibration)[0]),
+                _activity(state, pair) or (_against(found, name, next(iter(ap)), whole) if values else ""),
+            ]
         )
-    return table
+    heads = ["loss", "lr", "box\nweight", "runs", "AP", "ECE", "AP against the first"]
+    return make_table(heads, rows, padding=0)
 
 
 def _activity(state: Comparison, pair: Pair) -> str:
