@@ -1,4 +1,6 @@
-"""Every script of examples/ runs two steps on drawn images, and says time and memory before and after.
+"""Every script of examples/ runs two steps, and says time and memory before and after.
+
+On BCCD where that is, else on drawn images.
 
 Every trainer of examples/ is compared by the laboratory.
 """
@@ -39,8 +41,21 @@ def test_every_example_is_here():
 @pytest.mark.parametrize("name", NEEDS)
 def test_examples(name, tmp_path):
     pytest.importorskip(NEEDS[name])
-    said = run([str(FOLDER / f"{name}.py"), "--steps", "2", "--size", "64"], tmp_path)
+    data = ["--data", str(BCCD)] if BCCD.is_dir() else []
+    said = run([str(FOLDER / f"{name}.py"), "--steps", "2", "--size", "64", *data], tmp_path)
     assert len(LINE.findall(said)) >= 2, said
+
+
+def test_the_benchmark_of_the_integrations(tmp_path):
+    for client in ("torchvision", "transformers", "ultralytics", "rfdetr"):
+        pytest.importorskip(client)
+    file = tmp_path / "integrations.csv"
+    run([str(FOLDER.parent / "benchmarks/integrations.py"), "--quick", "--out", str(file)], tmp_path)
+    rows = read_csv(file)
+    assert len(rows) == 5 * 4
+    for row in rows:
+        assert 0 < float(row["low_ms"]) <= float(row["median_ms"]) <= float(row["high_ms"])
+        assert row["ratio"] == "1.0" or not row["losses"].startswith(row["client"])
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason=f"no {BCCD}: github.com/Shenggan/BCCD_Dataset")

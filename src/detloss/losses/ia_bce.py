@@ -46,7 +46,7 @@ def iou_aware_bce_loss(
     Source: Cai et al., Align-DETR, arXiv:2304.07527v1, IA-BCE.
     """
     p = torch.sigmoid(logits)
-    label = (p**alpha * targets ** (1 - alpha)).clamp(min=LEAST_LABEL).detach()
+    label = (p.detach() ** alpha * targets ** (1 - alpha)).clamp(min=LEAST_LABEL)
     loss = cross_entropy(logits, torch.where(positive, label, 0.0))
     return torch.where(positive, 1.0, power(p, gamma)) * loss
 
