@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from detloss.lab.compare.disagreements import Disagreement, disagreement
-from detloss.lab.compare.page import write_report
+from detloss.lab.compare.page import draw, write_report
 from detloss.lab.compare.results import read_results, save_samples
 from detloss.lab.compare.sentences import answer
 from detloss.lab.compare.tables import tables
@@ -393,3 +393,20 @@ def test_in_a_real_browser(page, tmp_path, width, dark):
     # not blank: every quarter of the height holds text or a picture
     assert all(part.std() > 5 for part in np.array_split(pixels, 4))
     assert np.median(pixels) < 60 if dark else np.median(pixels) > 200
+
+
+def test_of_many_losses_curves_show_the_first_and_the_best(tmp_path):
+    out = write_comparison(tmp_path / "many", seeds=1)
+    few = read_results(out)
+    run = few.runs[next(iter(few.runs))][0]
+    ap = {f"focal,gamma={i / 10}": 0.3 + 0.01 * (7 * i % 20) for i in range(20)}
+    runs = {loss: {0: replace(run, row={**run.row, "ap": value})} for loss, value in ap.items()}
+    results = replace(few, runs=runs, sweep={}, images=None, samples=[])
+    first = next(iter(ap))
+    assert results.in_curves == [loss for loss in ap if loss == first or ap[loss] > sorted(ap.values())[-8]]
+    drawn = draw(results)
+    assert len(drawn["precision_recall"].axes[0].lines) <= 2 * 8
+    assert len(drawn["ap_per_seed"].axes[0].get_yticks()) == 20
+    page = write_report(out, results).read_text(encoding="utf-8")
+    assert "Of the 20 losses, pictures of curves show 8" in page
+    assert all(loss in page for loss in ap)

@@ -66,6 +66,7 @@ def write_report(
     )
     page = environment.get_template("report.html").render(
         losses=list(results.runs),
+        in_curves=results.in_curves,
         question=_question(results),
         tuning=_tuning(results.training) if results.training else "",
         training=results.training,
@@ -85,7 +86,8 @@ def write_report(
 
 def draw(results: Results) -> dict[str, Any]:
     """The figures by the stem of their file; those of the samples and the sweep where there are any."""
-    evaluations, names = results.seeds(lambda run: run.evaluation), results.data["names"]
+    names, few = results.data["names"], results.in_curves
+    evaluations = {loss: [run.evaluation for run in results.runs[loss].values()] for loss in few}
     drawn = {
         "ap_per_seed": ap_per_seed(results.column("ap")),
         "precision_recall": precision_recall(evaluations),
@@ -102,9 +104,11 @@ def draw(results: Results) -> dict[str, Any]:
             }
             for name, runs in results.runs.items()
         }
-        drawn["ap_over_steps"] = ap_over_steps(results.curves or {name: [] for name in results.runs})
+        drawn["ap_over_steps"] = ap_over_steps({name: results.curves.get(name, []) for name in few})
         if results.training.dense:
-            drawn["loss_share"] = loss_share(results.seeds(lambda run: run.log))
+            drawn["loss_share"] = loss_share(
+                {loss: [run.log for run in results.runs[loss].values()] for loss in few}
+            )
         drawn["cost"] = cost(costs)
     if len(names) <= MOST_CLASSES:
         drawn["precision_by_class"] = precision_by_class(evaluations, names)

@@ -20,6 +20,9 @@ from detloss.lab.records import load_config
 from detloss.lab.runs import columns, read_columns, read_csv, read_json, write_json
 from detloss.lab.statistics import Verdict, decide, short_names
 
+MOST_CURVES = 8
+"""Losses that a picture of curves can show so that each is told from the others."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -116,6 +119,15 @@ class Results:
     def seeds(self, get: Callable[[Run], Any]) -> dict[str, list[Any]]:
         """{loss: [what get returns for each seed]}."""
         return {loss: [get(run) for run in runs.values()] for loss, runs in self.runs.items()}
+
+    @property
+    def in_curves(self) -> list[str]:
+        """The losses that pictures of curves show: the first, and those of the highest mean AP, in order."""
+        first, *others = self.runs
+        ap = self.column("ap")
+        mean = {loss: np.mean(list(ap[loss].values()) or [-1.0]) for loss in others}
+        best = sorted(others, key=lambda loss: -mean[loss])[: MOST_CURVES - 1]
+        return [loss for loss in self.runs if loss == first or loss in best]
 
 
 def save_samples(folder: Path, dataset: Dataset, ids: Iterable[str]) -> list[Sample]:
