@@ -66,6 +66,7 @@ FLOORS = [
     "linear mining schedule balance",
     "calling",
     "names",
+    "compiling",
     "integrations",
 ]
 

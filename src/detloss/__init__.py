@@ -17,6 +17,7 @@ from detloss.boxes import (
     generalized_box_iou,
     paired_box_iou,
 )
+from detloss.compiling import precompile
 from detloss.formula import box_loss, elementwise_loss
 from detloss.linear import LinearLoss, linear_loss
 from detloss.losses import (
@@ -108,6 +109,7 @@ __all__ = [
     "matchability_aware_loss",
     "paired_box_iou",
     "poly_focal_loss",
+    "precompile",
     "quality_focal_loss",
     "sample_dependent_focal_loss",
     "sigmoid_focal_loss",

@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import logging
 import os
 import threading
 import time
@@ -21,12 +22,16 @@ from detloss._core.private import CAN_FUSE, FUSED_TORCH, is_missing_compiler
 DEVICES = ("cpu", "cuda")
 """Device types that a pass can be compiled for."""
 
+SECONDS_TOLD = 1.0
+"""A first compilation of at least so long is told once, since it stands in the way of a call."""
+
 passes: dict[str, dict[Form, Callable[..., Any]]] = {}
 """What has been compiled, by the name of the loss."""
 
 broken: dict[str | Form, str] = {}
 """Device types without a compiler, and forms that could not be compiled: why."""
 
+_logger = logging.getLogger("detloss")
 _lock = threading.Lock()
 
 
@@ -51,6 +56,7 @@ def find_pass(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...
         reason = broken.get(form.device.type) or broken.get(form)
         if reason is None:
             siblings = _siblings(form, usual)
+            began = time.perf_counter()
             try:
                 if not CAN_FUSE:
                     raise _TooOld
@@ -65,6 +71,13 @@ def find_pass(form: Form, usual: Mapping[str, float], impl: str) -> Callable[...
                         stacklevel=5,
                     )
             else:
+                if impl == "auto" and not passes and time.perf_counter() - began > SECONDS_TOLD:
+                    _logger.warning(
+                        'compiled %s in %.0f s: each loss is compiled once per process; impl="eager" never '
+                        "waits, detloss.precompile does it ahead",
+                        form.name,
+                        time.perf_counter() - began,
+                    )
                 passes.setdefault(form.name, {}).update(built)
                 return built[form]
     if impl == "auto":
