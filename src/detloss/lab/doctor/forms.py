@@ -77,7 +77,24 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
         "(1, C, H, W) predictions, the rows as pixels",
         lambda x, t: (x.t()[None, ..., None], t.t()[None, ..., None]),
     ),
+    "one volume": (
+        "(1, C, D, H, W) predictions, the rows as voxels",
+        lambda x, t: (x.t()[None, ..., None, None], t.t()[None, ..., None, None]),
+    ),
+    "line": ("(N, C, L) predictions", lambda x, t: (x[..., None], t[..., None])),
     "column": ("targets (N, 1)", lambda x, t: (x, t[..., None])),
+    "one image column": (
+        "(1, C, H, W) predictions, targets (1, 1, H, W), the rows as pixels",
+        lambda x, t: (x.t()[None, ..., None], t[None, None, :, None]),
+    ),
+    "image column": (
+        "(N, C, H, W) predictions, targets (N, 1, H, W)",
+        lambda x, t: (x[..., None, None], t[:, None, None, None]),
+    ),
+    "volume column": (
+        "(N, C, D, H, W) predictions, targets (N, 1, D, H, W)",
+        lambda x, t: (x[..., None, None, None], t[:, None, None, None, None]),
+    ),
     "all pairs": ("all pairs of boxes, N × M", lambda a, b: (a, b)),
     "one against all": ("one box (4,) against (N, 4)", lambda a, b: (a, b[None])),
     "one box": ("one box (4,) at a time", lambda a, b: (a, b)),
@@ -89,12 +106,27 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
 ONE_BY_ONE = ("one against all", "one box")
 FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
 _P = ("logits", "probabilities")
-_OF_SOFTMAX = (("rows", "index"), ("rows", "one-hot"), ("column", "index"), ("image", "index"))
+_OF_SOFTMAX = (
+    *(
+        (layout, targets)
+        for layout in ("rows", "image", "volume", "line")
+        for targets in ("index", "one-hot")
+    ),
+    *((layout, "index") for layout in ("column", "image column", "volume column")),
+)
+JOINED = {
+    "rows": "one image",
+    "image": "one image",
+    "volume": "one volume",
+    "column": "one image column",
+    "image column": "one image column",
+}
+"""All rows as the pixels of one image, for what is of images."""
 FORMS: dict[Kind, list[Form]] = {
     "classification": [
         *(
             Form("classification", one, takes=p)
-            for one in ("rows", "flat", "batch", "image", "volume")
+            for one in ("rows", "flat", "batch", "image", "volume", "line")
             for p in _P
         ),
         *(Form("classification", targets=one) for one in ("index", "index from 1", "scored")),
@@ -132,6 +164,8 @@ def call_in_form(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, t: Tens
         if value.shape != (len(x), len(t)):
             raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
         return value.diagonal()
+    if form.layout in JOINED.values() and value.numel() == x.numel():
+        value = value.reshape(x.t().shape).t()
     if form.kind == "classification":
         return value.reshape(x.shape) if value.ndim and value.numel() == x.numel() else value
     if form.layout in FOUR_SIDES and value.ndim and value.numel() == 4 * len(x):
@@ -185,7 +219,7 @@ class Subject:
         form: in which it is called.
         reduction: as far as trial calls tell.
         classes: columns of softmax logits: 4, or as many as it has weights for.
-        region: a loss of regions (Dice): an element alone says nothing.
+        region: what an element costs depends on those beside it (Dice, mining): alone it says nothing.
         divisor: what it divides by where it has no value without positives: "positives", their number, or
             "targets", the sum of their targets; "" where it has a value.
         narrow: it does not run in float64, and is called in float32 there.

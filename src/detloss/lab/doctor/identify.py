@@ -27,11 +27,10 @@ def identify(subject: Subject) -> Match | None:
     """A match with a name; one without but with the nearest known loss; None where there are no values to
     compare.
     """
-    match = Match(None, "", math.inf, {}) if subject.region else BY_KIND[subject.kind](subject)
+    match = BY_KIND[subject.kind](subject)
     if match is None:
         return None
-    if not subject.region:
-        match.convention.update(reduction(subject), float32_error=_float32_error(subject, match))
+    match.convention.update(reduction(subject), float32_error=_float32_error(subject, match))
     kept = memory_kept(subject)
     match.convention["memory"] = None if kept is None else round(kept, 1)
     return match
