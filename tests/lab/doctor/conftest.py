@@ -52,7 +52,7 @@ def examined(written):
         target = text if ":" in text and "\n" not in text else written(text, name, head)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            examine(target, kind, like, skip, seen.take, call)
+            examine({"target": target, "kind": kind, "like": like, "skip": skip, "call": call}, seen.take)
         return seen
 
     return run

@@ -13,7 +13,7 @@ import signal
 import sys
 import unittest.mock
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
@@ -69,30 +69,19 @@ FILE_LIMIT = 1 << 28
 
 
 @unittest.mock.patch.dict(vars(torch.cuda), GPU_TYPES)
-def examine(
-    target: str,
-    kind: Wanted,
-    like: str | None,
-    skip: Collection[str],
-    emit: Callable[[Event], object],
-    call: str | None = None,
-) -> None:
+def examine(spec: Mapping[str, Any], emit: Callable[[Event], object]) -> None:
     """All stages, each told as `{"stage": name}` when it begins, then its findings; at the end `"done"`.
 
     Args:
-        target: `PATH.py:NAME` or `module:NAME`.
-        kind: of loss, or "auto".
-        like: a peer whose convention it is compared with.
-        skip: stages that are not made (of those that nothing else needs).
+        spec: the arguments of `diagnose`, and stages to `skip` (of those that nothing else needs).
         emit: takes the events.
-        call: the lambda with which it is called, as text.
 
     Raises:
         ValueError: the target is not there.
     """
     findings, told = dict[Finding, None](), 0
     settings = torch.get_default_dtype(), torch.is_grad_enabled()
-    for event in _events(target, kind, like, skip, call, findings):
+    for event in _events(findings, **spec):
         if (now := (torch.get_default_dtype(), torch.is_grad_enabled())) != settings:
             torch.set_default_dtype(settings[0])
             torch.set_grad_enabled(settings[1])
@@ -105,12 +94,13 @@ def examine(
 
 
 def _events(
-    target: str,
-    kind: Wanted,
-    like: str | None,
-    skip: Collection[str],
-    call: str | None,
     findings: dict[Finding, None],
+    target: str,
+    kind: Wanted = "auto",
+    like: str | None = None,
+    skip: Collection[str] = (),
+    call: str | None = None,
+    **_: Any,
 ) -> Iterator[Event]:
     try:
         yield {"stage": NEEDED[0]}
@@ -205,7 +195,7 @@ def main() -> NoReturn:
             print(json.dumps(event, default=str), file=pipe, flush=True)
 
         try:
-            examine(spec["target"], spec["kind"], spec["like"], spec["skip"], emit, spec["call"])
+            examine(spec, emit)
         except ValueError as error:
             emit({"refused": str(error)})
         except BaseException as error:

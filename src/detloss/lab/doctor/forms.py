@@ -68,33 +68,7 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
     "rows": ("", lambda x, t: (x, t)),
     "flat": ("(N,) predictions and targets", lambda x, t: (x.reshape(-1), t.reshape(-1))),
     "batch": ("(B, N, C) predictions", lambda x, t: (x[None], t[None])),
-    "image": ("(N, C, H, W) predictions", lambda x, t: (x[..., None, None], t[..., None, None])),
-    "volume": (
-        "(N, C, D, H, W) predictions",
-        lambda x, t: (x[..., None, None, None], t[..., None, None, None]),
-    ),
-    "one image": (
-        "(1, C, H, W) predictions, the rows as pixels",
-        lambda x, t: (x.t()[None, ..., None], t.t()[None, ..., None]),
-    ),
-    "one volume": (
-        "(1, C, D, H, W) predictions, the rows as voxels",
-        lambda x, t: (x.t()[None, ..., None, None], t.t()[None, ..., None, None]),
-    ),
-    "line": ("(N, C, L) predictions", lambda x, t: (x[..., None], t[..., None])),
     "column": ("targets (N, 1)", lambda x, t: (x, t[..., None])),
-    "one image column": (
-        "(1, C, H, W) predictions, targets (1, 1, H, W), the rows as pixels",
-        lambda x, t: (x.t()[None, ..., None], t[None, None, :, None]),
-    ),
-    "image column": (
-        "(N, C, H, W) predictions, targets (N, 1, H, W)",
-        lambda x, t: (x[..., None, None], t[:, None, None, None]),
-    ),
-    "volume column": (
-        "(N, C, D, H, W) predictions, targets (N, 1, D, H, W)",
-        lambda x, t: (x[..., None, None, None], t[:, None, None, None, None]),
-    ),
     "all pairs": ("all pairs of boxes, N × M", lambda a, b: (a, b)),
     "one against all": ("one box (4,) against (N, 4)", lambda a, b: (a, b[None])),
     "one box": ("one box (4,) at a time", lambda a, b: (a, b)),
@@ -105,30 +79,35 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
 """In words, and how predictions and targets are laid out."""
 ONE_BY_ONE = ("one against all", "one box")
 FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
+
+
+def _spatial(axes: int, one: bool, column: bool) -> _Lay:
+    """Rows as images of a pixel each, or as pixels of one; class indices with an axis of their own."""
+
+    def lay(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t[:, None] if column else t
+        x, t = (x.t()[None], t.t()[None]) if one else (x[..., None], t[..., None])
+        more = (None,) * (axes - 1)
+        return x[(..., *more)], t[(..., *more)]
+
+    return lay
+
+
+SPATIAL, JOINED = ("image", "volume", "line"), {"rows": "one image", "column": "one image column"}
+"""`JOINED`: all rows as the pixels of one image, for what is of images."""
+for _name, _axes in zip(SPATIAL, ("H, W", "D, H, W", "L")):
+    for _column, _targets_too in (("", ""), (" column", f", targets (N, 1, {_axes})")):
+        _count, _says = _axes.count(",") + 1, f"(N, C, {_axes}) predictions{_targets_too}"
+        LAYOUTS[_name + _column] = _says, _spatial(_count, False, bool(_column))
+        LAYOUTS[f"one {_name}{_column}"] = f"{_says}, N = 1", _spatial(_count, True, bool(_column))
+        JOINED[_name + _column] = f"one {_name}{_column}"
 _P = ("logits", "probabilities")
-_OF_SOFTMAX = (
-    *(
-        (layout, targets)
-        for layout in ("rows", "image", "volume", "line")
-        for targets in ("index", "one-hot")
-    ),
-    *((layout, "index") for layout in ("column", "image column", "volume column")),
-)
-JOINED = {
-    "rows": "one image",
-    "image": "one image",
-    "volume": "one volume",
-    "column": "one image column",
-    "image column": "one image column",
-}
-"""All rows as the pixels of one image, for what is of images."""
+_OF_SOFTMAX = [(layout, targets) for layout in ("rows", *SPATIAL) for targets in ("index", "one-hot")]
+_OF_SOFTMAX += [(layout, "index") for layout in ("column", "image column", "volume column")]
+_OF_SIGMOID = [(layout, takes) for layout in ("rows", "flat", "batch", *SPATIAL) for takes in _P]
 FORMS: dict[Kind, list[Form]] = {
     "classification": [
-        *(
-            Form("classification", one, takes=p)
-            for one in ("rows", "flat", "batch", "image", "volume", "line")
-            for p in _P
-        ),
+        *(Form("classification", layout, takes=takes) for layout, takes in _OF_SIGMOID),
         *(Form("classification", targets=one) for one in ("index", "index from 1", "scored")),
     ],
     "softmax": [

@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.lab.doctor import known
-from detloss.lab.doctor.answers import samples
+from detloss.lab.doctor.answers import TOLERANCE, Formula, derivative, deviation, samples, values
 from detloss.lab.doctor.fit import EXACT, GRID, Law, fit, tidy
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import LABEL_DETACHED, WEIGHT_DETACHED, Match, gradient_words
-from detloss.lab.doctor.outcomes import TOLERANCE, Formula, derivative, deviation, values
 from detloss.losses import asymmetric_loss, iou_aware_bce_loss, poly_focal_loss, softmax_focal_loss
 
 HARD = torch.cat((GRID, GRID)), torch.cat((torch.ones_like(GRID), torch.zeros_like(GRID)))

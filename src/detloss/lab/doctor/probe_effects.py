@@ -7,12 +7,11 @@ from itertools import combinations, product
 import torch
 from torch import Tensor, nn
 
-from detloss.lab.doctor.answers import attempt, batch
+from detloss.lab.doctor.answers import attempt, batch, cast, near, together, total
 from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.forms import BINS, NoTensor, Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.outcomes import cast, near, together, total
-from detloss.lab.doctor.reductions import LATE, MEAN, OTHER
+from detloss.lab.doctor.reductions import LATE, MEAN
 from detloss.lab.doctor.running import in_a_line, line_of_error
 from detloss.lab.doctor.source import options
 
@@ -97,7 +96,7 @@ def reductions(subject: Subject, match: Match | None) -> Found:
             shown = (f"{name!r}: shape {tuple(v.shape)}, sum {float(v.sum()):.6g}" for name, v in values)
             yield found("reduction ignored", "; ".join(shown))
     convention = match.convention if match is not None else {}
-    words, divisor = convention.get("reduction"), convention.get("divisor")
+    words = convention.get("reduction")
     if subject.region and subject.reduction == "none":
         x, t = batch(subject)
         first, alone = (float(together(subject, *pair).reshape(-1)[0]) for pair in ((x, t), (x[:1], t[:1])))
@@ -112,9 +111,6 @@ def reductions(subject: Subject, match: Match | None) -> Found:
         easy, hard, both = (total(attempt(subject, x[part], t[part])) for part in parts)
         seen = f"a right logit of 3 and a wrong one: alone {easy:.4g} and {hard:.4g}, together {both:.4g} "
         yield found("weighed too late", f"{seen}(reduction: {words})")
-    elif words == OTHER and not subject.region:
-        by = f", the sum divided by {divisor:g}" if divisor else ""
-        yield found("odd reduction", f"reduction: {words}{by}")
 
 
 def other_settings(subject: Subject, match: Match | None) -> Found:

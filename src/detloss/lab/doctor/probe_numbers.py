@@ -6,15 +6,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import Answer, attempt, batch, rows, samples, slopes
+from detloss.lab.doctor.answers import (
+    TOLERANCE,
+    Answer,
+    attempt,
+    batch,
+    cast,
+    deviation,
+    rows,
+    samples,
+    shown,
+    slopes,
+)
 from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.findings import Level
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import ALPHA_DETACHED, LABEL_DETACHED, THROUGH_ALPHA, WEIGHT_DETACHED, Match
-from detloss.lab.doctor.outcomes import TOLERANCE, cast, deviation, shown
 from detloss.lab.doctor.running import in_a_line
 from detloss.lab.doctor.source import reached
-from detloss.lab.doctor.ways import FAR, PAIRS, onset, ways
+from detloss.lab.doctor.ways import PAIRS, onset, ways
 
 DETACHED_BY_AUTHORS = ("varifocal", "mal", "asymmetric")
 DETACHING = ("detach", "no_grad", "set_grad_enabled", "data", "item")
@@ -38,13 +48,6 @@ def finite_value(subject: Subject, match: Match | None) -> Found:
         if subject.probabilities:
             seen = f"{worst.where}: {what}: its sigmoid or softmax is exactly 0 or 1 in float32"
             yield found("log of 0", seen)
-        return
-    for way in running:
-        answer = way.answer(subject, FAR)
-        if answer.broken:
-            seen = f"finite up to 1e4 (float32); {answer.shown()} at {FAR:g}"
-            yield found("value far out", seen, what=answer.shown(), where=way.at(FAR))
-            return
 
 
 def _values_of_boxes(subject: Subject, match: Match | None) -> Found:

@@ -9,13 +9,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import Answer, attempt, batch, rows, sample_boxes, samples
+from detloss.lab.doctor.answers import (
+    Answer,
+    attempt,
+    batch,
+    derivative,
+    rows,
+    sample_boxes,
+    samples,
+    shown,
+    total,
+    values,
+)
 from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.fit import inner_weight, law
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import FULL, LABEL_DETACHED, WEIGHT_DETACHED, Match
 from detloss.lab.doctor.match_logits import NEGATIVES
-from detloss.lab.doctor.outcomes import derivative, shown, total, values
 from detloss.lab.doctor.ways import LADDER, PAIRS, Way, onset, ways
 
 AWAY = 0.02
@@ -39,9 +49,6 @@ def alpha_side(subject: Subject, match: Match | None) -> Found:
     if side in NEGATIVES:
         seen = f"with alpha = {alpha:g} a target of 1 weighs {pair[0]:g}, one of 0 weighs {pair[1]:g}"
         yield found("alpha on negatives", seen)
-    elif side == "positives" and words.get("alpha_known") is False and alpha is not None and alpha > 0.5:
-        seen = f"weights {pair[0]:g} (target 1), {pair[1]:g} (target 0)"
-        yield found("alpha unknown", seen, alpha=f"{alpha:g}", other=f"{1 - alpha:g}")
     elif side == "both" and words.get("alpha_known") is not False and alpha not in (None, 1.0):
         yield found(
             "alpha on both", f"alpha = {alpha:g}: a target of 1 weighs {pair[0]:g}, one of 0 {pair[1]:g}"

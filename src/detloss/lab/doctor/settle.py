@@ -132,6 +132,7 @@ def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial])
             return good
     fails = False
     unlikely: Trial | None = None
+    weak = good is None or not good.is_sensible()
     for form in FORMS["softmax"]:
         trials.append(trial := tried(loaded, form, few("softmax", loaded.columns)))
         if form.takes == "logits":
@@ -144,7 +145,8 @@ def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial])
         if suits and trial.is_sensible():
             return trial
         unlikely = unlikely or (trial if suits and tied else None)
-        if trial.works and good is None and trial.is_sensible():  # a softmax of its own
+        if weak and trial.works and trial.is_sensible():  # a softmax of its own
+            weak = False
             on_p = trial.other(takes="probabilities")
             good = on_p if form.takes == "logits" and trial.is_of_probabilities() else trial
     return unlikely or good
