@@ -27,7 +27,7 @@ from detloss.lab.doctor.source import reached
 from detloss.lab.doctor.ways import PAIRS, onset, ways
 
 DETACHED_BY_AUTHORS = ("varifocal", "mal", "asymmetric")
-DETACHING = ("detach", "no_grad", "set_grad_enabled", "data", "item")
+DETACHING = ("detach", "no_grad", "set_grad_enabled", "data", "item", "tolist", "numpy")
 
 
 def finite_value(subject: Subject, match: Match | None) -> Found:

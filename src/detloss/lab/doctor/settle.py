@@ -121,6 +121,7 @@ def _find(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
 
 def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial]) -> Trial | None:
     """The trial itself where it is of a sigmoid, or where no form of a softmax works better."""
+    weak = good is None or not good.is_sensible()
     no_logits, tied = False, True  # it makes sense on probabilities only; it may be of a softmax
     if good is not None and good.form.targets == "dense":
         if good.form.takes == "logits" and good.is_of_probabilities():
@@ -132,7 +133,6 @@ def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial])
             return good
     fails = False
     unlikely: Trial | None = None
-    weak = good is None or not good.is_sensible()
     for form in FORMS["softmax"]:
         trials.append(trial := tried(loaded, form, few("softmax", loaded.columns)))
         if form.takes == "logits":

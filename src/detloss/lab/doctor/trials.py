@@ -146,10 +146,10 @@ class Trial:
         flat = logits[:6].std() + logits[-6:].std() < 1e-4 * logits.abs().max()
         rises = bool((logits.diff() > 1e-3 * logits.abs().max()).any())
         rewards = bool(logits[0] > 0 > logits[-1] + 1e-3 * logits[0])
-        falls = bool((probabilities.diff() < 0.02 * size).all())
-        least = 0.01 * size + (float(logits[-1]) if self.form.kind == "classification" else 0)
-        cheaper = float(probabilities[-1]) < least
-        return bool(flat) or ((rises or rewards) and falls and cheaper)
+        exactly = (probabilities.diff() < 1e-6 * size).all() and abs(float(probabilities[-1])) < 0.01 * size
+        bounded = (logits[:4] - logits[0]).abs().max() < 0.1 * (logits.max() - logits.min())  # as Dice is
+        nearly = bounded and (probabilities.diff() < 0.02 * size).all() and probabilities[-1] < logits[-1]
+        return bool(flat or ((rises or rewards) and (exactly or nearly)))
 
     def counts_the_positive_only(self) -> bool:
         """Whether it is of a softmax: only the true class's probability counts, or each row is normalised."""

@@ -499,7 +499,7 @@ ROWS = [
     row("written:default_device", matches="bce", errors="device-hardcoded", reduction='none'),
     row("written:cuda_where_there_is_one", matches="bce", reduction='none'),
     row("written:arange_on_cpu", matches="bce", warnings="device-hardcoded", reduction='none'),
-    row("written:labels_cut", matches="bce", warnings="dtype-hardcoded", alpha=2.0,
+    row("written:labels_cut", matches="bce", warnings="soft-target-minimiser dtype-hardcoded", alpha=2.0,
         alpha_on='positives only', reduction='none'),
     row("written:halved", notes="dtype-hardcoded"),
     row("written:loop_by_len", matches="bce", warnings="python-loop", alpha=2.0, alpha_on='both',
