@@ -47,12 +47,12 @@ def settled(written):
 def examined(written):
     """All that an examination in this process says of a loss, by name or by its text."""
 
-    def run(text, name="loss", head=HEAD, kind="auto", like=None, skip=()):
+    def run(text, name="loss", head=HEAD, kind="auto", like=None, skip=(), call=None):
         seen = Seen()
         target = text if ":" in text and "\n" not in text else written(text, name, head)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            examine(target, kind, like, skip, seen.take)
+            examine({"target": target, "kind": kind, "like": like, "skip": skip, "call": call}, seen.take)
         return seen
 
     return run

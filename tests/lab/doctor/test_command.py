@@ -56,7 +56,7 @@ def test_a_faulty_loss_from_end_to_end(here):
     done = detloss("doctor", "mine.py:focal", "--json", "--out", "found", "--like", "torchvision")
     assert done.status == 1
     answer = json.loads(done.out)
-    assert list(answer) == ["matches", "convention", "findings"]
+    assert list(answer) == ["status", "matches", "convention", "findings"]
     assert answer["matches"] == "focal"
     assert answer["convention"]["alpha_on"] == "negatives"
     assert answer["convention"]["gamma"] == pytest.approx(2)
@@ -104,6 +104,17 @@ def test_what_a_person_reads(here, answered):
     assert read_csv(here / "runs" / "doctor-001" / "curve.csv")[1]["value"] == ""
 
 
+def test_what_is_not_examined_is_told_with_the_way_on_and_status_0(here):
+    (here / "mine.py").write_text("def loss(x, t, priors):\n    return (x - t) * priors\n")
+    done = detloss("doctor", "mine.py:loss")
+    assert done.status == 0
+    assert "was not examined, because the value of `priors` cannot be guessed" in done.out
+    assert "--call 'lambda loss, logits, labels: loss(logits, labels, priors=...)'" in done.out
+    assert read_json(done.folder / "report.json")["status"] == "not examined"
+    done = detloss("doctor", "mine.py:loss", "--call", "lambda loss, x, t: loss(x, t, 1.0).abs()", "--json")
+    assert json.loads(done.out)["status"] != "not examined"
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
@@ -131,6 +142,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(here):
     refused(detloss("doctor", "mine.py:focal", "--like", "nobody"), "like is 'nobody'")
     refused(detloss("doctor", "mine.py:focal", "--time-limit", "0"), "time_limit is 0")
     refused(detloss("doctor", "mine.py:focal", "--kind", "audio"), "kind")
+    refused(detloss("doctor", "mine.py:focal", "--call", "loss"), "call is 'loss'; it must be a lambda")
     assert sorted(path.name for path in here.iterdir()) == ["mine.py"]
 
 

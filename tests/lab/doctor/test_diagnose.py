@@ -50,7 +50,14 @@ def test_errors_come_first_and_fail_a_diagnosis():
     assert diagnosis.failed
     assert diagnosis.notes == ("it prints: hello (the first of 2 lines)",)
     assert not Diagnosis("s", None, findings=(finding(),)).failed
-    assert set(diagnosis.to_dict()) == {"matches", "convention", "findings"}
+    unknown = Finding("not-examined", "note", "not examined, because so", "loss(x)", "say")
+    for findings, status in (
+        ((), "no error"),
+        ((unknown,), "not examined"),
+        ((finding("error"), unknown), "errors"),
+    ):
+        assert Diagnosis("s", None, findings=findings).status == status
+    assert set(diagnosis.to_dict()) == {"status", "matches", "convention", "findings"}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +68,9 @@ def test_errors_come_first_and_fail_a_diagnosis():
         ({"like": "nobody"}, "like is 'nobody'; it may be detloss"),
         ({"kind": "audio"}, "kind is 'audio'; it may be auto"),
         ({"time_limit": 0}, "time_limit is 0; it must be"),
+        ({"call": "loss(x, t)"}, "call is 'loss\\(x, t\\)'; it must be a lambda"),
+        ({"call": "lambda x, t: x"}, "must be a lambda of a loss, predictions and targets"),
+        ({"call": "lambda loss, x, t: ("}, "which is not Python"),
     ],
 )
 def test_bad_arguments_start_no_process(more, words, monkeypatch):

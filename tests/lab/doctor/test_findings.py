@@ -13,7 +13,7 @@ import detloss
 from detloss.boxes import paired_box_iou
 from detloss.lab.doctor import CODES, known
 from detloss.lab.doctor.catalogue import CATALOGUE, found
-from detloss.lab.doctor.fit import GRID, fit
+from detloss.lab.doctor.fit import GRID, fit, inner_weight
 from detloss.lab.doctor.forms import Form, Subject
 from detloss.lab.doctor.match_boxes import match_box
 from detloss.lab.doctor.probe_operations import Elsewhere, TwoDevices
@@ -29,7 +29,7 @@ def bce(x, t):
 
 
 def test_every_finding_can_be_made():
-    assert len(CODES) == 24
+    assert len(CODES) == 27
     for kind, entry in CATALOGUE.items():
         words = {name: 1 for name in re.findall(r"{(\w+)", entry.message + entry.remedy)}
         finding = found(kind, "seen", **words)
@@ -124,14 +124,73 @@ def test_a_state_and_random_numbers_are_told_apart(examined):
 
 def test_what_is_not_examined_names_the_way_on(examined):
     for text in (
-        "def loss(x, t, label_weight):\n    return x * label_weight\n",
+        "def loss(x, t, priors):\n    return x * priors\n",
         "def loss(x, t):\n    raise RuntimeError('never')\n",
     ):
         seen = examined(text)
-        (finding,) = of(seen, "crashes")
+        (finding,) = of(seen, "not-examined")
         assert finding.level == "note"
         assert finding.message.startswith("not examined, because")
-        assert "functools.partial" in finding.remedy
+        assert "call='lambda loss, logits, labels:" in finding.remedy
+
+
+CALLED = """
+    def loss(x, t, priors, anchors):
+        assert anchors.shape == (7, 4)
+        return F.binary_cross_entropy_with_logits(x, t, reduction="none") * priors
+    """
+
+
+@pytest.mark.parametrize(
+    ("call", "matches", "code"),
+    [
+        ("lambda loss, x, t: loss(x, t, 1.0, torch.ones(7, 4))", "bce", None),
+        ("lambda loss, x, t: loss(x, t, 1.0)", None, "not-examined"),
+        ("lambda loss, x, t: -loss(x, t, 1.0, torch.ones(7, 4))", "bce", "similarity-not-loss"),
+    ],
+)
+def test_a_loss_is_called_as_the_user_says(examined, call, matches, code):
+    seen = examined(CALLED, call=call)
+    assert seen.match.get("name") == matches
+    assert {finding.code for finding in seen.findings} == ({code} if code else set())
+
+
+def test_a_class_is_built_in_the_call(examined):
+    text = """
+        class Loss(nn.Module):
+            def __init__(self, priors):
+                super().__init__()
+                self.register_buffer("priors", torch.tensor(priors))
+            def forward(self, x, t):
+                return F.binary_cross_entropy_with_logits(x, t, reduction="none") * self.priors
+        """
+    seen = examined(text, "Loss", call="lambda Loss, x, t: Loss([3.0])(x, t)")
+    assert (seen.match["name"], seen.match["convention"]["alpha"]) == ("bce", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("(2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1) * -1", ""),
+        ("F.binary_cross_entropy_with_logits(x, t, reduction='none').reshape(-1).topk(max(1, x.numel() // 3))"
+         ".values.mean()", "what bce has"),
+        ("F.binary_cross_entropy_with_logits(x, t)", None),
+    ],
+)  # fmt: skip
+def test_elements_that_are_tied_are_told(examined, text, note):
+    seen = examined(f"def loss(x, t):\n    p = x.sigmoid()\n    return {text}\n")
+    told = [one for one in seen.notes if "tied to each other" in one]
+    assert bool(told) == (note is not None)
+    assert note is None or (note in told[0] and seen.match["name"] is None)
+    assert not [finding for finding in seen.findings if finding.level == "error"]
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 3.0])
+def test_the_weight_within_the_exponent_is_read_off(weight):
+    cross = torch.linspace(0.05, 4, 25, dtype=torch.float64)
+    value = 0.7 * (1 - torch.exp(-weight * cross)) ** 2 * cross
+    assert inner_weight(cross, value) == pytest.approx(weight, rel=1e-2)
+    assert inner_weight(cross, cross) is None  # no focus at all
 
 
 def test_like_a_peer(examined):

@@ -1,6 +1,7 @@
 """What a command line asks for, and one clear line where it asks wrongly."""
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,7 +27,7 @@ def read(command: str, kind: type[T], arguments: Sequence[str], default: T | Any
     """What the arguments say, with one line for whatever they say wrongly."""
     how: Any = {
         "prog": f"detloss {command}",
-        "description": kind.__doc__,
+        "description": inspect.getdoc(kind),
         "default": default,
         "config": (tyro.conf.FlagCreatePairsOff,),
     }

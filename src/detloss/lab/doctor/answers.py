@@ -1,7 +1,8 @@
 """Calling anybody's loss: an exception is an answer, and values come one per row whatever it returns."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,7 +82,8 @@ def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answ
     """The value `(M,)` of each row on its own, and the gradient in the shape of the predictions.
 
     Args:
-        subject: the loss; where it has no value without positives, each row is put beside a sure positive.
+        subject: the loss; where it has no value without positives, each row is put beside a sure positive,
+            and where it ties its elements, into a usual batch of which it then gives the value.
         x: `(M,)` logits for classification, `(M, k)` for the other kinds.
         t: `(M,)`, for boxes `(M, 4)`.
         gradient: whether to take it.
@@ -91,7 +93,8 @@ def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answ
     """
     flat = subject.kind == "classification"
     columns, labels = (x.unsqueeze(-1), t.unsqueeze(-1)) if flat else (x, t)
-    answer = attempt(subject, columns, labels, gradient) if subject.reduction == "none" else None
+    together = subject.reduction == "none" and not subject.region
+    answer = attempt(subject, columns, labels, gradient) if together else None
     if answer is None or (answer.value is not None and answer.value.numel() != len(x)):
         answer = _one_by_one(subject, columns, labels, gradient)
     if answer.value is None:
@@ -102,17 +105,51 @@ def rows(subject: Subject, x: Tensor, t: Tensor, gradient: bool = False) -> Answ
 
 def _one_by_one(subject: Subject, x: Tensor, t: Tensor, gradient: bool) -> Answer:
     values, slopes, sure = [x.new_zeros(0)], [torch.zeros_like(x[:0])], x.new_full((1, 1), SURE)
+    usual, labels = batch(subject, dtype=x.dtype, background=False) if subject.region else (x, t)
     for one, label in zip(x.unsqueeze(1), t.unsqueeze(1)):
-        times = 1.0
-        if subject.divisor:
+        times, at = 1.0, (slice(-1, None), slice(None))
+        if subject.region:  # in place of one of a batch
+            at = (slice(1, 2), slice(0, x.shape[-1]))
+            full, all_labels = usual.clone(), labels.to(t.dtype)
+            full[at], all_labels[at if t.ndim > 1 else at[0]] = one, label
+            one, label = full, all_labels
+        elif subject.divisor:
             times += float(label if subject.divisor == "targets" else (label > 0).sum())
             one, label = torch.cat((sure, one)), torch.cat((torch.ones_like(sure), label))
         answer = attempt(subject, one, label, gradient)
         if answer.value is None:
             return answer
         values.append(answer.value.sum().reshape(1) * times)
-        slopes.append((torch.zeros_like(one) if answer.gradient is None else answer.gradient)[-1:] * times)
+        slopes.append((torch.zeros_like(one) if answer.gradient is None else answer.gradient)[at] * times)
     return Answer(torch.cat(values), torch.cat(slopes))
+
+
+def is_tied(subject: Subject) -> bool:
+    """Whether what an element costs depends on the predictions beside it: so it is in a region (Dice), where
+    the hardest are chosen, and where weights come from the batch.
+    """
+    x, t = batch(subject, columns=3)
+
+    def cost(*moved: tuple[tuple[int, int], float]) -> float:
+        predictions = x.clone()
+        for place, step in moved:
+            predictions[place] += step
+        value = attempt(subject, predictions, t).value
+        return math.nan if value is None else float(value.sum())
+
+    usual = cost()
+    pairs = [((0, 0), (4, 0)), ((5, 0), (3, 0))]
+    if x.shape[1] > 1:
+        pairs += [((1, 1), (2, 0)), ((5, 1), (3, 0))]
+        # a softmax ties the classes of a row
+        pairs += [((0, 1), (0, 2)), ((0, 0), (0, 1))] if subject.kind == "classification" else []
+    for first, second in pairs:
+        for step in (3.0, -3.0):
+            alone = cost((first, step)) - usual, cost((second, step)) - usual
+            both = cost((first, step), (second, step)) - usual
+            if abs(both - sum(alone)) > 2e-3 * max(map(abs, (*alone, both))) + 1e-5 * abs(usual):
+                return True
+    return False
 
 
 def with_divisor(subject: Subject) -> Subject:
@@ -189,12 +226,86 @@ def samples(subject: Subject, count: int = 12) -> tuple[Tensor, Tensor]:
 
 
 def batch(
-    subject: Subject, count: int = 6, dtype: torch.dtype = torch.float32, columns: int = 5
+    subject: Subject,
+    count: int = 6,
+    dtype: torch.dtype = torch.float32,
+    columns: int = 5,
+    background: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """A usual batch as the subject takes it: about a tenth of the elements positive."""
+    """A usual batch as the subject takes it: about a tenth of the elements positive, with `background` every
+    other row without one.
+    """
     dense = subject.kind == "classification"
     columns = 1 if not subject.form.columns else columns if dense else subject.classes
     x, t = examples(subject.kind, columns, count)
-    if dense:
+    if dense and (background or columns == 1):
         t[1::2] = 0
     return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
+
+
+# What it answered, as numbers to compare: where it raises they are NaN, which equals nothing
+
+Formula = Callable[[Tensor, Tensor], Tensor]
+TOLERANCE = 1e-3
+"""The largest relative deviation at which a loss equals a known one: an eps costs 1e-6 to 1e-4."""
+
+
+def total(answer: Answer) -> float:
+    """The sum of its value."""
+    return math.nan if answer.value is None else float(answer.value.sum())
+
+
+def values(subject: Subject, x: Tensor, t: Tensor) -> Tensor:
+    """The value of each row as `rows` takes it, float64."""
+    value = rows(subject, x, t).value
+    return torch.full((len(x),), math.nan, dtype=torch.float64) if value is None else value.double()
+
+
+def alone(subject: Subject, x: Tensor, t: Tensor) -> Tensor:
+    """The value of each row of a batch on its own, of each element where the batch is `(N, C)`."""
+    flat = subject.kind == "classification"
+    return values(subject, x.reshape(-1), t.reshape(-1)) if flat else values(subject, x, t)
+
+
+def together(call: Formula, x: Tensor, t: Tensor) -> Tensor:
+    """The value of a batch in the shape in which it comes, float64."""
+    value = attempt(call, x, t).value
+    return torch.tensor(math.nan, dtype=torch.float64) if value is None else value.double()
+
+
+def near(first: Answer, second: Answer) -> bool:
+    """Whether both have the same values, but for rounding; NaN equals NaN here."""
+    a, b = first.value, second.value
+    return a is not None and b is not None and a.shape == b.shape and torch.allclose(a, b, 1e-5, 1e-6, True)
+
+
+def cast(dtype: torch.dtype, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Predictions and targets in another floating dtype; class indices stay."""
+    return x.to(dtype), t.to(dtype) if t.is_floating_point() else t
+
+
+def derivative(formula: Formula, x: Tensor, t: Tensor) -> Tensor:
+    """The gradient of a known loss for the predictions."""
+    leaf = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(formula(leaf, t).sum(), leaf)[0]
+
+
+def deviation(got: Tensor, expected: Tensor) -> float:
+    """The largest |got - expected| relative to |expected| + 1 % of its largest; infinite where not finite."""
+    if got.shape != expected.shape or not got.isfinite().all():
+        return math.inf
+    got, expected = got.double(), expected.double()
+    size = expected.abs()
+    return float(((got - expected).abs() / (size + 0.01 * size.max() + 1e-12)).max())
+
+
+def shown(numbers: float | Iterable[float]) -> str:
+    """A number, or coordinates, for a message: 0.5, (10, 10, 30, 50)."""
+    if isinstance(numbers, float) or (isinstance(numbers, Tensor) and numbers.numel() == 1):
+        return f"{float(numbers):.4g}"
+    return "(" + ", ".join(f"{float(number):.4g}" for number in numbers) + ")"
+
+
+def shapes(x: Tensor, t: Tensor) -> str:
+    """Those of predictions and targets, for a message."""
+    return f"predictions {tuple(x.shape)}, targets {tuple(t.shape)}"

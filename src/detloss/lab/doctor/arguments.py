@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -39,37 +40,45 @@ def _fixed(*values: Any) -> tuple[Guess, ...]:
 _CLASSES = Guess("the number of columns", lambda x, t: x.shape[-1], True)
 _LAST = Guess("the number of columns less one", lambda x, t: x.shape[-1] - 1, True)
 _ALL_ONES = Guess("ones, one per class", lambda x, t: torch.ones(x.shape[-1]), True)
+COUNTS = Guess(
+    "100, 50, 33, ..., one per class", lambda x, t: [100 // (i + 1) for i in range(x.shape[-1])], True
+)
+_LIKE = Guess("ones, in the shape of the targets", lambda x, t: torch.ones_like(t, dtype=x.dtype))
+_PER_ROW = Guess("ones, one per row", lambda x, t: x.new_ones(len(x)))
 _BY_NAME: dict[str, tuple[Guess, ...]] = {
-    "class_num num_classes num_class n_classes classes nc class_count": (_CLASSES,),
-    "reg_max n_bins num_bins bins": (_CLASSES, _LAST),
-    "loss_fcn loss_fn loss_func criterion bce base_loss bce_loss": (
+    "class_num|num_class(es)?|n_class(es)?|classes|nc|class_count|(num|no)_of_classes|c": (_CLASSES,),
+    "reg_max|n_bins|num_bins|bins": (_CLASSES, _LAST),
+    "loss_fcn|loss_fn|loss_func|criterion|bce|base_loss|bce_loss": (
         Guess("torch.nn.BCEWithLogitsLoss()", lambda x, t: nn.BCEWithLogitsLoss()),
     ),
+    ".*(num|count|freq|samples|img|cls|class)s?_?(list|freqs?|counts?|per_cls|per_class)": (COUNTS,),
     "alpha": (*_fixed(0.25), _ALL_ONES, *_fixed(None)),
-    "gamma beta": _fixed(2.0),
+    "(focal_)?gamma|beta": _fixed(2.0),
+    "balance": _fixed(0.999),
     "reduction": _fixed("mean"),
-    "size_average use_sigmoid from_logits logits": _fixed(True),
-    "eps epsilon smooth": _fixed(1e-7),
-    "loss_weight": _fixed(1.0),
-    "weight weights sample_weight mask": (
-        *_fixed(None),
-        Guess("ones, one per row", lambda x, t: x.new_ones(len(x))),
-    ),
-    "avg_factor num_boxes num_pos normalizer": _fixed(None, 1.0),
-    "label labels pos_mask fg_mask": (Guess("targets > 0", lambda x, t: (t > 0).to(t.dtype)),),
+    "size_average|use_sigmoid|from_logits|logits": _fixed(True),
+    "eps|epsilon|smooth": _fixed(1e-7),
+    "loss_weight|temperature|tau|t": _fixed(1.0),
+    "(class_)?weights?": (*_fixed(None), _PER_ROW, _LIKE, _ALL_ONES),
+    "pos_weight": _fixed(None),
+    "(sample|label|pixel|bbox|element)_weights?|(?!pos|fg).*mask": (_LIKE, _PER_ROW, *_fixed(None)),
+    "avg_factor|num_boxes|num_pos|normalizer|num_masks|num_total_pos": (*_fixed(None, 1.0),),
+    "labels?|pos_mask|fg_mask": (Guess("targets > 0", lambda x, t: (t > 0).to(t.dtype)),),
     "device": _fixed("cpu"),
-    "ignore_index": _fixed(-100),
+    "ignore_index|ignore_label": _fixed(-100),
 }
 _BY_TYPE: dict[Any, Any] = {bool: False, "bool": False, float: 1.0, "float": 1.0}
 
 
-def guesses(name: str, annotation: Any = None) -> tuple[Guess, ...]:
-    """What an argument of that name or type may be, the likeliest first; none where nothing is known."""
+def guesses(name: str, annotation: Any = None, options: Iterable[str] = ()) -> tuple[Guess, ...]:
+    """What an argument of that name or type may be, or one that is compared with these texts, the likeliest
+    first; none where nothing is known.
+    """
     for names, likely in _BY_NAME.items():
-        if name.lower() in names.split():
+        if re.fullmatch(names, name.lower()):
             return likely
     known = isinstance(annotation, type | str) and annotation in _BY_TYPE
-    return _fixed(_BY_TYPE[annotation]) if known else ()
+    return _fixed(_BY_TYPE[annotation]) if known else _fixed(*options)
 
 
 def own_lengths(held: Iterable[Any]) -> list[int]:

@@ -11,7 +11,7 @@ import tyro
 
 from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
 from detloss.lab.cli.terminal import console, progress_bar, say
-from detloss.lab.doctor import Diagnosis, diagnose
+from detloss.lab.doctor import Diagnosis, Finding, diagnose
 from detloss.lab.doctor.diagnose import Kind, check
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
@@ -34,14 +34,21 @@ class DoctorConfig:
     detloss torchvision mmdet ultralytics fvcore optax monai kornia smp keras deim paddle."""
     time_limit: float = 60.0
     """Seconds after which it is stopped."""
+    call: str | None = None
+    """How it is called, where the doctor cannot tell: 'lambda loss, logits, labels: loss(logits, labels, 1)'.
+    This text is run as Python, like the file of the loss."""
 
     def __post_init__(self) -> None:
-        check(self.kind, self.like, self.time_limit)
+        check(self.kind, self.like, self.time_limit, self.call)
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Examine anybody's loss: which known one it equals, what is wrong with it, what to do."""
+    """Examine anybody's loss: which known one it equals, what is wrong with it, what to do.
+
+    The file of the loss is run, in a process of its own. That is no sandbox: name only code that you would
+    run yourself. So it is with --call, and with the file that a configuration of --config names.
+    """
 
     settings: Annotated[DoctorConfig, tyro.conf.arg(name="")] = field(default_factory=DoctorConfig)
     json: bool = False
@@ -108,27 +115,45 @@ def _rows(curve: dict[str, Any]) -> list[dict[str, Any]]:
 
 def show(diagnosis: Diagnosis) -> None:
     """Prints a diagnosis for a person: what it is, what is wrong, what is right."""
-    known = f"equals {diagnosis.matches or 'no known loss'}"
     examined = diagnosis.matches is not None or diagnosis.convention
-    say(f"{diagnosis.subject} {known if examined else 'could not be examined'}")
+    known = f"equals {diagnosis.matches or 'no known loss'}"
+    if (smoothing := diagnosis.convention.get("label_smoothing")) is not None:
+        known += f" with label smoothing {smoothing:g}"
+    unknown = next((finding for finding in diagnosis.findings if finding.code == "not-examined"), None)
+    if unknown is not None:
+        known = f"was {unknown.message}"
+    elif not examined:
+        known = "could not be examined"
+    say(f"{diagnosis.subject} {known}")
+    if unknown is not None:
+        say(_details(unknown))
     for key, value in _told(diagnosis.convention).items():
         say(f"  {key.replace('_', ' ')}: {_text(value)}")
     for note in diagnosis.notes:
         say(f"  {note}")
     for level, style in STYLES.items():
-        found = [finding for finding in diagnosis.findings if finding.level == level]
+        found = [one for one in diagnosis.findings if one.level == level and one != unknown]
         if found:
             console.print(f"\n{len(found)} {level}{'s' if len(found) > 1 else ''}", style=style)
         for finding in found:
             console.print(finding.code, style=style, end=": ")
-            say(f"{finding.message}\n    seen: {finding.evidence}\n    do:   {finding.remedy}")
+            say(f"{finding.message}\n{_details(finding)}")
     if diagnosis.checked:
         say(f"\nfound right: {', '.join(diagnosis.checked)}")
 
 
+def _details(finding: Finding) -> str:
+    remedy = finding.remedy.replace("call='", "--call '")
+    return f"    seen: {finding.evidence}\n    do:   {remedy}"
+
+
 def _told(convention: dict[str, Any]) -> dict[str, Any]:
     """A convention for a person: alpha in a line, and without what is empty."""
-    told = {key: value for key, value in convention.items() if value != {} and key != "alpha_known"}
+    told = {
+        key: value
+        for key, value in convention.items()
+        if value != {} and key not in ("alpha_known", "alpha_set")
+    }
     positives, negatives = (_text(told.pop(f"weight_of_{side}", None)) for side in ("positives", "negatives"))
     if told.pop("alpha_on", "off") != "off":
         weights = f"positives weigh {positives}, negatives {negatives}"

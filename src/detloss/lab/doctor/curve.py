@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import rows
+from detloss.lab.doctor.answers import derivative, rows
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.outcomes import derivative
 from detloss.lab.doctor.ways import Way
 
 POINTS = 121

@@ -1,5 +1,6 @@
 """`diagnose`: examines anybody's loss in a process of its own, which may hang, crash or print."""
 
+import ast
 import math
 import sys
 import tempfile
@@ -22,7 +23,7 @@ STAGE_SECONDS = 20.0
 STARTING = "starting"
 
 
-def check(kind: str, like: str | None, time_limit: float) -> None:
+def check(kind: str, like: str | None, time_limit: float, call: str | None) -> None:
     """Refuse what `diagnose` does not take.
 
     Raises:
@@ -34,6 +35,13 @@ def check(kind: str, like: str | None, time_limit: float) -> None:
         raise ValueError(f"like is {like!r}; it may be {', '.join(PEERS)}")
     if not 0 < time_limit < math.inf:
         raise ValueError(f"time_limit is {time_limit}; it must be a positive number of seconds")
+    if call is not None:
+        try:
+            written = ast.parse(call.strip(), mode="eval").body
+        except SyntaxError as error:
+            raise ValueError(f"call is {call!r}, which is not Python: {error.msg}") from None
+        if not isinstance(written, ast.Lambda) or len(written.args.args) != 3:
+            raise ValueError(f"call is {call!r}; it must be a lambda of a loss, predictions and targets")
 
 
 def diagnose(
@@ -41,9 +49,10 @@ def diagnose(
     kind: Kind = "auto",
     like: str | None = None,
     time_limit: float = 60.0,
+    call: str | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """What a loss is, and what is wrong with it. Its code runs in another process only.
+    """What a loss is, and what is wrong with it. Its code runs in another process, which is no sandbox.
 
     Args:
         target: `PATH.py:NAME` or `module:NAME`: a function, a class, an object that can be called.
@@ -51,12 +60,15 @@ def diagnose(
         like: torchvision, mmdet, ultralytics, ...: says where its convention differs from that one's.
         time_limit: seconds after which it is stopped, torch's own start not counted; one stage may take at
             most 20 of them.
+        call: how it is called, where the doctor cannot tell: "lambda loss, logits, labels: loss(...)". What
+            the name stands for is passed as it is, a class as a class. The text is run, like the file.
         progress: called with (stages begun, all stages, the stage's name).
 
     Raises:
-        ValueError: no such file, module or name; an unknown kind or peer; a limit that is not positive.
+        ValueError: no such file, module or name; an unknown kind or peer; a limit that is not positive;
+            a call that is no lambda of three arguments.
     """
-    check(kind, like, time_limit)
+    check(kind, like, time_limit, call)
     path, _, name = split_target(target)
     if path is not None:
         try:
@@ -66,7 +78,7 @@ def diagnose(
     seen = Seen()
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder) / "printed"
-        spec = {"target": target, "kind": kind, "like": like, "time_limit": time_limit}
+        spec = {"target": target, "kind": kind, "like": like, "time_limit": time_limit, "call": call}
         _examine_all(spec, seen, printed, progress)
         with printed.open(encoding="utf-8", errors="replace") as file:
             return _diagnosis(target, seen, file.read(1 << 16).strip())

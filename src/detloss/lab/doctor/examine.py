@@ -5,20 +5,22 @@ Started by `detloss.lab.doctor.diagnose` as `python -m detloss.lab.doctor.examin
 
 import faulthandler
 import json
+import math
 import os
+import re
 import resource
 import signal
 import sys
 import unittest.mock
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import torch
 
 from detloss.lab.doctor import probe_effects, probe_numbers, probe_operations, probe_shapes, probe_values
-from detloss.lab.doctor.answers import attempt, batch, with_divisor
+from detloss.lab.doctor.answers import attempt, batch, is_tied, with_divisor
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.curve import curve
 from detloss.lab.doctor.findings import Finding, NotExamined
@@ -26,6 +28,7 @@ from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.identify import identify, unlike
 from detloss.lab.doctor.known import Match
 from detloss.lab.doctor.loading import load
+from detloss.lab.doctor.reductions import EVERY, LATE
 from detloss.lab.doctor.running import GPU_TYPES, in_a_line, line_of_error
 from detloss.lab.doctor.settle import Wanted, needs_eps, settle
 
@@ -34,6 +37,7 @@ Event = dict[str, Any]
 NEEDED = ("loading it", "the form in which it is called")
 PROBES: dict[str, Probe] = {
     "alpha": probe_values.alpha_side,
+    "weights in p_t": probe_values.weights_in_p,
     "right and wrong predictions": probe_values.similarity,
     "values at the extremes": probe_numbers.finite_value,
     "whether there is a gradient": probe_numbers.has_gradient,
@@ -56,31 +60,20 @@ PROBES: dict[str, Probe] = {
     "memory": probe_operations.memory,
 }
 """Each by what it looks at, in a person's words."""
-OF_ROWS = {
-    "alpha",
-    "values at the extremes",
-    "gradient against the slope of the value",
-    "gradients at the extremes",
-    "where wrong predictions are pushed",
-    "soft targets",
-    "half precision",
-}
-"""Those that look at one row, or element, alone: a loss of regions is not asked."""
+OF_ROWS = {"soft targets", "half precision"}
+"""Those that look at one element alone: not asked where elements are tied."""
+TIED = "its elements are tied to each other, as in regions (Dice) or mining: examined within a batch"
+KEPT = ("takes", "gamma", "alpha", "alpha_on", "memory")  # of the convention, where its elements are tied
 STAGES = (*NEEDED, "which loss it is", *PROBES, "its curve")
 FILE_LIMIT = 1 << 28
 
 
 @unittest.mock.patch.dict(vars(torch.cuda), GPU_TYPES)
-def examine(
-    target: str, kind: Wanted, like: str | None, skip: Collection[str], emit: Callable[[Event], object]
-) -> None:
+def examine(spec: Mapping[str, Any], emit: Callable[[Event], object]) -> None:
     """All stages, each told as `{"stage": name}` when it begins, then its findings; at the end `"done"`.
 
     Args:
-        target: `PATH.py:NAME` or `module:NAME`.
-        kind: of loss, or "auto".
-        like: a peer whose convention it is compared with.
-        skip: stages that are not made (of those that nothing else needs).
+        spec: the arguments of `diagnose`, and stages to `skip` (of those that nothing else needs).
         emit: takes the events.
 
     Raises:
@@ -88,7 +81,7 @@ def examine(
     """
     findings, told = dict[Finding, None](), 0
     settings = torch.get_default_dtype(), torch.is_grad_enabled()
-    for event in _events(target, kind, like, skip, findings):
+    for event in _events(findings, **spec):
         if (now := (torch.get_default_dtype(), torch.is_grad_enabled())) != settings:
             torch.set_default_dtype(settings[0])
             torch.set_grad_enabled(settings[1])
@@ -101,27 +94,28 @@ def examine(
 
 
 def _events(
-    target: str, kind: Wanted, like: str | None, skip: Collection[str], findings: dict[Finding, None]
+    findings: dict[Finding, None],
+    target: str,
+    kind: Wanted = "auto",
+    like: str | None = None,
+    skip: Collection[str] = (),
+    call: str | None = None,
+    **_: Any,
 ) -> Iterator[Event]:
     try:
         yield {"stage": NEEDED[0]}
-        loaded = load(target, findings)
+        loaded = load(target, findings, call)
         yield from ({"note": note} for note in loaded.mended)
         yield {"stage": NEEDED[1]}
         subject = settle(loaded, kind)
         findings |= dict.fromkeys(needs_eps(subject))
     except NotExamined as end:
         findings.setdefault(end.finding)
-        yield {"note": "nothing more could be examined", "done": True}
+        yield {"done": True}
         return
-    constants = {name: "1e-7, since the file does not define it" for name in loaded.names.constants}
-    chosen = {"kind": "region" if subject.region else subject.kind, "chosen": subject.chosen | constants}
-    yield {"subject": chosen}
-    if subject.region:
-        yield {"note": "a loss of regions, such as Dice: examined on a batch with positives and negatives"}
-    if _is_plain_at_zero(subject):
-        subject = subject.with_hyper(gamma=2.0)
-        yield {"note": "gamma: examined at 2; the default is 0, which makes a plain cross entropy of it"}
+    if gammas := _all_zero(subject):
+        subject = subject.with_hyper(**dict.fromkeys(gammas, 2.0))
+        subject.chosen[" and ".join(gammas)] = "2; the default is 0, which makes a plain cross entropy of it"
     as_it_is = with_divisor(subject)
     subject = _narrowed(as_it_is)
     refusal = attempt(as_it_is, *batch(as_it_is)).error
@@ -129,6 +123,16 @@ def _events(
         findings.setdefault(found("few numbers only", in_a_line(refusal)))
     yield {"stage": "which loss it is"}
     match = None if "which loss it is" in skip else identify(subject)
+    late = match is not None and match.convention.get("reduction") in (*LATE.values(), *EVERY.values())
+    alone = match.name if match is not None else None
+    if not late and subject.kind in ("classification", "softmax") and is_tied(subject):
+        subject = replace(subject, region=True)
+        words = {key: match.convention[key] for key in KEPT if key in match.convention} if match else {}
+        match = Match(None, "", math.inf, words)
+        yield {"note": TIED + (f"; alone an element costs what {alone} has" if alone else "")}
+    constants = {name: "1e-7, since the file does not define it" for name in loaded.names.constants}
+    told = "region" if subject.region and not alone else subject.kind
+    yield {"subject": {"kind": told, "chosen": subject.chosen | constants}}
     if match is not None:
         findings |= dict.fromkeys(unlike(match, like) if like is not None else ())
         yield {"match": {key: getattr(match, key) for key in ("name", "nearest", "error", "convention")}}
@@ -150,13 +154,12 @@ def _events(
     yield {"done": True}
 
 
-def _is_plain_at_zero(subject: Subject) -> bool:
-    """Whether a gamma of 0 is its default, and another one works too."""
-    gamma = subject.loaded.takes.get("gamma")
-    if type(gamma) not in (int, float) or gamma != 0 or "gamma" in subject.chosen:
-        return False
-    focal = subject.with_hyper(gamma=2.0)
-    return attempt(focal, *batch(focal)).value is not None
+def _all_zero(subject: Subject) -> list[str]:
+    """The exponents of a focal loss, where all are 0 by default and other ones work too."""
+    takes = {name: value for name, value in subject.loaded.takes.items() if re.search("gamma|focus", name)}
+    zero = takes and all(type(value) in (int, float) and value == 0 for value in takes.values())
+    focal = subject.with_hyper(**dict.fromkeys(takes, 2.0))
+    return [*takes] if zero and attempt(focal, *batch(focal)).value is not None else []
 
 
 def _narrowed(subject: Subject) -> Subject:
@@ -192,7 +195,7 @@ def main() -> NoReturn:
             print(json.dumps(event, default=str), file=pipe, flush=True)
 
         try:
-            examine(spec["target"], spec["kind"], spec["like"], spec["skip"], emit)
+            examine(spec, emit)
         except ValueError as error:
             emit({"refused": str(error)})
         except BaseException as error:

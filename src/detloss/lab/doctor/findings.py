@@ -62,7 +62,18 @@ class Diagnosis:
         """Whether there is an error among the findings."""
         return any(finding.level == "error" for finding in self.findings)
 
+    @property
+    def status(self) -> Literal["errors", "not examined", "no error"]:
+        """What came out: where it could not be called, the finding of that name says why, and the way on."""
+        unknown = any(finding.code == "not-examined" for finding in self.findings)
+        return "errors" if self.failed else "not examined" if unknown else "no error"
+
     def to_dict(self) -> dict[str, Any]:
         """What `detloss doctor --json` prints."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"matches": self.matches, "convention": self.convention, "findings": findings}
+        return {
+            "status": self.status,
+            "matches": self.matches,
+            "convention": self.convention,
+            "findings": findings,
+        }

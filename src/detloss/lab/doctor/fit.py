@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +13,8 @@ GRID = torch.arange(-4.0, 4.01, 0.25, dtype=torch.float64)
 """Logits that the fit is made on."""
 EXACT = 3e-3
 """The largest misfit of a value that is still that law: an eps in the formula costs 1e-5 or so."""
+SAME = 2e-4
+"""The same for a law of one shape only."""
 
 
 class Law(NamedTuple):
@@ -66,6 +68,28 @@ def law(cross: Tensor, value: Tensor, clips: bool = False) -> Law | None:
         if misfit < EXACT and clip >= 0 and first > 0.02 * abs(last):  # else no cross entropy is left in it
             return Law(first, float(numbers[0]), last / first if terms == 2 else 0.0, clip, misfit)
     return None
+
+
+def inner_weight(cross: Tensor, value: Tensor) -> float | None:
+    """The w of a value in proportion to (1 - exp(-w · cross entropy))^gamma · cross entropy.
+
+    1 where exp(-CE) is a probability, something else where a class weight came into it; None where the value
+    is none of these.
+    """
+    if not (value > 0).all() or not value.isfinite().all():
+        return None
+    costs, ratio = cross.numpy(), (value / cross).log().numpy()
+
+    def misfit(log_w: float) -> tuple[float, float]:
+        columns = np.stack((np.ones_like(costs), np.log(-np.expm1(-np.exp(log_w) * costs))), 1)
+        numbers = np.linalg.lstsq(columns, ratio)[0]
+        return float(np.abs(columns @ numbers - ratio).max()), float(numbers[1])
+
+    best = minimize_scalar(lambda log_w: misfit(log_w)[0], bounds=(-3, 3), method="bounded").x
+    (off, gamma), (off_at_1, gamma_at_1) = misfit(best), misfit(0.0)
+    if off_at_1 < SAME and gamma_at_1 > 0.1:
+        return 1.0
+    return float(np.exp(best)) if off < SAME and gamma > 0.1 else None
 
 
 def tidy(value: float, slack: float) -> float:

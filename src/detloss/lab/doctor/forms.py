@@ -68,15 +68,6 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
     "rows": ("", lambda x, t: (x, t)),
     "flat": ("(N,) predictions and targets", lambda x, t: (x.reshape(-1), t.reshape(-1))),
     "batch": ("(B, N, C) predictions", lambda x, t: (x[None], t[None])),
-    "image": ("(N, C, H, W) predictions", lambda x, t: (x[..., None, None], t[..., None, None])),
-    "volume": (
-        "(N, C, D, H, W) predictions",
-        lambda x, t: (x[..., None, None, None], t[..., None, None, None]),
-    ),
-    "one image": (
-        "(1, C, H, W) predictions, the rows as pixels",
-        lambda x, t: (x.t()[None, ..., None], t.t()[None, ..., None]),
-    ),
     "column": ("targets (N, 1)", lambda x, t: (x, t[..., None])),
     "all pairs": ("all pairs of boxes, N × M", lambda a, b: (a, b)),
     "one against all": ("one box (4,) against (N, 4)", lambda a, b: (a, b[None])),
@@ -88,15 +79,35 @@ LAYOUTS: dict[str, tuple[str, _Lay]] = {
 """In words, and how predictions and targets are laid out."""
 ONE_BY_ONE = ("one against all", "one box")
 FOUR_SIDES = ("(4 N, n+1)", "(N, 4 (n+1))", "(N, 4, n+1)")
+
+
+def _spatial(axes: int, one: bool, column: bool) -> _Lay:
+    """Rows as images of a pixel each, or as pixels of one; class indices with an axis of their own."""
+
+    def lay(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = t[:, None] if column else t
+        x, t = (x.t()[None], t.t()[None]) if one else (x[..., None], t[..., None])
+        more = (None,) * (axes - 1)
+        return x[(..., *more)], t[(..., *more)]
+
+    return lay
+
+
+SPATIAL, JOINED = ("image", "volume", "line"), {"rows": "one image", "column": "one image column"}
+"""`JOINED`: all rows as the pixels of one image, for what is of images."""
+for _name, _axes in zip(SPATIAL, ("H, W", "D, H, W", "L")):
+    for _column, _targets_too in (("", ""), (" column", f", targets (N, 1, {_axes})")):
+        _count, _says = _axes.count(",") + 1, f"(N, C, {_axes}) predictions{_targets_too}"
+        LAYOUTS[_name + _column] = _says, _spatial(_count, False, bool(_column))
+        LAYOUTS[f"one {_name}{_column}"] = f"{_says}, N = 1", _spatial(_count, True, bool(_column))
+        JOINED[_name + _column] = f"one {_name}{_column}"
 _P = ("logits", "probabilities")
-_OF_SOFTMAX = (("rows", "index"), ("rows", "one-hot"), ("column", "index"), ("image", "index"))
+_OF_SOFTMAX = [(layout, targets) for layout in ("rows", *SPATIAL) for targets in ("index", "one-hot")]
+_OF_SOFTMAX += [(layout, "index") for layout in ("column", "image column", "volume column")]
+_OF_SIGMOID = [(layout, takes) for layout in ("rows", "flat", "batch", *SPATIAL) for takes in _P]
 FORMS: dict[Kind, list[Form]] = {
     "classification": [
-        *(
-            Form("classification", one, takes=p)
-            for one in ("rows", "flat", "batch", "image", "volume")
-            for p in _P
-        ),
+        *(Form("classification", layout, takes=takes) for layout, takes in _OF_SIGMOID),
         *(Form("classification", targets=one) for one in ("index", "index from 1", "scored")),
     ],
     "softmax": [
@@ -132,6 +143,8 @@ def call_in_form(form: Form, loss: Callable[[Any, Any], Any], x: Tensor, t: Tens
         if value.shape != (len(x), len(t)):
             raise ValueError(f"it returned shape {tuple(value.shape)}, not N × M")
         return value.diagonal()
+    if form.layout in JOINED.values() and value.numel() == x.numel():
+        value = value.reshape(x.t().shape).t()
     if form.kind == "classification":
         return value.reshape(x.shape) if value.ndim and value.numel() == x.numel() else value
     if form.layout in FOUR_SIDES and value.ndim and value.numel() == 4 * len(x):
@@ -185,7 +198,7 @@ class Subject:
         form: in which it is called.
         reduction: as far as trial calls tell.
         classes: columns of softmax logits: 4, or as many as it has weights for.
-        region: a loss of regions (Dice): an element alone says nothing.
+        region: what an element costs depends on those beside it (Dice, mining): alone it says nothing.
         divisor: what it divides by where it has no value without positives: "positives", their number, or
             "targets", the sum of their targets; "" where it has a value.
         narrow: it does not run in float64, and is called in float32 there.

@@ -5,13 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import rows, sample_boxes, samples
+from detloss.lab.doctor.answers import cast, derivative, rows, sample_boxes, samples
 from detloss.lab.doctor.catalogue import CATALOGUE, Found, found
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import ALPHA_DETACHED, FULL, LABEL_DETACHED, PEERS, WEIGHT_DETACHED, Match
 from detloss.lab.doctor.match_boxes import match_box, match_distribution
 from detloss.lab.doctor.match_logits import match_sigmoid, match_softmax
-from detloss.lab.doctor.outcomes import cast, derivative
 from detloss.lab.doctor.probe_operations import memory_kept
 from detloss.lab.doctor.reductions import reduction
 
@@ -27,11 +26,10 @@ def identify(subject: Subject) -> Match | None:
     """A match with a name; one without but with the nearest known loss; None where there are no values to
     compare.
     """
-    match = Match(None, "", math.inf, {}) if subject.region else BY_KIND[subject.kind](subject)
+    match = BY_KIND[subject.kind](subject)
     if match is None:
         return None
-    if not subject.region:
-        match.convention.update(reduction(subject), float32_error=_float32_error(subject, match))
+    match.convention.update(reduction(subject), float32_error=_float32_error(subject, match))
     kept = memory_kept(subject)
     match.convention["memory"] = None if kept is None else round(kept, 1)
     return match

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from detloss import losses
 from detloss.boxes import paired_box_iou
-from detloss.lab.doctor.answers import rows, slopes
+from detloss.lab.doctor.answers import TOLERANCE, Formula, deviation, rows, slopes
 from detloss.lab.doctor.forms import Subject
-from detloss.lab.doctor.outcomes import TOLERANCE, Formula, deviation
 
 # What the gradient of a loss is, in a convention.
 FULL, WEIGHT_DETACHED, OTHER = "full", "weight detached", "not that of the value"

@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import itertools
+import math
 import re
 import sys
 import types
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detloss.lab.doctor.arguments import REQUIRED, Guess, guesses, parameters
+from detloss.lab.doctor.arguments import COUNTS, REQUIRED, Guess, guesses, parameters
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding, NotExamined
 from detloss.lab.doctor.running import Names, OnCpu, in_a_line, line_of_error
-from detloss.lab.doctor.source import Source, lost_values, mend, nearest, read_source
+from detloss.lab.doctor.source import Source, lost_values, mend, nearest, options, read_source
 
 COLUMNS = 3  # of the first trial calls
 _TARGETS = re.compile("target|true|label|gt|ground")
@@ -39,6 +40,7 @@ class Loaded:
         columns: of the logits that it is tried with.
         fresh: it keeps a state, and is built anew for each call.
         mended: what was changed in it so that it could run.
+        called: the user says how.
         built: objects of a class, by the number of columns where one of its arguments follows that.
     """
 
@@ -51,6 +53,7 @@ class Loaded:
     columns: int = COLUMNS
     fresh: bool = False
     mended: tuple[str, ...] = ()
+    called: bool = False
     built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -106,11 +109,20 @@ class Loaded:
 
     def _choices(self, function: Any, skipped: int) -> dict[str, tuple[Guess | None, ...]]:
         choices: dict[str, tuple[Guess | None, ...]] = {}
+        balanced = any(guesses(name) == (COUNTS,) for name in parameters(function))
         for name, one in list(parameters(function).items())[skipped:]:
-            likely = guesses(name, one.annotation)
+            likely = guesses(name, one.annotation, options(self.names.source, name))
+            if name == "beta" and balanced:  # of the effective number of samples
+                likely = guesses("balance")
             if one.default is REQUIRED and not likely:
                 what = f"{self.name.rpartition(':')[2]}{inspect.signature(function)}"
-                raise NotExamined(found("needs an argument", what, name=name))
+                built = "loss(...)" if inspect.isclass(self.object) else "loss"
+                call = (
+                    f"{built}(logits, labels, {name}=...)"
+                    if skipped > 1
+                    else f"loss({name}=...)(logits, labels)"
+                )
+                raise NotExamined(found("needs an argument", what, name=name, call=call))
             if one.default is REQUIRED:
                 choices[name] = likely
             elif type(one.default) is int and "bins" not in name and all(guess.follows for guess in likely):
@@ -135,8 +147,8 @@ def _called(thing: Any) -> Any:
     return getattr(thing, "forward", thing.__call__) if inspect.isclass(thing) else thing
 
 
-def load(target: str, findings: dict[Finding, None]) -> Loaded:
-    """What `PATH.py:NAME` or `module:NAME` stands for, arguments not chosen yet.
+def load(target: str, findings: dict[Finding, None], call: str | None = None) -> Loaded:
+    """What `PATH.py:NAME` or `module:NAME` stands for: called as `call` says, or arguments not chosen yet.
 
     What is wrong with the file is added to the findings, and later what comes out while it is called.
 
@@ -168,6 +180,11 @@ def load(target: str, findings: dict[Finding, None]) -> Loaded:
         except Exception as error:
             why = f"{owner.__name__}() fails ({error}); name an object's: obj.{last}"
             raise ValueError(f"{target} is a method, and {why}") from None
+    if call is not None:
+        usual = {"torch": torch, "nn": nn, "F": torch.nn.functional, "math": math}
+        as_written = eval(call.strip(), usual | vars(place))
+        held = {None: thing} if isinstance(thing, nn.Module) else {}
+        return Loaded(target, lambda x, t: as_written(thing, x, t), names, called=True, built=held)
     if inspect.isclass(thing) and issubclass(thing, torch.autograd.Function):
         thing = thing.apply
     if not callable(thing):

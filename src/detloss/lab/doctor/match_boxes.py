@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import sample_boxes, samples
+from detloss.lab.doctor.answers import TOLERANCE, derivative, deviation, sample_boxes, samples, values
 from detloss.lab.doctor.fit import tidy
 from detloss.lab.doctor.forms import BINS, Subject
 from detloss.lab.doctor.known import (
@@ -19,7 +19,6 @@ from detloss.lab.doctor.known import (
     gradient_words,
     similarity,
 )
-from detloss.lab.doctor.outcomes import TOLERANCE, derivative, deviation, values
 from detloss.losses import distribution_focal_loss, smooth_l1_box_loss
 
 SIMILAR = 0.1

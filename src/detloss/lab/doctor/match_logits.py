@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from detloss.lab.doctor import known
-from detloss.lab.doctor.answers import samples
+from detloss.lab.doctor.answers import TOLERANCE, Formula, derivative, deviation, samples, values
 from detloss.lab.doctor.fit import EXACT, GRID, Law, fit, tidy
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import LABEL_DETACHED, WEIGHT_DETACHED, Match, gradient_words
-from detloss.lab.doctor.outcomes import TOLERANCE, Formula, derivative, deviation, values
 from detloss.losses import asymmetric_loss, iou_aware_bce_loss, poly_focal_loss, softmax_focal_loss
 
 HARD = torch.cat((GRID, GRID)), torch.cat((torch.ones_like(GRID), torch.zeros_like(GRID)))
@@ -149,10 +148,10 @@ def _alpha(subject: Subject, first: float, second: float) -> dict[str, Any]:
         pair = torch.zeros(2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
         ratio = values(subject.with_hyper(alpha=0.1), *pair) / values(subject, *pair)
         side = _side(0.1, first * float(ratio[0]), second * float(ratio[1]), 1e-3)
-        if side is None and (ratio - 1).abs().max() < 1e-3:
+        if (ratio - 1).abs().max() < 1e-3:
             side = "neither"
     if first == second == 1 and side not in NEGATIVES:  # off, or not there
-        return {"alpha": None, "alpha_on": "off"}
+        return {"alpha": None, "alpha_on": "off"} | ({"alpha_set": "both"} if side == "both" else {})
     words: dict[str, Any] = {"weight_of_positives": first, "weight_of_negatives": second}
     if side is None and isinstance(alpha, int | float) and alpha not in (True, 0.5):
         side = _side(alpha, first, second, 1e-4)
@@ -192,7 +191,11 @@ def match_softmax(subject: Subject) -> Match | None:
     even, ratio = -torch.log_softmax(x, 1).mean(1) - plain, sign * value / plain
     smoothing = float((sign * value - plain) @ even / (even @ even))
     if smoothing > 1e-5 and deviation(sign * value, plain + smoothing * even) < 1e-6:
-        name, words = "cross_entropy", {"gamma": 0.0, "label_smoothing": round(smoothing, 7)}
+        name = "cross_entropy"
+        words: dict[str, Any] = {"gamma": 0.0, "label_smoothing": round(smoothing, 7)}
+        of_others = smoothing * (subject.classes - 1) / subject.classes
+        if tidy(of_others, 1e-5) == round(of_others, 3) != tidy(smoothing, 1e-5):
+            words["smoothed_over"] = f"the other classes: {round(of_others, 3):g} in all"
         formula: Formula = partial(cross, label_smoothing=smoothing)
     elif ratio.gt(0).all():  # log ratio = log alpha of the class + gamma log(1 - p)
         classes = F.one_hot(t, subject.classes).double()
@@ -211,7 +214,9 @@ def match_softmax(subject: Subject) -> Match | None:
             return softmax_focal_loss(x, t, weights, max(gamma, 0.0), impl="eager")
     else:
         return Match(None, "cross_entropy", deviation(value, plain), convention)
-    error = deviation(sign * value, formula(x, t))
+    off = (sign * value - formula(x, t)).abs() / formula(x, t).abs()
+    # an eps shows where a probability is tiny, another loss on usual numbers too
+    error = max(deviation(sign * value, formula(x, t)), 100 * float(off.median()))
     match = Match(name, name, error, convention, lambda x, t: sign * formula(x, t))
     if match.error > TOLERANCE:
         return match._replace(name=None)

@@ -1,18 +1,19 @@
 """Probes of what a loss does besides: to its arguments, to torch's settings, to dtypes, in its reduction."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, product
 
 import torch
 from torch import Tensor, nn
 
-from detloss.lab.doctor.answers import attempt, batch
+from detloss.lab.doctor.answers import attempt, batch, cast, near, together, total
 from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.forms import BINS, NoTensor, Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.outcomes import cast, near, total
-from detloss.lab.doctor.reductions import LATE, MEAN, OTHER
+from detloss.lab.doctor.reductions import LATE, MEAN
 from detloss.lab.doctor.running import in_a_line, line_of_error
+from detloss.lab.doctor.source import options
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -95,7 +96,11 @@ def reductions(subject: Subject, match: Match | None) -> Found:
             shown = (f"{name!r}: shape {tuple(v.shape)}, sum {float(v.sum()):.6g}" for name, v in values)
             yield found("reduction ignored", "; ".join(shown))
     convention = match.convention if match is not None else {}
-    words, divisor = convention.get("reduction"), convention.get("divisor")
+    words = convention.get("reduction")
+    if subject.region and subject.reduction == "none":
+        x, t = batch(subject)
+        first, alone = (float(together(subject, *pair).reshape(-1)[0]) for pair in ((x, t), (x[:1], t[:1])))
+        yield found("tied rows", f"the first element costs {first:.4g}, in its row alone {alone:.4g}")
     if subject.kind == "classification" and words == MEAN and not subject.region:
         yield found("mean over all", f"reduction: {words}")
     elif words in LATE.values():
@@ -106,17 +111,16 @@ def reductions(subject: Subject, match: Match | None) -> Found:
         easy, hard, both = (total(attempt(subject, x[part], t[part])) for part in parts)
         seen = f"a right logit of 3 and a wrong one: alone {easy:.4g} and {hard:.4g}, together {both:.4g} "
         yield found("weighed too late", f"{seen}(reduction: {words})")
-    elif words == OTHER and not subject.region:
-        by = f", the sum divided by {divisor:g}" if divisor else ""
-        yield found("odd reduction", f"reduction: {words}{by}")
 
 
 def other_settings(subject: Subject, match: Match | None) -> Found:
     """What its flags lead to: a name without a value, or no value at all."""
     x, t = batch(subject)
     for name, default in subject.loaded.takes.items():
-        others: tuple[object, ...] = (not default,) if isinstance(default, bool) else ()
-        for other in REDUCTIONS if isinstance(default, str) and default in REDUCTIONS else others:
+        others: Sequence[object] = (not default,) if isinstance(default, bool) else ()
+        if isinstance(default, str):
+            others = REDUCTIONS if default in REDUCTIONS else options(subject.loaded.names.source, name)
+        for other in others:
             error = attempt(subject.with_hyper(**{name: other}).loaded, x, t).error
             hyper = f"{name}={other!r}"
             if isinstance(error, UnboundLocalError):

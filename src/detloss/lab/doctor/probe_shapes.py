@@ -3,11 +3,23 @@
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import Answer, attempt, batch, rows
+from detloss.lab.doctor.answers import (
+    Answer,
+    alone,
+    attempt,
+    batch,
+    cast,
+    near,
+    rows,
+    shapes,
+    shown,
+    together,
+    total,
+    values,
+)
 from detloss.lab.doctor.catalogue import Found, found
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import Match
-from detloss.lab.doctor.outcomes import alone, cast, near, shapes, shown, together, total, values
 from detloss.lab.doctor.probe_effects import holds_tensors
 from detloss.lab.doctor.reductions import EVERY, MEAN
 from detloss.lab.doctor.running import in_a_line
@@ -135,29 +147,20 @@ def broadcast(subject: Subject, match: Match | None) -> Found:
     if told:
         more = "".join(f"; so do {given}" for given, _ in told[1:])
         seen = f"{told[0][0]}: a result of shape {told[0][1]}{more}"
-        yield found("one box with all" if subject.kind == "box" else "spread", seen)
-    if subject.kind == "box":
-        x, t = batch(subject)
-        shape = tuple(together(subject.loaded, x, t).shape)
-        if shape == (len(x), 1):
-            yield found("column result", f"{shapes(x, t)}: a result of shape {shape}")
+        yield found("spread", seen)
 
 
 def _misfits(subject: Subject) -> list[tuple[Tensor, Tensor]]:
     """Batches whose shapes do not fit, for a loss that takes one whose shapes do."""
     x, t = batch(subject)
-    if subject.kind == "box":
-        pairs = [(x, t[:1]), (x[:1], t)]
-    elif subject.kind != "classification":
+    if subject.kind != "classification":
         return []
-    elif subject.form.columns:
+    if subject.form.columns:
         pairs = [(x, t[:, :1]), (x, t[:1]), (x[:5, :5], t[0]), (x, t.view(-1)[:1])]
     else:
         x, t = x.view(-1), t.view(-1)
         pairs = [(x, t.view(-1, 1)), (x, t[:1])]
-    usual = together(subject.loaded, x, t)
-    pairwise = subject.kind == "box" and usual.numel() != len(x)
-    return pairs if usual.isfinite().all() and not pairwise else []
+    return pairs if together(subject.loaded, x, t).isfinite().all() else []
 
 
 def _spread_inside(subject: Subject, words: str | None) -> Found:

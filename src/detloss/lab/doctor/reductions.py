@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import sample_boxes, samples
+from detloss.lab.doctor.answers import alone, sample_boxes, samples, together, values
 from detloss.lab.doctor.forms import Subject
 from detloss.lab.doctor.known import bce
-from detloss.lab.doctor.outcomes import alone, together, values
 
 LATE = {one: f"{one} of the cross entropy first, the weight after it" for one in ("mean", "sum")}
 EVERY = {one: f"{one} over every prediction with every target" for one in ("mean", "sum")}

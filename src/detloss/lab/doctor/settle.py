@@ -1,21 +1,18 @@
 """Which kind of loss it is and in which form it is called: found by trial calls on a few numbers."""
 
 import inspect
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from detloss.lab.doctor.answers import attempt, examples
+from detloss.lab.doctor.answers import attempt, is_tied
 from detloss.lab.doctor.arguments import own_lengths
 from detloss.lab.doctor.catalogue import found
 from detloss.lab.doctor.findings import Finding, NotExamined
-from detloss.lab.doctor.forms import BINS, FORMS, Kind, NoTensor, Reduction, Subject
+from detloss.lab.doctor.forms import BINS, FORMS, JOINED, Kind, NoTensor, Reduction, Subject
 from detloss.lab.doctor.loading import COLUMNS, Loaded
 from detloss.lab.doctor.running import frame_of_error, in_a_line, line_of_error, seen_at
 from detloss.lab.doctor.trials import ROWS, Trial, few, near, tried
@@ -33,12 +30,16 @@ def settle(loaded: Loaded, kind: Wanted = "auto") -> Subject:
     """
     trials: list[Trial] = []
     unlikely: Trial | None = None
+    best = -1
     for way in loaded.ways():
         for one in _order(loaded) if kind == "auto" else (kind,):
             trial = _find(way, one, trials) or _find_with_weights(way, one, trials)
-            if trial is not None and (kind != "auto" or _is_likely(trial)):
+            if trial is not None and (kind != "auto" or (_is_likely(trial) and trial.is_sensible())):
                 return _settled(trial, trials)
-            unlikely = unlikely or trial
+            if trial is not None:
+                # a faulty loss does not make sense; but a box loss mostly knows near from far
+                rank = 2 * _is_likely(trial) + (trial.form.kind == "box" and trial.is_sensible())
+                unlikely, best = (trial, rank) if rank > best else (unlikely, best)
     if unlikely is None and kind in ("auto", "classification"):
         pairs = (_find(way, "classification", []) for way in replace(loaded, columns=2).ways())
         unlikely = next((trial for trial in pairs if trial is not None), None)
@@ -54,12 +55,16 @@ def _order(loaded: Loaded) -> list[Kind]:
     """The kinds to try, the likeliest first."""
     words = _words(loaded)
     likely: Kind = "classification"
-    if words & _OF_BINS or {"reg_max", "n_bins"} & set(loaded.takes):
+    if _names_bins(loaded):
         likely = "distribution"
     elif any(re.fullmatch(r"b?box(es)?\d?|.*iou.*", word) for word in words):
         likely = "box"
     kinds: list[Kind] = ["classification", "box", "distribution"]
     return sorted(kinds, key=lambda one: one != likely)
+
+
+def _names_bins(loaded: Loaded) -> bool:
+    return bool(_words(loaded) & _OF_BINS or {"reg_max", "n_bins"} & set(loaded.takes))
 
 
 def _words(loaded: Loaded) -> set[str]:
@@ -74,8 +79,10 @@ def _is_likely(trial: Trial) -> bool:
     """Whether no other kind need be tried."""
     form = trial.form
     if form.kind == "distribution":
-        return not _at_the_last_bin(trial).answer.broken
-    if form.kind == "box" or _words(trial.loaded) & _OF_LOGITS or trial.loaded.columns != COLUMNS:
+        return _names_bins(trial.loaded) and not _at_the_last_bin(trial).answer.broken
+    if form.kind == "box":
+        return trial.mirrors()
+    if _words(trial.loaded) & _OF_LOGITS or trial.loaded.columns != COLUMNS:
         return True
     if form.layout == "rows" and form.kind == "classification" and trial.compares_numbers():
         return False
@@ -93,31 +100,39 @@ def _find_with_weights(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial
 
 
 def _find(loaded: Loaded, kind: Kind, trials: list[Trial]) -> Trial | None:
-    """The first form of the kind that works and suits it, or else that works; all trials are kept."""
-    good: Trial | None = None
+    """The first form of the kind that works, makes sense and suits it, or what comes next to that; all trials
+    are kept.
+    """
+    good, best = None, -1
     for form in FORMS[kind]:
         trials.append(trial := tried(loaded, form, few(kind, loaded.columns)))
-        if trial.works:
-            good = good or trial
-            sure = kind == "distribution" or (form.targets == "dense" and kind == "classification")
-            if sure or (trial.mirrors() if kind == "box" else trial.spares_background()):
-                good = trial
-                break
+        if not trial.works:
+            continue
+        suits = kind == "distribution" or (form.targets == "dense" and kind == "classification")
+        suits = suits or (trial.mirrors() if kind == "box" else trial.spares_background())
+        sensible = trial.is_sensible()
+        rank = sensible + 2 * suits if kind == "box" else 2 * sensible + suits  # a mirror knows its format
+        if rank > best:
+            good, best = trial, rank
+        if best == 3:
+            break
     return _sigmoid_or_softmax(loaded, good, trials) if kind == "classification" else good
 
 
 def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial]) -> Trial | None:
     """The trial itself where it is of a sigmoid, or where no form of a softmax works better."""
-    no_logits = False  # it makes sense on probabilities only
+    weak = good is None or not good.is_sensible()
+    no_logits, tied = False, True  # it makes sense on probabilities only; it may be of a softmax
     if good is not None and good.form.targets == "dense":
         if good.form.takes == "logits" and good.is_of_probabilities():
             on_p = good.other(takes="probabilities")
             good = good if on_p.answer.broken else on_p
         no_logits = good.form.takes == "probabilities"
-        tied = good.counts_the_positive_only() if no_logits else good.shifts()
-        if not tied or not good.form.columns:
+        tied = good.form.columns and (good.counts_the_positive_only() if no_logits else good.shifts())
+        if not tied and good.is_sensible():
             return good
     fails = False
+    unlikely: Trial | None = None
     for form in FORMS["softmax"]:
         trials.append(trial := tried(loaded, form, few("softmax", loaded.columns)))
         if form.takes == "logits":
@@ -127,9 +142,14 @@ def _sigmoid_or_softmax(loaded: Loaded, good: Trial | None, trials: list[Trial])
             suits = (fails or no_logits) and trial.works
         else:
             suits = trial.works and trial.is_linear()
-        if suits:
+        if suits and trial.is_sensible():
             return trial
-    return good
+        unlikely = unlikely or (trial if suits and tied else None)
+        if weak and trial.works and trial.is_sensible():  # a softmax of its own
+            weak = False
+            on_p = trial.other(takes="probabilities")
+            good = on_p if form.takes == "logits" and trial.is_of_probabilities() else trial
+    return unlikely or good
 
 
 def _settled(trial: Trial, trials: list[Trial]) -> Subject:
@@ -140,6 +160,7 @@ def _settled(trial: Trial, trials: list[Trial]) -> Subject:
         if missing is not None:
             findings.setdefault(found("no background", seen_at(missing)))
             trial = tried(loaded, FORMS["softmax"][0], few("softmax", loaded.columns))
+            trial = trial.other(takes="probabilities") if trial.is_of_probabilities() else trial
     form = trial.form
     chosen = {name: guess.text for name, guess in (loaded.given | loaded.given_to_forward).items()}
     if form.says:
@@ -160,11 +181,21 @@ def _settled(trial: Trial, trials: list[Trial]) -> Subject:
     first, second = (tried(loaded, form, trial.pair).answer for _ in range(2))
     fresh = inspect.isclass(loaded.object) and first.value is not None and not first.same(second)
     subject = Subject(replace(loaded, fresh=fresh), form, _reduction(trial), classes, chosen=chosen)
-    if subject.reduction != "none" and form.columns and form.kind in ("classification", "softmax"):
-        for one in (form, form._replace(layout="one image"))[: 1 + (form.kind == "softmax")]:
-            if _is_of_regions(replace(subject, form=one)):
-                return replace(subject, form=one, region=True)
+    if form.kind in ("classification", "softmax") and form.layout in JOINED:
+        joined = trial.other(layout=JOINED[form.layout])
+        of_image = replace(subject, form=joined.form)
+        if joined.works and _is_blind(subject):
+            return of_image
+        if joined.works and joined.is_sensible() and is_tied(of_image):
+            return of_image
     return subject
+
+
+def _is_blind(subject: Subject) -> bool:
+    """Whether images of a pixel each give no gradient."""
+    pair = few(subject.kind, subject.classes)
+    slope = attempt(subject, *pair, gradient=True).gradient
+    return slope is not None and not slope.any()
 
 
 def _looks(trial: Trial, trials: list[Trial]) -> Iterator[Finding]:
@@ -226,28 +257,6 @@ def _reduction(trial: Trial) -> Reduction:
     return "mean" if near(twice, value) else "sum" if near(twice, 2 * value) else "other"
 
 
-def _is_of_regions(subject: Subject) -> bool:
-    """Whether it is of regions, as Dice is: bounded, and no sum of what its elements cost alone."""
-    x, t = examples(subject.kind, 4)
-    right = 2 * (t if t.ndim > 1 else F.one_hot(t, 4)) - 1.0
-
-    def value(predictions: Tensor, *raised: tuple[int, int]) -> float:
-        predictions = predictions.float()
-        for at in raised:
-            predictions[at] += 3
-        answer = attempt(subject, predictions, t.float() if t.is_floating_point() else t).value
-        return float(answer) if answer is not None and answer.numel() == 1 else math.nan
-
-    def tied(first: tuple[int, int], second: tuple[int, int]) -> bool:
-        together = value(x, first) + value(x, second) - usual - value(x, first, second)
-        return abs(together) > 1e-4 * abs(usual)
-
-    usual, worst, worse = value(x), value(-60 * right), value(-120 * right)
-    bounded = math.isclose(worst, worse, rel_tol=2e-3, abs_tol=2e-5) and 0 < abs(worst - usual) < 2 * ROWS
-    # two elements of one class; that a softmax ties the classes of a row is another matter
-    return bounded and (tied((0, 0), (4, 0)) or (subject.kind == "classification" and tied((0, 0), (0, 1))))
-
-
 def _verdict(trials: list[Trial]) -> Finding:
     """Why nothing works."""
     errors = [trial.answer.error for trial in trials if trial.answer.error is not None]
@@ -259,15 +268,18 @@ def _verdict(trials: list[Trial]) -> Finding:
             case NoTensor(value=value):
                 kind = "makes a loss" if callable(value) else "not a tensor"
                 return found(kind, called, name=name, what=type(value).__name__)
+    # the form with which it comes farthest is probably the one that it is meant for
+    farthest = max(errors, key=lambda error: frame_of_error(error)[1])
     for error in errors:
-        if isinstance(error, NameError):
-            kind = "unbound" if isinstance(error, UnboundLocalError) else "undefined"
-            return found(kind, seen_at(error), name=error.name)
+        if isinstance(error, NameError) and not isinstance(error, UnboundLocalError):
+            return found("undefined", seen_at(error), name=error.name)
+    if isinstance(farthest, UnboundLocalError):
+        return found("unbound", seen_at(farthest))
     for trial in trials:  # what works on tensors without gradient only
         plain, raised = Subject(trial.loaded, trial.form), trial.answer.error
         if raised is not None and attempt(plain, *trial.pair).value is not None:
             return found("raises with gradient", seen_at(raised))
-    # the form with which it comes farthest is probably the one that it is meant for
-    error = max(errors, key=lambda error: frame_of_error(error)[1])
-    kind = "fails" if isinstance(error, SystemExit | RecursionError) else "cannot be called"
-    return found(kind, line_of_error(error), count=len(trials), what=in_a_line(error))
+    kind = "call fails" if trials[0].loaded.called else "cannot be called"
+    kind = "fails" if isinstance(farthest, SystemExit | RecursionError) else kind
+    what = {"count": len(trials), "what": in_a_line(farthest), "call": "loss(logits, labels, ...)"}
+    return found(kind, line_of_error(farthest), **what)

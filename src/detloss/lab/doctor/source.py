@@ -107,6 +107,20 @@ def reached(source: Source) -> list[Function]:
     return sorted(functions, key=lambda n: n.lineno)
 
 
+def options(source: Source | None, name: str) -> list[str]:
+    """The texts that an argument, or an attribute of its name, is compared with."""
+    nodes = (node for function in (reached(source) if source else ()) for node in ast.walk(function))
+    texts = list[str]()
+    for node in nodes:
+        match node:
+            case ast.Compare(left=ast.Name(id=own) | ast.Attribute(attr=own), comparators=[other]) if (
+                own == name
+            ):
+                constants = [one.value for one in ast.walk(other) if isinstance(one, ast.Constant)]
+                texts += [value for value in constants if isinstance(value, str)]
+    return list(dict.fromkeys(texts))
+
+
 def lost_values(source: Source) -> Iterator[Finding]:
     """Values that are thrown away, names that are never read, helpers without the value asked of them."""
     functions = reached(source)

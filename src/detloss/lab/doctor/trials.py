@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from detloss.boxes import box_convert
 from detloss.lab.doctor.answers import Answer, attempt, examples
-from detloss.lab.doctor.forms import Form, Kind, Subject
+from detloss.lab.doctor.forms import BINS, Form, Kind, Subject
 from detloss.lab.doctor.loading import COLUMNS, Loaded
 
 ROWS = 6
@@ -95,6 +96,40 @@ class Trial:
 
     # What its predictions are
 
+    def course(self) -> Tensor | None:
+        """What it costs on the way from surely wrong predictions to right ones; None where it raises."""
+        x, t = self.pair
+        if self.form.kind == "box":
+            ways = [[t + off * 100 for off in (1, 0.5, 0)]]
+        elif self.form.kind == "distribution":
+            bins, places = torch.arange(x.shape[-1]), [(t + off) % BINS for off in (BINS / 2, BINS / 4, 0)]
+            ways = [[-(bins - place[:, None]).square() for place in places]]
+        else:  # some refuse large ones
+            ways = [[step * self.right for step in torch.linspace(-end, end, 15)] for end in (7, 4)]
+        for way in ways:
+            values = [value.sum() for x in way if (value := self.again(x, t)) is not None]
+            if len(values) == len(way):
+                return torch.stack(values)
+        return None
+
+    @property
+    def right(self) -> Tensor:
+        """Which way each logit should go."""
+        x, t = self.pair
+        return 2.0 * (t if t.is_floating_point() else F.one_hot(t, x.shape[-1])) - 1
+
+    def is_sensible(self) -> bool:
+        """Whether right predictions cost less than wrong ones: so it is in the form that it is meant for."""
+        course, (x, t) = self.course(), self.pair
+        if course is None or not course[-1] < course[0] - 1e-3 * course.abs().max():
+            return False
+        if self.form.kind not in ("classification", "softmax"):
+            return True
+        others = (t.roll(by, -1) if t.is_floating_point() else (t + by) % x.shape[-1] for by in (1, -1))
+        own, *costs = (self.again(4 * self.right, target) for target in (t, *others))
+        size = 1e-3 * course.abs().max()
+        return own is not None and all(cost is not None and cost.sum() > own.sum() + size for cost in costs)
+
     def is_of_probabilities(self) -> bool:
         """Whether it makes sense on probabilities only.
 
@@ -104,21 +139,17 @@ class Trial:
         """
         if self.compares_numbers():
             return False
-        right = 2 * self.pair[1] - 1
-        if near(self.again(-4 * right, self.pair[1]), self.again(-2 * right, self.pair[1])):
-            return True
-        courses = []  # from surely wrong predictions to surely right ones
-        for trial in (self, self.other(takes="probabilities")):
-            values = [trial.again(step * right, self.pair[1]) for step in torch.linspace(-7, 7, 15)]
-            courses.append(torch.stack([torch.zeros(()) if v is None else v.sum() for v in values]))
-            if any(value is None for value in values):
-                return False
-        logits, probabilities = courses
+        logits, probabilities = self.course(), self.other(takes="probabilities").course()
+        if logits is None or probabilities is None:
+            return False
+        size = float(probabilities.max() - probabilities.min())
+        flat = logits[:6].std() + logits[-6:].std() < 1e-4 * logits.abs().max()
         rises = bool((logits.diff() > 1e-3 * logits.abs().max()).any())
         rewards = bool(logits[0] > 0 > logits[-1] + 1e-3 * logits[0])
-        size = float(probabilities.max() - probabilities.min())
-        falls = bool((probabilities.diff() < 1e-6 * size).all())
-        return (rises or rewards) and falls and abs(float(probabilities[-1])) < 0.01 * size
+        exactly = (probabilities.diff() < 1e-6 * size).all() and abs(float(probabilities[-1])) < 0.01 * size
+        bounded = (logits[:4] - logits[0]).abs().max() < 0.1 * (logits.max() - logits.min())  # as Dice is
+        nearly = bounded and (probabilities.diff() < 0.02 * size).all() and probabilities[-1] < logits[-1]
+        return bool(flat or ((rises or rewards) and (exactly or nearly)))
 
     def counts_the_positive_only(self) -> bool:
         """Whether it is of a softmax: only the true class's probability counts, or each row is normalised."""

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detloss.lab.doctor.answers import Answer, rows
+from detloss.lab.doctor.answers import Answer, rows, shown
 from detloss.lab.doctor.forms import BINS, Subject
-from detloss.lab.doctor.outcomes import shown
 
 LADDER = (1, 4, 8, 9.5, 12, 16, 17.5, 20, 30, 50, 80, 90, 104, 110, 200, 500, 1e3, 1e4)
-FAR = 1e30  # float32 still holds it, and its square not
 
 
 class Way(NamedTuple):

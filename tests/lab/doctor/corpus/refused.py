@@ -7,8 +7,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-def needs_more(x, t, label_weight):
-    return (F.binary_cross_entropy_with_logits(x, t, reduction="none") * label_weight).mean()
+def needs_more(x, t, priors):
+    return (F.binary_cross_entropy_with_logits(x, t, reduction="none") * priors).mean()
 
 
 def volumes(x, t):
