@@ -1,15 +1,22 @@
 import hashlib
+import re
 
 import numpy as np
 import pytest
 
-from detloss.lab.data.check import BoxCheck, choose_split, part_of
+from detloss.lab.data.check import check_boxes
+from detloss.lab.data.lists import by_folder, choose_split, part_of, word_of
+from detloss.lab.data.problems import Problems
 
 
-def run(*boxes, size=(50, 100)):
-    check = BoxCheck()
-    found, keep = check(np.array(boxes, float), size, lambda i: f"f.xml: object {i + 1}")
-    return found[keep].tolist(), keep.tolist(), check.notes()
+def run(*boxes, size=(50, 100), problems=None):
+    found, keep, notes = check_boxes(
+        np.array(boxes, float).reshape(-1, 4),
+        np.tile(np.array(size, float), (len(boxes), 1)),
+        lambda i: ("f.xml", f"object {i + 1}"),
+        Problems() if problems is None else problems,
+    )
+    return found[keep].tolist(), keep.tolist(), notes
 
 
 def test_boxes_within_the_image_are_untouched():
@@ -49,12 +56,16 @@ def test_a_box_of_one_pixel_or_none_is_left_out_and_counted():
         ([np.nan, 0, 10, 10], "not finite"),
     ],
 )
-def test_errors(box, message):
-    with pytest.raises(
-        ValueError, match=rf"^f\.xml: object 2: the box \(x .*, y .* px\) .*{message}"
-    ) as caught:
-        run([0, 0, 10, 10], box)
-    assert "\n" not in str(caught.value)
+def test_boxes_that_are_problems(box, message):
+    problems = Problems()
+    boxes, _, notes = run([0, 0, 10, 10], box, problems=problems)
+    (problem,) = problems.listed
+    assert re.match(rf"f\.xml: object 2: the box \(x .*, y .* px\) .*{message}", str(problem))
+    # An inverted box is repaired where reading is lenient; the others are left out.
+    x1, y1, x2, y2 = box
+    turned = [[0, 0, 10, 10], [min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)]]
+    assert boxes == (turned if message == "inverted" else [[0, 0, 10, 10]])
+    assert notes == []
 
 
 @pytest.mark.parametrize(
@@ -73,6 +84,14 @@ def test_errors(box, message):
         ("trainval", {"train", "trainval", "val"}, ("trainval", None)),
         ("val", {"all"}, ("all", "val")),
         ("all", {"all"}, ("all", None)),
+        ("all", {"default"}, ("default", None)),
+        ("train", {"default"}, ("default", "train")),
+        ("val", {"labels"}, ("labels", "val")),
+        ("train", {"train2017", "val2017"}, ("train2017", None)),
+        ("train2014", {"train2014", "train2017", "val"}, ("train2014", None)),
+        ("validation", {"train", "val2017"}, ("val2017", None)),
+        ("train", {"coco_train", "coco_val"}, ("coco_train", None)),
+        ("fold1", {"fold1", "fold2"}, ("fold1", None)),
     ],
 )
 def test_choose_split(split, shipped, wanted):
@@ -87,6 +106,45 @@ def test_choose_split(split, shipped, wanted):
 def test_splits_that_cannot_be_made(split, shipped):
     with pytest.raises(ValueError, match=rf"here: no split '{split}'; there are"):
         choose_split(split, shipped, "here")
+
+
+@pytest.mark.parametrize(
+    ("split", "shipped", "named"),
+    [
+        ("train", {"train0", "train1", "val"}, "train0, train1"),
+        ("val", {"train", "val2014", "val2017"}, "val2014, val2017"),
+        ("train", {"train", "val2014", "val2017"}, "val2014, val2017"),
+        ("fold", {"fold1", "fold2"}, "fold1, fold2"),
+        ("train", {"a/train", "b/train"}, "a/train, b/train"),
+    ],
+)
+def test_several_lists_that_may_be_meant_are_an_error_that_names_them(split, shipped, named):
+    with pytest.raises(ValueError, match=f"may be {named}; name one of them"):
+        choose_split(split, shipped, "here")
+
+
+def test_lists_that_mean_nothing_are_an_error_that_names_them():
+    with pytest.raises(ValueError, match=r"no split 'train'; there are task1, task2; .*train=PATH"):
+        choose_split("train", {"task1", "task2"}, "here")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("train", "train"), ("train2017", "train"), ("instances_Validation", "val"), ("valid", "val"),
+     ("testing", "test"), ("trainval", None), ("train_val", None), ("strain", None), ("im0", None)],
+)  # fmt: skip
+def test_what_the_name_of_a_list_means(name, word):
+    assert word_of(name) == word
+
+
+def test_files_by_the_folder_that_is_named_as_a_split():
+    assert by_folder(["a.xml", "b/c.xml"]) == {"all": ["a.xml", "b/c.xml"]}
+    assert by_folder(["x/train/a.xml", "x/train/s/b.xml", "x/valid/c.xml", "d.xml"]) == {
+        "train": ["x/train/a.xml", "x/train/s/b.xml"],
+        "valid": ["x/valid/c.xml"],
+        "": ["d.xml"],
+    }
+    assert set(by_folder(["p/train/a.xml", "q/train/b.xml"])) == {"p/train", "q/train"}
 
 
 def test_the_cut_is_fixed_for_ever():

@@ -4,7 +4,7 @@ import re
 import pytest
 from PIL import Image
 
-from detloss.lab.data import coco, load, save
+from detloss.lab.data import coco, find, load, save
 
 TABLE = {
     "images": [
@@ -34,7 +34,7 @@ def write(tmp_path):
 
 
 def test_sparse_category_ids_become_labels_in_the_order_of_the_ids(write):
-    data = coco.load(write(file="x.json", images=".") / "x.json", "all")
+    data = load(write(file="x.json", images=".") / "x.json", "all")
     assert data.names == ("cat", "unused", "dog")
     assert data.annotation(0).id == "a"
     assert data.annotation(0).boxes.shape == (0, 4)
@@ -72,7 +72,7 @@ def test_other_json_files_are_passed_over(write):
     write(file="annotations/instances_val.json", images="images/val")
     (root / "annotations/captions_train2017.json").write_text("[]")
     (root / "package.json").write_text("[]")
-    assert set(coco.annotation_files(root)) == {"train", "val"}
+    assert set(find(root).splits) == {"train", "val"}
 
 
 def test_a_json_file_is_one_list_of_images(write):
@@ -125,7 +125,6 @@ def changed(change):
         ('{"images": [', r"instances_train\.json: not valid JSON \(Expecting value: line 1"),
         ([], r"has no list 'images'"),
         (changed(lambda t: t.pop("annotations")), r"has no list 'annotations'"),
-        (changed(lambda t: t["images"][1].pop("width")), r"images\[1\] has no 'width'"),
         (changed(lambda t: t["annotations"][1].pop("bbox")), r"annotations\[1\] has no 'bbox'"),
         (changed(lambda t: t["images"][1].update(id=7)), r"images: id 7 occurs more than once"),
         (
@@ -144,7 +143,10 @@ def changed(change):
             changed(lambda t: t["annotations"][0].update(bbox=[30, 2, 3, 4])),
             r"annotation 11 .*outside the 20×10",
         ),
-        (changed(lambda t: t["images"][0].update(file_name="no.jpg")), r"its image 'no\.jpg' is in none of"),
+        (
+            changed(lambda t: t["images"][0].update(file_name="no.jpg")),
+            r"images\[0\]: image 'no\.jpg' is in none of",
+        ),
         (changed(lambda t: t.update(images=[], annotations=[])), r"no images"),
         ("[" * 10**6, r"instances_train\.json: not valid JSON"),
         ('{"images": ' + "9" * 5000 + "}", r"instances_train\.json: not valid JSON"),
@@ -153,7 +155,6 @@ def changed(change):
             changed(lambda t: t["images"][1].update(file_name="a.jpg")),
             r"images: file_name 'a\.jpg' occurs more",
         ),
-        (changed(lambda t: t["annotations"][1].update(id=11)), r"annotations: id 11 occurs more than once"),
         (
             changed(lambda t: t["annotations"][0].update(image_id="3")),
             r"annotation 11 of image 3: there is no image of id '3'",
@@ -172,17 +173,16 @@ def test_errors_name_file_and_object(write, table, message):
     [
         ("images", "id", [None, [7], {}, True, 1.5, float("nan")], "a whole number or a text"),
         ("images", "file_name", [5, None, "", " ", ["a.jpg"]], "a text that is not empty"),
-        ("images", "width", [None, "abc", "20", 0, -1, 20.5, True, [20], 2**31], "a whole number of pixels"),
-        ("images", "height", [None, "abc", float("inf"), 10**400], "a whole number of pixels, at least 1"),
+        ("images", "width", ["abc", "20", -1, 20.5, True, [20], 2**31], "a whole number of pixels"),
+        ("images", "height", ["abc", float("inf"), 10**400], "a whole number of pixels, at least 1"),
         ("categories", "id", ["x", None, [2], {}, False], "a whole number"),
         ("categories", "name", [None, "", 5, ["cat"]], "a text that is not empty"),
-        ("annotations", "id", [[11], {}, None], "a whole number or a text"),
         ("annotations", "image_id", [None, [3], {"id": 3}], "a whole number or a text"),
         ("annotations", "category_id", [None, [90], {}, "90"], "a whole number"),
         (
             "annotations",
             "bbox",
-            ["1234", [1, 2, 3], [1, 2, 3, 4, 5], None, 5, {"x": 1}],
+            ["1234", [1, 2, 3], [1, 2, 3, 4, 5], None, 5, {"x": 1}, []],
             "[x, y, width, height]",
         ),
         (
@@ -191,7 +191,7 @@ def test_errors_name_file_and_object(write, table, message):
             [["1", 2, 3, 4], [1, None, 3, 4], [1, 2, 3, True], [1, 2, 3, float("nan")], [10**400, 2, 3, 4]],
             "[x, y, width, height], four finite numbers",
         ),
-        ("annotations", "iscrowd", ["0", "false", None, 2, [], [0]], "0 or 1"),
+        ("annotations", "iscrowd", ["0", "false", 2, [], [0]], "0 or 1"),
     ],
 )
 def test_a_field_of_another_type(write, kind, field, values, must):
@@ -203,7 +203,7 @@ def test_a_field_of_another_type(write, kind, field, values, must):
         with pytest.raises(ValueError, match=f"^{start}.*, must be {re.escape(must)}") as caught:
             load(file, "all")
         message = str(caught.value)
-        assert len(message) < len(str(file)) + 200
+        assert len(message) < len(str(file)) + 250
         assert "\n" not in message
 
 
@@ -232,12 +232,12 @@ def test_whole_floats_texts_as_image_ids_and_true_for_1_are_read(write):
 
 def test_a_list_of_images_where_they_lie(splits, tmp_path, assert_same):
     coco.list_images(splits["train"], tmp_path / "drawn.json")
-    drawn = coco.load(tmp_path / "drawn.json", "all")
+    drawn = load(tmp_path / "drawn.json", "all")
     assert_same(drawn, splits["train"])
     assert {drawn.file(i).parent for i in range(len(drawn))} == {tmp_path / "drawn"}
     part = drawn.select([3, 0])
     coco.list_images(part, tmp_path / "part.json")
-    assert_same(coco.load(tmp_path / "part.json", "all"), part)
+    assert_same(load(tmp_path / "part.json", "all"), part)
     assert not (tmp_path / "part").exists()  # nothing was copied
     table = json.loads((tmp_path / "part.json").read_text())
     assert [(i["id"], i["file_name"]) for i in table["images"]] == [

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.lab.data.images import find_image, image_size, read_image
+from detloss.lab.data.images import image_size, read_image
 
 
 @pytest.fixture
@@ -62,10 +62,3 @@ def test_missing_and_deep_images(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"a\.png: pixels are of mode I;16, deeper than 8 bits"):
         read_image(tmp_path / "a.png")
-
-
-def test_find_image(tmp_path):
-    assert find_image(tmp_path, "a") is None
-    (tmp_path / "a.txt").touch()
-    (tmp_path / "a.JPG").touch()
-    assert find_image(tmp_path, "a") == tmp_path / "a.JPG"

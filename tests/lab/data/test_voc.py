@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detloss.lab.data import load, save, voc
+from detloss.lab.data import load, save
 
 XML = """<annotation><filename>photo.png</filename><size><width>20</width><height>10</height></size>
 <object><name>dog</name><difficult>1</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object>
@@ -23,7 +23,7 @@ def root(tmp_path):
 
 
 def test_corners_count_from_one_and_include_both_ends(root):
-    data = voc.load(root)
+    data = load(root)
     assert data.names == ("cat", "dog")
     boxes, labels, ignored, id = data.annotation(0)
     # xmin 1, xmax 20 of a 20 px image is all of it: 0 to 20.
@@ -34,7 +34,7 @@ def test_corners_count_from_one_and_include_both_ends(root):
 
 
 def test_corners_are_written_as_they_were_read(root, tmp_path):
-    save({"train": voc.load(root)}, tmp_path / "out", "voc")
+    save({"train": load(root)}, tmp_path / "out", "voc")
     text = (tmp_path / "out/Annotations/a.xml").read_text()
     assert "<xmin>1</xmin>" in text
     assert "<xmax>20</xmax>" in text
@@ -44,17 +44,17 @@ def test_corners_are_written_as_they_were_read(root, tmp_path):
 
 def test_classes_file_gives_names_and_their_order(root):
     (root / "classes.txt").write_text("dog\nbird\n\ncat\n")
-    assert voc.load(root).names == ("dog", "bird", "cat")
+    assert load(root).names == ("dog", "bird", "cat")
     (root / "classes.txt").write_text("dog\n")
     with pytest.raises(ValueError, match=r"a\.xml: object 2 \(cat\): class 'cat' is not among"):
-        voc.load(root)
+        load(root)
 
 
 def test_names_of_both_parts_of_a_split_by_hash(root, edit):
     (root / "ImageSets/Main/val.txt").unlink()
     (root / "ImageSets/Main/train.txt").write_text("a\nb\nc\n")
     edit(root / "Annotations/c.xml", "cat", "rare")
-    assert voc.load(root, "train").names == voc.load(root, "val").names == ("cat", "dog", "rare")
+    assert load(root, "train").names == load(root, "val").names == ("cat", "dog", "rare")
 
 
 def test_lists_of_single_classes_are_no_splits(root):

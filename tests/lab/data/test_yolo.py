@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from detloss.lab.data import load
-from detloss.lab.data.data_yaml import quoted, read_data_yaml
+from detloss.lab.data.tree import Tree
+from detloss.lab.data.yolo import Lists
 
 
 @pytest.fixture
@@ -63,7 +66,9 @@ def test_valid_is_val(write):
     ("line", "message"),
     [
         ("0 .5 .5 .2", r"b\.txt: line 2: 4 values, must be 'class cx cy width height'"),
-        ("0 .5 .5 .2 .2 .9", r"line 2: 6 values"),
+        ("0 .5 .5 .2 .2 .9", r"line 2: 6 values; the last looks like a confidence"),
+        ("0 .5 .5 .2 .2 .9 .9 .9", r"line 2: 8 values, must be"),
+        ("0.5 .5 .5 .2 .2", r"line 2: class 0\.5 is not in 0\.\.1"),
         ("cat .5 .5 .2 .2", r"line 2: 'cat \.5 \.5 \.2 \.2' is not five numbers"),
         ("2 .5 .5 .2 .2", r"line 2: class 2 is not in 0\.\.1"),
         ("-1 .5 .5 .2 .2", r"line 2: class -1 is not in 0\.\.1"),
@@ -109,7 +114,7 @@ NAMES = ("a b", "c: d", 'e "f"', "g's", "x, y", "h #1", "白")
 @pytest.mark.parametrize(
     "text",
     [
-        "names: [" + ", ".join(quoted(n) for n in NAMES) + "]",
+        "names: [" + ", ".join(json.dumps(n, ensure_ascii=False) for n in NAMES) + "]",
         "names: ['a b', 'c: d', 'e \"f\"', 'g''s', 'x, y', 'h #1', 白]  # seven",
         "names:\n- a b\n- 'c: d'\n- e \"f\"\n- g's\n- x, y\n- 'h #1'\n- 白",
         "nc: 7\nnames:\n  0: a b\n  1: 'c: d'\n\n  # and\n  2: 'e \"f\"'\n"
@@ -123,7 +128,10 @@ def test_ways_to_write_names(text, tmp_path):
     file.write_text(
         f"# a comment\n\ntrain: 'images/train'\n{text}\ndownload: |\n  import x\n  y: z\n", "utf-8"
     )
-    assert read_data_yaml(file) == (NAMES, {"train": "images/train"} | ({"nc": "7"} if "nc" in text else {}))
+    (tmp_path / "images/train").mkdir(parents=True)
+    lists = Lists(Tree(tmp_path), "data.yaml", Tree(tmp_path))
+    assert lists.names == NAMES
+    assert list(lists.lists) == ["train"]
 
 
 @pytest.mark.parametrize(
@@ -131,22 +139,27 @@ def test_ways_to_write_names(text, tmp_path):
     [
         ("nc: 2", "names: is missing"),
         ("names:\n", "names: is missing"),
-        ("names: [a, b", r"the list that begins with '\[a, b' does not end"),
-        ("names: [a, [b]]", "not a list of strings separated by commas"),
+        ("names: [a, b", "not valid YAML"),
+        ("names: [a, [b]]", "must be a list of texts"),
         ("names: {0: a, 2: b}", "must be numbered 0, 1, 2"),
         ("names:\n  a: 0\n  b: 1", "must be numbered 0, 1, 2"),
-        ("names:\n- a\n  b", r"'' is not a plain or quoted string"),
-        ("names:\n- [a]", r"'\[a\]' is not a plain or quoted string"),
-        ("names: |\n  a", r"must be numbered"),
+        ("names:\n- [a]", "must be a list of texts"),
+        ("names: |\n  a", "must be a list of texts"),
+        ("names: [a, '']", "must be a list of texts"),
+        ("names: [a, a]", "'a' is there more than once"),
+        ("names: [a]\nnames: [b]", "'names' is there more than once"),
+        ('names: ["a\\ab"]', "control characters in its name"),
+        ("names: *a", "not valid YAML"),
+        ("just text", "must hold 'key: value' lines"),
     ],
 )
 def test_names_that_cannot_be_read(text, message, tmp_path):
     file = tmp_path / "data.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=rf"data\.yaml: .*{message}"):
-        read_data_yaml(file)
+        Lists(Tree(tmp_path), "data.yaml", Tree(tmp_path))
 
 
 def test_no_yaml(tmp_path):
     with pytest.raises(ValueError, match=r"no such file"):
-        read_data_yaml(tmp_path / "data.yaml")
+        Lists(Tree(tmp_path), "data.yaml", Tree(tmp_path))

@@ -196,7 +196,7 @@ def test_anchors(here):
         ("inspect --losses bce focl", "'focl'; did you mean 'focal'"),
         ("inspect --easy 1", "easy is 1.0"),
         ("inspect --gammas -1", "gammas has -1.0"),
-        ("inspect --images 0", "images is 0"),
+        ("inspect --most-images 0", "images is 0"),
         ("inspect --siz 64", "--siz"),
     ],
 )

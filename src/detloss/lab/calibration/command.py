@@ -71,7 +71,7 @@ class CalibrationConfig:
             )
         data = self.training.data
         if self.runs and self.training != replace(
-            _short_training(), data=data, val_split=self.training.val_split
+            _short_training(), data=data, val_split=self.training.val_split, reading=self.training.reading
         ):
             raise ValueError(
                 f"{self.runs[0]} is trained already: --losses and all that says how to train is for a call "

@@ -200,7 +200,7 @@ def _read(
         names: tuple[str, ...] | None = tuple(metrics["per_class"])
     else:
         names = class_order(recipe)
-    key = (recipe.data, recipe.val_split, recipe.scenes, names)
+    key = (recipe.data, recipe.val_split, recipe.reading, recipe.scenes, names)
     if key not in opened:
         opened[key] = open_split(recipe, recipe.val_split, names)
     dataset = opened[key]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro import _errors  # private, but its one way to say in other words what is wrong
 
+from detloss.lab.data.find import Reading
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import new_folder, versions, write_json
 
@@ -16,6 +17,9 @@ T = TypeVar("T")
 OUT = "Folder for the results; otherwise the next number under runs/."
 CONFIG = "A run folder or its config.json; other arguments change what it says."
 Out = Annotated[Path | None, tyro.conf.arg(help=OUT)]
+DataReading = Annotated[Reading, tyro.conf.arg(name="")]
+MostImages = Annotated[int, tyro.conf.arg(name="most-images")]
+"""A number of images; --images is their folder."""
 FromFile = Annotated[Path | None, tyro.conf.arg(name="config", help=CONFIG)]
 
 

@@ -1,6 +1,6 @@
 """Data sets of images and boxes: read, checked, written, drawn and augmented. NumPy only.
 
-`load` reads a COCO, VOC or YOLO folder, `scenes` draws the embedded data set, `save` writes either.
+`load` reads a COCO, VOC, YOLO or labelme data set, `scenes` draws the embedded one, `save` writes either.
 """
 
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from detloss.lab.data import coco, voc, yolo
 from detloss.lab.data.augment import Augment, augment, letterbox, unletterbox
-from detloss.lab.data.check import WHOLE
-from detloss.lab.data.dataset import Dataset, fingerprint, summary
-from detloss.lab.data.folds import is_fold, join, part
+from detloss.lab.data.dataset import Dataset, fingerprint, shared_images, summary
+from detloss.lab.data.find import Reading, find
 from detloss.lab.data.images import read_image
+from detloss.lab.data.problems import DataError
 from detloss.lab.data.sample import Annotation, Sample
 from detloss.lab.data.synthetic import SceneConfig, scenes
 from detloss.lab.data.write import Splits
@@ -19,16 +19,20 @@ from detloss.lab.data.write import Splits
 __all__ = [
     "Annotation",
     "Augment",
+    "DataError",
     "Dataset",
+    "Reading",
     "Sample",
     "SceneConfig",
     "augment",
+    "find",
     "fingerprint",
     "letterbox",
     "load",
     "read_image",
     "save",
     "scenes",
+    "shared_images",
     "summary",
     "unletterbox",
 ]
@@ -37,42 +41,36 @@ __all__ = [
 FORMATS = {"coco": coco, "voc": voc, "yolo": yolo}
 
 
-def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a COCO, VOC or YOLO data set; the format is seen from what lies there.
+def load(
+    path: str | Path,
+    split: str = "train",
+    names: Sequence[str] | None = None,
+    *,
+    splits: Sequence[str] = (),
+    images: str | Path = "",
+    annotations: str | Path = "",
+    lenient: bool = False,
+    allow_outside: bool = False,
+) -> Dataset:
+    """Read one split of a data set; its format and layout are seen from what the files there hold.
 
-    path: the data set's folder, or a COCO `.json` or YOLO `.yaml` file.
+    path: the data set's folder, or the COCO `.json`, YOLO `.yaml` or darknet `.data` file that describes it.
     split: as the data set names it. Where it ships no validation split, "train" and "val" are made by a hash
         of the ids, and the `notes` of both say so. "all-splits" is every image, "fold-2-of-5" a fifth of them
         with about a fifth of each class's objects, "not-fold-2-of-5" the others.
     names: class names in the order of the labels, usually those of the training split; classes are matched by
         name. By default the data set's own.
+    splits: what a split is, "train=annotations/fold1.json": an annotation file, a list of images or a folder.
+    images, annotations: where these are, if they are not found by themselves.
+    lenient: repair or leave out what is wrong; `notes` say what, in counts.
+    allow_outside: whether annotations, lists and links may name files outside the data folder.
 
-    Annotations are read and checked at once, images when they are asked for. Raises ValueError naming file
-    and object: no such path or split, a file that cannot be read, a missing image, a class not in `names`, a
-    box that is inverted or outside its image.
+    Annotations are read and checked at once, images when they are asked for. Raises ValueError naming the
+    file: no such path or split, or several that may be meant; `DataError`, with all `problems`: an annotation
+    that cannot be read, a missing image, a class not in `names`, a box that is inverted or outside its image.
     """
-    root = Path(path)
-    if not root.exists():
-        raise ValueError(f"{path}: no such path")
-    format = FORMATS[find_format(root)]
-    if is_fold(split):
-        whole = join(lambda one: format.load(root, WHOLE + one, names), format.splits(root), names)
-        return part(whole, split)
-    return format.load(root, split, names)
-
-
-def find_format(path: Path) -> str:
-    """ "coco", "voc" or "yolo"; ValueError saying what was looked for."""
-    if (path / "Annotations").is_dir() and any((path / "Annotations").glob("*.xml")):
-        return "voc"
-    if coco.annotation_files(path):
-        return "coco"
-    if yolo.find_yaml(path) is not None:
-        return "yolo"
-    raise ValueError(
-        f"{path}: no data set found: neither COCO (annotations/instances_train.json, or a .json file), nor "
-        "VOC (Annotations/*.xml with JPEGImages/), nor YOLO (data.yaml with images/train/ and labels/train/)"
-    )
+    reading = Reading(tuple(splits), str(images), str(annotations), lenient, allow_outside)
+    return find(path, reading).load(split, names)
 
 
 def save(splits: Splits, path: str | Path, format: str = "coco", names: Sequence[str] | None = None) -> None:

@@ -1,28 +1,34 @@
-"""COCO JSON: `annotations/instances_<split>*.json` beside image folders, or a single `.json`.
+"""COCO JSON: a file of images, categories and annotations for each list of images.
 
 Category ids may have gaps; labels are 0..C-1 in the order of the ids, or by name where names are given.
-`bbox` is (x, y, width, height), the corner counted from 0. `iscrowd` objects are `ignored`. No other fields
-are read.
+`bbox` is (x, y, width, height), the corner counted from 0; where there is none it is the box around the
+polygons of `segmentation`. `iscrowd` objects are `ignored`. No other fields are read. Datumaro's own JSON is
+read too, by way of the same tables.
 """
 
 import json
+import mmap
 import reprlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import numpy as np
 
-from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
+from detloss.lab.data.check import Raw, check_names, unique_ids
 from detloss.lab.data.dataset import Dataset
-from detloss.lab.data.images import ImageFiles
-from detloss.lab.data.sample import Annotation
+from detloss.lab.data.lists import word_of
+from detloss.lab.data.problems import Problems
+from detloss.lab.data.text import printable, read_json
+from detloss.lab.data.tree import Images, Tree, join, plain
 from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
-SPLITS = ("train", "val", "valid", "validation", "test", "trainval", "all")
+Row = dict[str, Any]
+T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def _number(value: Any) -> bool:
@@ -34,165 +40,332 @@ def _whole(value: Any) -> bool:
     return _number(value) and value % 1 == 0
 
 
+def _polygons(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(one, list) and len(one) >= 6 and all(map(_number, one)) for one in value)
+    )
+
+
 # What a field must be: a test, and the same in words.
 ID = (lambda v: _whole(v) or isinstance(v, str), "a whole number or a text")
 CATEGORY = (_whole, "a whole number")
-TEXT = (lambda v: isinstance(v, str) and v.strip() != "", "a text that is not empty")
-SIDE = (lambda v: _whole(v) and 0 < v < 2**31, "a whole number of pixels, at least 1")
+TEXT = (lambda v: isinstance(v, str) and v.strip() != "" and printable(v), "a text that is not empty")
+SIDE = (lambda v: _whole(v) and 0 <= v < 2**31, "a whole number of pixels, at least 1, or left out")
 BOX = (
     lambda v: isinstance(v, list) and len(v) == 4 and all(map(_number, v)),
     "[x, y, width, height], four finite numbers",
 )
-FLAG = (lambda v: v in (0, 1), "0 or 1")
+FLAG = (lambda v: v is None or (type(v) in (int, float, bool) and v in (0, 1)), "0 or 1")
 FIELDS: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "images": {"id": ID, "file_name": TEXT, "width": SIDE, "height": SIDE},
+    "images": {"id": ID, "file_name": TEXT},
     "categories": {"id": CATEGORY, "name": TEXT},
-    "annotations": {"image_id": ID, "category_id": CATEGORY, "bbox": BOX, "id": ID, "iscrowd": FLAG},
+    "annotations": {"image_id": ID, "category_id": CATEGORY},
 }
-OPTIONAL = {("annotations", "id"), ("annotations", "iscrowd")}
-UNIQUE = {"images": ("id", "file_name"), "categories": ("id", "name"), "annotations": ("id",)}
 
 
-def annotation_files(path: Path) -> dict[str, Path]:
-    """Split → annotation file, of a data set's folder or of a `.json` itself (split "all").
-
-    Found are `instances_<split>.json` and `<split>.json`, in `annotations/` or in the folder itself, and
-    `<split>/_annotations.coco.json`. The digits of train2017 are not part of the split's name.
-    """
-    if path.suffix == ".json":
-        return {"all": path}
-    found: dict[str, Path] = {}
-    for folder in (path / "annotations", path):
-        for file in sorted(folder.glob("*.json")):
-            name = file.stem.removeprefix("instances_")
-            split = name.rstrip("0123456789") or name
-            # Any other JSON file is not ours: captions_train2017, package.json.
-            if name != file.stem or split in SPLITS:
-                found.setdefault(split, file)
-    for file in sorted(path.glob("*/_annotations.coco.json")):
-        found.setdefault(file.parent.name, file)
-    return found
-
-
-def splits(path: Path) -> list[str]:
-    """The lists of images that the data set ships."""
-    return list(annotation_files(path))
-
-
-def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a COCO data set; see `detloss.lab.data.load`."""
-    root = Path(path)
-    files = annotation_files(root)
-    shipped, part, notes = choose_split(split, files, str(root))
-    file = files[shipped]
-    table = _parse(file)
-    categories = {c["id"]: c["name"] for c in sorted(table["categories"], key=lambda c: c["id"])}
-    by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in table["images"]}
-    for annotation in table["annotations"]:
-        if (id := annotation["image_id"]) not in by_image:
-            raise ValueError(f"{_where(file, annotation)}: there is no image of id {id!r}")
-        by_image[annotation["image_id"]].append(annotation)
-    ids = _ids([image["file_name"] for image in table["images"]])
-    chosen = part_of(ids, part, str(file))
-    folder = _image_folder(root, file, shipped, table["images"][0]["file_name"])
-
-    known, check = tuple(categories.values()) if names is None else names, BoxCheck()
-
-    def read(i: int) -> tuple[Annotation, Path, tuple[int, int]]:
-        image = table["images"][i]
-        objects, path = by_image[image["id"]], folder / image["file_name"]
-        size = (int(image["height"]), int(image["width"]))
-        annotation = _annotation(file, objects, categories, ids[i], size, known, check)
-        if not path.is_file():
-            raise ValueError(f"{file}: image {image['file_name']!r} (id {image['id']}) is not in {folder}")
-        return annotation, path, size
-
-    annotations, paths, sizes = zip(*map(read, chosen))
-    return Dataset(known, annotations, ImageFiles(paths, sizes), notes + check.notes())
-
-
-def own_ids(path: str | Path, split: str) -> tuple[dict[int | str, str], dict[int, str]]:
-    """The ids that the annotations of a split have: image id → `Sample.id`, category id → class name."""
-    files = annotation_files(Path(path))
-    table = _parse(files[choose_split(split, files, str(path))[0]])
-    ids = _ids([image["file_name"] for image in table["images"]])
-    images = {image["id"]: id for image, id in zip(table["images"], ids)}
-    return images, {category["id"]: category["name"] for category in table["categories"]}
-
-
-def _parse(file: Path) -> dict[str, Any]:
-    """The file's tables, with every field that is read below there and of its type."""
+def sniff(file: Path) -> str:
+    """ "coco", "datumaro", "labelme", or "" where the JSON is another one; seen from its names of fields."""
     try:
-        table = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:  # also of bytes that are no text, or thousands of digits
-        raise ValueError(f"{file}: not valid JSON ({error})") from error
-    for kind, fields in FIELDS.items():
-        rows = table.get(kind) if isinstance(table, dict) else None
-        if not isinstance(rows, list):
-            raise ValueError(f"{file}: has no list {kind!r}; COCO detection files hold {', '.join(FIELDS)}")
-        for i, row in enumerate(rows):
-            for field, (valid, words) in fields.items():
-                if not isinstance(row, dict) or (field not in row and (kind, field) not in OPTIONAL):
-                    raise ValueError(f"{file}: {kind}[{i}] has no {field!r}")
-                if field in row and not valid(row[field]):
-                    value = reprlib.repr(row[field])
-                    raise ValueError(f"{file}: {kind}[{i}].{field} is {value}, must be {words}")
-    for kind, field in ((kind, field) for kind, unique in UNIQUE.items() for field in unique):
-        most = Counter(row[field] for row in table[kind] if field in row).most_common(1)
-        if most and most[0][1] > 1:
-            raise ValueError(f"{file}: {kind}: {field} {most[0][0]!r} occurs more than once")
-    return table
+        with file.open("rb") as opened:
+            start = opened.read(65536).replace(b"\0", b"")  # UTF-16 has zeros in between
+            if b'"shapes"' in start and b'"images"' not in start:
+                return "labelme"
+            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                wide = len(start) < 40000 and whole.find(b"\0") >= 0
+                text: Any = whole[:].replace(b"\0", b"") if wide else whole
+
+                def has(*fields: bytes) -> bool:
+                    return all(text.find(b'"%s"' % field) >= 0 for field in fields)
+
+                if has(b"images", b"annotations", b"categories"):
+                    return "" if has(b"caption") and not has(b"bbox") else "coco"
+                if has(b"items", b"categories", b"annotations") and not has(b"images"):
+                    return "datumaro"
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        pass
+    return ""
 
 
-def _where(file: Path, annotation: dict[str, Any]) -> str:
-    return f"{file}: annotation {annotation.get('id', 'without id')} of image {annotation['image_id']}"
+def list_name(file: str) -> str:
+    """What a list of images is called, by its file: train2017 of annotations/instances_train2017.json."""
+    path = PurePosixPath(file)
+    name = path.stem.removeprefix("instances_")
+    if word_of(name) or path.stem.startswith("instances_"):
+        return name
+    return next((part for part in reversed(path.parent.parts) if word_of(part)), name)
 
 
-def _ids(files: list[str]) -> list[str]:
-    """File names without suffix; with folder and suffix where those are not unique."""
-    stems = [Path(file).stem for file in files]
-    return stems if len(set(stems)) == len(stems) else [file.replace("/", "_") for file in files]
+class Lists:
+    """The lists of images of a COCO data set, a JSON file each."""
+
+    format = "coco"
+
+    def __init__(self, tree: Tree, files: Sequence[str], images: Tree) -> None:
+        self.tree, self.images = tree, images
+        self.notes: list[str] = []
+        self.lists: dict[str, list[str]] = {}
+        folders = {str(PurePosixPath(file).parent) for file in files if "instances_" in file}
+        for file in files:
+            path = PurePosixPath(file)
+            # COCO's own captions and key points lie beside the instances.
+            if str(path.parent) not in folders or path.name.startswith("instances_"):
+                self.lists.setdefault(list_name(file), []).append(file)
+        for name, several in list(self.lists.items()):
+            if len(several) > 1:  # by their paths, so that each can be named
+                del self.lists[name]
+                self.lists |= {str(PurePosixPath(one).with_suffix("")): [one] for one in several}
+
+    def source(self, path: str) -> str:
+        """What a user names outright: a JSON file."""
+        if not path.endswith(".json"):
+            raise ValueError(f"{self.tree.path(path)}: a split of a COCO data set is a .json file")
+        return path
+
+    def read(self, files: Sequence[str], name: str, problems: Problems) -> "Read":
+        """What the files of a list hold."""
+        parts = [Table(self, file, name, problems) for file in files]
+        if len(parts) == 1:
+            return parts[0].read()
+        reads = [part.read() for part in parts]
+        names = tuple(dict.fromkeys(name for one in reads for name in one.names))
+        raws, seen, double = [], set[Path](), 0
+        for one in reads:
+            for raw in one.raws:
+                double += raw.image in seen
+                if raw.image not in seen:
+                    raws.append(raw)
+                seen.add(raw.image)
+        ids = unique_ids([str(raw.image) for raw in raws])
+        notes = [note for one in reads for note in one.notes]
+        notes += [f"{double} images are in several of the files, and read from the first"] if double else []
+        new = {raw.image: id for raw, id in zip(raws, ids)}
+        for part, one in zip(parts, reads):
+            before = {raw.id: raw.image for raw in one.raws}
+            part.ids = {own: new[before[id]] for own, id in part.ids.items()}
+        return Read([raw._replace(id=id) for raw, id in zip(raws, ids)], names, notes, parts)
 
 
-def _image_folder(root: Path, file: Path, split: str, first: str) -> Path:
-    base = root if root.is_dir() else file.parent
-    name = file.stem.removeprefix("instances_")
-    above = base.parent if base.name == "annotations" else base
-    folders = [
-        parent / sub
-        for parent in dict.fromkeys((base, above))
-        for sub in (f"images/{name}", f"images/{split}", name, split, "images", "")
-    ] + [file.parent]
-    for folder in folders:
-        if (folder / first).is_file():
-            return folder
-    looked = ", ".join(str(f) for f in dict.fromkeys(folders))
-    raise ValueError(f"{file}: its image {first!r} is in none of {looked}")
+@dataclass
+class Read:
+    """What a reader yields of a list: images, class names, notes; of COCO the tables, which know its ids."""
+
+    raws: list[Raw]
+    names: tuple[str, ...]
+    notes: list[str]
+    tables: "Sequence[Table]" = ()
 
 
-def _annotation(
-    file: Path,
-    objects: list[dict[str, Any]],
-    categories: dict[Any, str],
-    id: str,
-    size: tuple[int, int],
-    names: Sequence[str],
-    check: BoxCheck,
-) -> Annotation:
-    def where(i: int) -> str:
-        name = categories.get(objects[i]["category_id"], "?")
-        return f"{_where(file, objects[i])} ({id}, {name})"
+class Table:
+    """One file: its tables, with every field that is read below there and of its type."""
 
-    boxes = np.zeros((len(objects), 4))
-    for i, o in enumerate(objects):
-        if o["category_id"] not in categories:
-            raise ValueError(f"{where(i)}: there is no category of id {o['category_id']}")
-        x, y, width, height = map(float, o["bbox"])
-        boxes[i] = x, y, x + width, y + height
-    ignored = np.array([bool(o.get("iscrowd", 0)) for o in objects], bool)
-    found = labels_of([categories[o["category_id"]] for o in objects], names, where)
-    boxes, keep = check(boxes, size, where)
-    return Annotation(boxes[keep], found[keep], ignored[keep], id)
+    def __init__(self, lists: Lists, file: str, name: str, problems: Problems) -> None:
+        self.file, self.problems, self.lists = lists.tree.path(file), problems, lists
+        self.notes: list[str] = []
+        self._unknown = {kind: False for kind in FIELDS}  # whether a row of a kind was left out
+        table = read_json(self.file)
+        if isinstance(table, dict) and "items" in table and "images" not in table:
+            table = _from_datumaro(table, self.file)
+        for kind in FIELDS:
+            if not isinstance(table, dict) or not isinstance(table.get(kind), list):
+                words = f"COCO detection files hold {', '.join(FIELDS)}"
+                raise ValueError(f"{self.file}: has no list {kind!r}; {words}")
+        self.annotations = self._valid(table, "annotations")
+        self.categories = self._categories(self._valid(table, "categories"))
+        self.rows = self._images(self._valid(table, "images"))
+        self.images = Images(lists.images)
+        self.folders = _image_folders(file, name)
+        self.ids: dict[Any, str] = {}
+
+    def _valid(self, table: Row, kind: str) -> list[Row]:
+        good = []
+        for i, row in enumerate(table[kind]):
+            for field, (valid, words) in FIELDS[kind].items():
+                if not isinstance(row, dict) or field not in row:
+                    self.problems.add("wrong value", self.file, f"{kind}[{i}] has no {field!r}")
+                    break
+                if not valid(row[field]):
+                    self._wrong(f"{kind}[{i}].{field}", row[field], words)
+                    break
+            else:
+                good.append(row)
+        self._unknown[kind] = len(good) < len(table[kind])
+        return good
+
+    def _wrong(self, where: str, value: Any, words: str, kind: str = "wrong value") -> None:
+        if isinstance(value, str) and not printable(value):
+            words = "without control characters"
+        self.problems.add(kind, self.file, f"{where} is {reprlib.repr(value)}, must be {words}")
+
+    def _double(self, rows: Sequence[Row], kind: str, field: str) -> set[Any]:
+        return {value for value, count in Counter(row[field] for row in rows).items() if count > 1}
+
+    def _categories(self, rows: list[Row]) -> dict[Any, str]:
+        """Id → name, sorted. A root, only there for others to be under, is left out."""
+        for id in self._double(rows, "categories", "id"):
+            what = f"categories: id {id!r} occurs more than once"
+            self.problems.add("class twice", self.file, what)
+        used = {row["category_id"] for row in self.annotations}
+        above = {row.get("supercategory") for row in rows if row.get("supercategory") != "none"
+                 and isinstance(row.get("supercategory"), str)}  # fmt: skip
+        for row in list(rows):
+            others = [one for one in rows if one is not row and one.get("supercategory") == row["name"]]
+            if row["name"] in above and others and row["id"] not in used:
+                self.notes.append(f"category {row['name']!r} (id {row['id']}) is above others only: left out")
+                rows.remove(row)
+        for name in self._double(rows, "categories", "name"):
+            what = f"categories: name {name!r} occurs more than once"
+            self.problems.add("class twice", self.file, what)
+        return {row["id"]: row["name"] for row in sorted(rows, key=lambda row: row["id"])}
+
+    def _images(self, rows: list[Row]) -> list[Row]:
+        for field in ("id", "file_name"):
+            for value in self._double(rows, "images", field):
+                what = f"images: {field} {value!r} occurs more than once"
+                self.problems.add("image twice", self.file, what)
+        return rows
+
+    def read(self) -> Read:
+        """The images with their objects."""
+        names = check_names(tuple(dict.fromkeys(self.categories.values())), self.file)
+        by_image: dict[Any, list[Row]] = {row["id"]: [] for row in self.rows}
+        polygons, ids = 0, Counter[Any]()
+        for i, row in enumerate(self.annotations):
+            id = row.get("id")
+            if isinstance(id, int | str):
+                ids[id] += 1
+            if row["image_id"] not in by_image:
+                if not self._unknown["images"]:
+                    what = f"{_which(row)}: there is no image of id {row['image_id']!r}"
+                    self.problems.add("wrong value", self.file, what)
+                continue
+            if row["category_id"] not in self.categories:
+                if not self._unknown["categories"]:
+                    what = f"{_which(row)}: there is no category of id {row['category_id']}"
+                    self.problems.add("wrong value", self.file, what)
+                continue
+            if not BOX[0](box := row.get("bbox")):
+                if box or not _polygons(row.get("segmentation")):
+                    if "bbox" in row:
+                        self._wrong(f"annotations[{i}].bbox", box, BOX[1])
+                    else:
+                        self.problems.add("wrong value", self.file, f"annotations[{i}] has no 'bbox'")
+                    continue
+                polygons += 1
+                row["bbox"] = _around(row["segmentation"])
+            if not FLAG[0](row.get("iscrowd")):
+                self._wrong(f"annotations[{i}].iscrowd", row["iscrowd"], FLAG[1], "wrong flag")
+                row["iscrowd"] = 0
+            by_image[row["image_id"]].append(row)
+        if odd := sum(count - 1 for count in ids.values()):
+            self.notes.append(f"{self.file}: {odd} ids of annotations are there again; they are not used")
+        if polygons:
+            self.notes.append(
+                f"{self.file}: {polygons} objects have no box and get that around their polygons"
+            )
+        raws = self._raws(by_image)
+        return Read(raws, names, [*self.notes, *self.images.notes()], [self])
+
+    def _raws(self, by_image: dict[Any, list[Row]]) -> list[Raw]:
+        found: dict[Path, tuple[int, Row, list[Row]]] = {}
+        unsized = 0
+        for i, row in enumerate(self.rows):
+            try:
+                path = self.images.named(row["file_name"], self.folders)
+            except ValueError as error:
+                self.problems.add("image that is not there", self.file, f"images[{i}]: {error}")
+                continue
+            found.setdefault(path, (i, row, []))[2].extend(by_image.pop(row["id"], []))
+        names = [row["file_name"] for _, row, _ in found.values()]
+        ids = unique_ids([plain(name) for name in names])
+        raws = []
+        for (path, (i, row, objects)), id in zip(found.items(), ids):
+            self.ids[row["id"]] = id
+            size = None
+            height, width = row.get("height"), row.get("width")
+            if height and width and SIDE[0](height) and SIDE[0](width):
+                size = (int(height), int(width))
+            elif wrong := [f for f in ("height", "width") if row.get(f) is not None and not SIDE[0](row[f])]:
+                self._wrong(f"images[{i}].{wrong[0]}", row[wrong[0]], SIDE[1])
+                continue
+            else:
+                unsized += 1
+            raws.append(self._raw(path, id, size, objects))
+        if unsized:
+            self.notes.append(f"{self.file}: {unsized} images have no size there; it is read from the images")
+        return raws
+
+    def _raw(self, path: Path, id: str, size: tuple[int, int] | None, objects: list[Row]) -> Raw:
+        classes = [self.categories[row["category_id"]] for row in objects]
+        boxes = np.array([row["bbox"] for row in objects], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        ignored = np.array([bool(row.get("iscrowd")) for row in objects], bool)
+
+        def place(i: int) -> str:
+            return f"{_which(objects[i])} ({id}, {classes[i]})"
+
+        return Raw(path, id, size, classes, boxes, ignored, self.file, place)
+
+
+def _which(row: Row) -> str:
+    return f"annotation {reprlib.repr(row.get('id', 'without id'))} of image {row['image_id']}"
+
+
+def _around(polygons: list[list[float]]) -> list[float]:
+    """The box around polygons, as (x, y, width, height)."""
+    x = [value for one in polygons for value in one[0::2]]
+    y = [value for one in polygons for value in one[1::2]]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+
+
+def _image_folders(file: str, split: str) -> list[str]:
+    """Where the images of a file are looked for first."""
+    path = PurePosixPath(file)
+    name, base = path.stem.removeprefix("instances_"), str(path.parent)
+    base = "" if base == "." else base
+    above = join(base, "..") if PurePosixPath(base).name.lower() in ("annotations", "labels") else base
+    short = {split, name, name.rstrip("0123456789")} - {""}
+    places = [
+        join(parent, sub)
+        for parent in dict.fromkeys((above, base))
+        for sub in (
+            *(f"images/{one}" for one in sorted(short, key=len, reverse=True)),
+            *sorted(short),
+            "images",
+            "",
+        )
+    ]
+    return list(dict.fromkeys([*places, base]))
+
+
+def _of_type(kind: type[T], value: Any) -> T:
+    return value if isinstance(value, kind) else kind()
+
+
+def _from_datumaro(table: Row, file: Path) -> Row:
+    """Datumaro's tables as COCO's: items with their annotations, labels by their place in a list."""
+    labels = table.get("categories", {})
+    labels = labels.get("label", {}).get("labels") if isinstance(labels, dict) else None
+    if not isinstance(labels, list) or not isinstance(table["items"], list):
+        raise ValueError(f"{file}: has no list 'images', nor the items and labels of Datumaro")
+    categories = [{"id": i, "name": one.get("name")} for i, one in enumerate(labels) if isinstance(one, dict)]
+    images, annotations = [], []
+    for number, item in enumerate(table["items"]):
+        item = item if isinstance(item, dict) else {}
+        image = _of_type(dict, item.get("image"))
+        size = _of_type(list, image.get("size"))
+        height, width = size if len(size) == 2 else (None, None)
+        name = image.get("path") or item.get("id")
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for one in _of_type(list, item.get("annotations")):
+            if not isinstance(one, dict) or one.get("type") not in ("bbox", "polygon"):
+                continue
+            row = {"id": one.get("id", 0), "image_id": number, "category_id": one.get("label_id")}
+            row["iscrowd"] = int(bool(_of_type(dict, one.get("attributes")).get("is_crowd")))
+            points = one.get("points")
+            annotations.append(row | {"bbox": one.get("bbox"), "segmentation": [points] if points else []})
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detloss.lab.data.images import ImageFiles
+from detloss.lab.data.problems import DataError, Problems
 from detloss.lab.data.sample import Annotation, Sample
 
 
@@ -93,14 +94,27 @@ class Dataset:
         return kept
 
     def check_images(self, progress: Callable[[int, int], Any] | None = None) -> None:
-        """Decode every image once; raises ValueError naming the first file that is damaged or of wrong size.
+        """Decode every image once; raises `DataError` naming those that are damaged or of another size.
 
         progress: called with (done, total) after each image.
         """
+        if len(problems := self.image_problems(progress)):
+            raise DataError("images", problems)
+
+    def image_problems(self, progress: Callable[[int, int], Any] | None = None) -> Problems:
+        """The same, as a list."""
+        problems = Problems()
         for i in range(len(self)):
-            self[i]
+            try:
+                self[i]
+            except ValueError as error:
+                file = str(self.file(i))
+                what = str(error).removeprefix(f"{file}: ")
+                other = " but annotated as " in what
+                problems.add("image of another size" if other else "image that cannot be decoded", file, what)
             if progress is not None:
                 progress(i + 1, len(self))
+        return problems
 
 
 def summary(dataset: Dataset) -> dict[str, Any]:
@@ -119,6 +133,32 @@ def summary(dataset: Dataset) -> dict[str, Any]:
         "ignored": sum(int(a.ignored.sum()) for a in annotations),
         "per_class": {name: int(n) for name, n in zip(dataset.names, counts)},
     }
+
+
+def shared_images(training: Dataset, validation: Dataset) -> str | None:
+    """A note where images of the validation are also trained on, the same file or a copy; else None."""
+    learned: dict[int, list[Path]] = {}
+    for file in filter(None, map(training.file, range(len(training)))):
+        learned.setdefault(file.stat().st_size, []).append(file)
+    digests: dict[Path, bytes] = {}
+
+    def content(file: Path) -> bytes:
+        if file not in digests:
+            digests[file] = hashlib.sha256(file.read_bytes()).digest()
+        return digests[file]
+
+    shared = []
+    for file in filter(None, map(validation.file, range(len(validation)))):
+        alike = learned.get(file.stat().st_size, [])
+        if file in alike or any(content(file) == content(one) for one in alike):
+            shared.append(file)
+    if not shared:
+        return None
+    count = f"all {len(shared)}" if len(shared) == len(validation) else f"{len(shared)} of {len(validation)}"
+    return (
+        f"{count} validation images are training images, too (the same files or copies; first: {shared[0]}): "
+        "AP is higher than it will be on new images"
+    )
 
 
 def fingerprint(*datasets: Dataset) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles
+from detloss.lab.data.problems import DataError
 
 EVERYTHING = "all-splits"
 _NAME = re.compile(r"(not-)?fold-(\d+)-of-(\d+)")
@@ -74,9 +75,17 @@ def join(
     their split before it. A split without any object is left out, for nobody has looked for objects there; a
     note says so.
     """
-    # The largest first: a list that is part of another adds nothing, and its notes are the other's.
-    parts = dict(sorted(((one, read(one)) for one in splits), key=lambda part: -len(part[1])))
     notes: list[str] = []
+    read_splits: list[tuple[str, Dataset]] = []
+    for name in splits:
+        try:
+            read_splits.append((name, read(name)))
+        except DataError as error:
+            if set(error.problems.counts) != {"no labels"}:
+                raise
+            notes.append(f"split {name!r} has no labels and is left out")
+    # The largest first: a list that is part of another adds nothing, and its notes are the other's.
+    parts = dict(sorted(read_splits, key=lambda part: -len(part[1])))
     known = tuple(names or dict.fromkeys(name for dataset in parts.values() for name in dataset.names))
     annotations, sizes, places, ids = [], [], dict[Any, None](), set[str]()
     for split, dataset in parts.items():

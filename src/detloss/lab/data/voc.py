@@ -1,123 +1,280 @@
-"""Pascal VOC folders: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<split>.txt`.
+"""One annotation file an image: Pascal VOC's XML, and labelme's JSON.
 
-Box in the XML are VOC's: pixels counted from 1, both ends inside the box. They are read as
+Boxes in the XML are VOC's: pixels counted from 1, both ends inside the box. They are read as
 (xmin - 1, ymin - 1, xmax, ymax), so that a box of one pixel has area 1, and written the other way round.
-`difficult` objects are `ignored`. VOC has no list of classes: names are those that occur in the split,
-sorted, unless a file `classes.txt` (one name a line; `save` writes it) gives them and their order.
+`difficult` objects are `ignored`. labelme's rectangles count from 0; of its other shapes with an extent
+(polygons, circles) the box around is read. Neither has a list of classes: names are those that occur in the
+split, sorted, unless a file `classes.txt` (one name a line; `save` writes it) gives them and their order.
 """
 
+import reprlib
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from detloss.lab.data.check import BoxCheck, choose_split, labels_of, part_of
-from detloss.lab.data.dataset import Dataset
-from detloss.lab.data.images import ImageFiles, find_image, image_size
-from detloss.lab.data.sample import Annotation
+from detloss.lab.data.check import Raw, check_names, unique_ids
+from detloss.lab.data.coco import Read
+from detloss.lab.data.images import SUFFIXES
+from detloss.lab.data.lists import by_folder, word_of
+from detloss.lab.data.problems import Problems
+from detloss.lab.data.text import read_json, read_lines, read_xml
+from detloss.lab.data.tree import Images, Tree, join, plain, stem
 from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+SHAPES = {"rectangle": 2, "polygon": 3, "circle": 2, "linestrip": 2, "line": 2}
+"""labelme's shapes with an extent, and the fewest points of each; lines and points have none."""
 
 
-def splits(path: Path) -> list[str]:
-    """The lists of images that the data set ships."""
-    return list(_sets(path)) or ["all"]
+class Lists:
+    """The lists of images of a folder of annotation files: text files of ids, else folders, else all."""
+
+    def __init__(self, tree: Tree, files: Sequence[str], images: Tree, format: str) -> None:
+        self.tree, self.files, self.images, self.format = tree, sorted(files), images, format
+        self.notes: list[str] = []
+        self._by_stem: dict[str, list[str]] = {}
+        for file in self.files:
+            self._by_stem.setdefault(PurePosixPath(file).stem, []).append(file)
+        known = {name.casefold() for name in self._by_stem}
+        self.lists: dict[str, list[str | list[str]]] = {
+            name: [file] for name, file in self._image_sets().items()
+        }
+        if not self.lists:
+            groups = by_folder(self.files)
+            if rest := groups.pop("", None):
+                count = f"{len(rest)} annotation files are in no folder of a split"
+                self.notes.append(f"{count} and not read (first: {rest[0]})")
+            self.lists = {name: [own] for name, own in groups.items()}
+
+        if tree is images:
+            alone = [one for name, own in tree.images.items() if name not in known for one in own]
+            if alone:
+                self.notes.append(
+                    f"{len(alone)} images have no annotation and are not read (first: {alone[0]})"
+                )
+
+    def _image_sets(self) -> dict[str, str]:
+        """The text files that list ids: those of ImageSets/Main, else those of any folder."""
+        folders: dict[str, dict[str, str]] = {}
+        for file in self.tree.files:
+            path = PurePosixPath(file)
+            sets = any(part.lower().startswith("imageset") for part in path.parent.parts)
+            named = sets or word_of(path.stem) or path.stem in ("trainval", "all", "default")
+            if path.suffix.lower() == ".txt" and named and self._lists_ids(file):
+                folders.setdefault(str(path.parent), {})[path.stem] = file
+        main = {
+            folder: own for folder, own in folders.items() if PurePosixPath(folder).name.lower() == "main"
+        }
+        chosen = main or folders
+        if len(chosen) > 1:  # of several data sets: a list is named by its path
+            return {stem(file): file for own in chosen.values() for file in own.values()}
+        return next(iter(chosen.values()), {})
+
+    def _lists_ids(self, file: str) -> bool:
+        """Whether the lines are ids of annotations. VOC also lists each class by itself, with a flag."""
+        lines = read_lines(self.tree.path(file))
+        if not lines:
+            return PurePosixPath(file).parent.name.lower() == "main"  # an empty list is one
+        if any(self._files_of(line) for line in lines[:20]):
+            return True
+        words = lines[0].split()
+        flagged = len(words) == 2 and words[1] in ("-1", "0", "1")
+        in_main = PurePosixPath(file).parent.name.lower() == "main"
+        return not flagged and (in_main or (len(words) <= 4 and any(map(self._files_of, words[:1]))))
+
+    def _files_of(self, line: str) -> list[str]:
+        """The annotation files that a line means: an id, with or without folder and suffix."""
+        line = plain(line.strip("\"'"))
+        known = (".xml", ".json", *SUFFIXES)
+        for id in dict.fromkeys((line, stem(line) if line.lower().endswith(known) else line)):
+            same = self._by_stem.get(PurePosixPath(id).name, [])
+            exact = [one for one in same if f"/{stem(one)}".endswith(f"/{id.lstrip('/')}")]
+            if exact or same:
+                return exact or (same if "/" in id else [])
+        return []
+
+    def source(self, path: str) -> str | list[str]:
+        """The list that a user names outright: a text file of ids, or a folder of annotations or images."""
+        if self.tree.is_file(path):
+            return path
+        below = [file for file in self.files if not path or file.startswith(f"{path}/")]
+        if not below and self.images is self.tree:
+            stems = {PurePosixPath(file).stem for file in self.tree.walk(path)}
+            below = [file for file in self.files if PurePosixPath(file).stem in stems]
+        if not below:
+            raise ValueError(f"{self.tree.path(path)}: no annotations there; name a list of ids or a folder")
+        return below
+
+    def read(self, sources: Sequence[str | list[str]], name: str, problems: Problems) -> Read:
+        """What the files of a list hold."""
+        notes: list[str] = []
+        files: dict[str, None] = {}
+        for source in sources:
+            listed = self._listed(source, problems) if isinstance(source, str) else source
+            double = len(listed) - len(set(listed)) + len(files.keys() & set(listed))
+            if double:
+                notes.append(f"{double} images are listed again and read once (list {name!r})")
+            files |= dict.fromkeys(listed)
+        ids = unique_ids(list(files))
+        images, parse = Images(self.images), _parse_voc if self.format == "voc" else _parse_labelme
+        raws, used = [], set()
+        for file, id in zip(files, ids):
+            raw = parse(self.tree.path(file), file, id, images, problems)
+            if raw is not None and raw.image in used:
+                what = f"its image {raw.image} is that of another annotation, too"
+                problems.add("image twice", raw.file, what)
+            elif raw is not None:
+                used.add(raw.image)
+                raws.append(raw)
+        listed_names = self._names()
+        names = listed_names or tuple(sorted({one for raw in raws for one in raw.classes}))
+        return Read(raws, check_names(names, self.tree.root), [*notes, *images.notes()])
+
+    def _listed(self, file: str, problems: Problems) -> list[str]:
+        """The annotation files of a list of ids."""
+        found = []
+        beside = PurePosixPath(file).parts
+        depth = next((i for i, part in enumerate(beside) if part.lower().startswith("imageset")), 0)
+        own = "/".join(beside[:depth])  # VOC2007 of VOC2007/ImageSets/Main/train.txt
+        for number, line in enumerate(read_lines(self.tree.path(file)), 1):
+            same = self._files_of(line) or (self._files_of(line.split()[0]) if line.split() else [])
+            near = [one for one in same if not own or one.startswith(f"{own}/")] or same
+            if len(near) == 1:
+                found.append(near[0])
+                continue
+            several = f"several annotations: {', '.join(near[:3])}"
+            suffix = ".xml" if self.format == "voc" else ".json"
+            folder = PurePosixPath(self.files[0]).parent if self.files else ""
+            missing = self.tree.path(join(str(folder), plain(line) + suffix))
+            what = several if near else f"{missing}: no such annotation"
+            problems.add(
+                "annotation that cannot be read",
+                self.tree.path(file),
+                f"entry {number} ({line[:80]}): {what}",
+            )
+        return found
+
+    def _names(self) -> tuple[str, ...]:
+        if "classes.txt" in self.tree.listing(""):
+            return tuple(read_lines(self.tree.path("classes.txt")))
+        return ()
 
 
-def _sets(root: Path) -> dict[str, Path]:
-    # VOC also lists each class by itself: aeroplane_train.txt, with a flag after the id.
-    lists = sorted((root / "ImageSets" / "Main").glob("*.txt"))
-    return {p.stem: p for p in lists if not p.stem.endswith(("_train", "_val", "_trainval", "_test"))}
-
-
-def load(path: str | Path, split: str = "train", names: Sequence[str] | None = None) -> Dataset:
-    """Read one split of a VOC folder; see `detloss.lab.data.load`."""
-    root = Path(path)
-    sets = _sets(root)
-    shipped, part, notes = choose_split(split, sets or ("all",), str(root))
-    if sets:
-        ids = [line.strip() for line in sets[shipped].read_text("utf-8").splitlines() if line.strip()]
-        where = str(sets[shipped])
-    else:
-        ids = sorted(p.stem for p in (root / "Annotations").glob("*.xml"))
-        where = str(root / "Annotations")
-    files = [root / "Annotations" / f"{id}.xml" for id in ids]
-    trees = [_parse(file) for file in files]
-    known, check = _names(root, trees) if names is None else names, BoxCheck()
-
-    def read(i: int) -> tuple[Annotation, Path, tuple[int, int]]:
-        folder = root / "JPEGImages"
-        image = find_image(folder, ids[i]) or folder / _text(trees[i], "filename")
-        if not image.is_file():
-            raise ValueError(f"{files[i]}: no image {ids[i]}.jpg, .png, ... in {folder}")
-        size = _size(files[i], trees[i], image)
-        return _annotation(files[i], trees[i], ids[i], size, known, check), image, size
-
-    annotations, images, sizes = zip(*map(read, part_of(ids, part, where)))
-    return Dataset(known, annotations, ImageFiles(images, sizes), notes + check.notes())
-
-
-def _parse(file: Path) -> ET.Element:
-    """The annotation, in which every object has a name and is difficult or not."""
+def _parse_voc(file: Path, name: str, id: str, images: Images, problems: Problems) -> Raw | None:
+    """An annotation in which every object has a name and a box; None where it or its image is unusable."""
     try:
-        tree = ET.parse(file).getroot()
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such annotation") from None
-    except ET.ParseError as error:
-        raise ValueError(f"{file}: not valid XML ({error})") from error
-    for i, o in enumerate(tree.findall("object"), 1):
-        if not _text(o, "name"):
-            raise ValueError(f"{file}: object {i} has no <name>; every object must name its class")
-        if _text(o, "difficult") not in ("0", "1", ""):
-            wrong = f"difficult is {_text(o, 'difficult')!r}"
-            raise ValueError(f"{file}: object {i} ({_text(o, 'name')}): {wrong}, must be 0, 1 or left out")
-    return tree
+        tree = read_xml(file)
+        if tree.tag != "annotation":
+            raise ValueError(f"{file}: begins with <{tree.tag[:40]}>, and VOC's with <annotation>")
+        image = images.beside(name, _text(tree, "filename") or _text(tree, "path"))
+    except ValueError as error:
+        _left_out(file, error, problems)
+        return None
+    size = _size(file, tree, problems)
+    classes, boxes, flags, numbers = [], [], [], []
+    for number, o in enumerate(tree.findall("object"), 1):
+        if not (called := _text(o, "name")):
+            what = f"object {number} has no <name>; every object must name its class"
+            problems.add("wrong value", file, what)
+            continue
+        corners = [o.findtext(f"bndbox/{corner}") for corner in CORNERS]
+        values = [_float(text) for text in corners]
+        if None in values:
+            k = values.index(None)
+            what = f"object {number} ({called}): bndbox/{CORNERS[k]} is {corners[k]!r}, must be a number"
+            problems.add("wrong value", file, what)
+            continue
+        flag = _text(o, "difficult")
+        if flag not in ("0", "1", "", "Unspecified"):
+            what = f"object {number} ({called}): difficult is {flag!r}, must be 0, 1 or left out"
+            problems.add("wrong flag", file, what)
+        classes.append(called)
+        boxes.append(values)
+        flags.append(flag == "1")
+        numbers.append(number)
+    corners_of = np.array(boxes, np.float64).reshape(-1, 4)
+    corners_of[:, :2] -= 1
+    place = partial(_place, "object", numbers, classes)
+    return Raw(image, id, size, classes, corners_of, np.array(flags, bool), file, place)
+
+
+def _place(what: str, numbers: Sequence[int], classes: Sequence[str], i: int) -> str:
+    return f"{what} {numbers[i]} ({classes[i]})"
+
+
+def _left_out(file: Path, error: ValueError, problems: Problems) -> None:
+    text = str(error)
+    own = text.startswith(f"{file}: ")
+    kind = "annotation that cannot be read" if own else "image that is not there"
+    problems.add(kind, file, text.removeprefix(f"{file}: "))
 
 
 def _text(node: ET.Element, tag: str) -> str:
     return (node.findtext(tag) or "").strip()
 
 
-def _names(root: Path, trees: list[ET.Element]) -> tuple[str, ...]:
-    listed = root / "classes.txt"
-    if listed.is_file():
-        return tuple(line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip())
-    return tuple(sorted({_text(o, "name") for tree in trees for o in tree.findall("object")}))
-
-
-def _size(file: Path, tree: ET.Element, image: Path) -> tuple[int, int]:
+def _float(text: str | None) -> float | None:
     try:
-        height, width = (int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
+        return float(text or "")
     except ValueError:
-        raise ValueError(f"{file}: size: width and height must be whole numbers") from None
-    # Some tools leave the size out or write 0.
-    return (height, width) if height > 0 and width > 0 else image_size(image)
+        return None
 
 
-def _annotation(
-    file: Path, tree: ET.Element, id: str, size: tuple[int, int], names: Sequence[str], check: BoxCheck
-) -> Annotation:
-    objects = tree.findall("object")
-    classes = [_text(o, "name") for o in objects]
+def _size(file: Path, tree: ET.Element, problems: Problems) -> tuple[int, int] | None:
+    values = [_float(tree.findtext(f"size/{side}") or "0") for side in ("height", "width")]
+    if any(value is None or not value.is_integer() or abs(value) > 2**31 for value in values):
+        problems.add("wrong value", file, "size: width and height must be whole numbers")
+        return None
+    height, width = (int(value or 0) for value in values)
+    return (height, width) if height > 0 and width > 0 else None  # some tools leave it out or write 0
 
-    def where(i: int) -> str:
-        return f"{file}: object {i + 1} ({classes[i]})"
 
-    boxes = np.zeros((len(objects), 4))
-    for i, o in enumerate(objects):
-        for k, corner in enumerate(CORNERS):
-            text = o.findtext(f"bndbox/{corner}")
-            try:
-                boxes[i, k] = float(text or "")
-            except ValueError:
-                raise ValueError(f"{where(i)}: bndbox/{corner} is {text!r}, must be a number") from None
-    boxes[:, :2] -= 1
-    ignored = np.array([_text(o, "difficult") == "1" for o in objects], bool)
-    found = labels_of(classes, names, where)
-    boxes, keep = check(boxes, size, where)
-    return Annotation(boxes[keep], found[keep], ignored[keep], id)
+def _parse_labelme(file: Path, name: str, id: str, images: Images, problems: Problems) -> Raw | None:
+    try:
+        table: Any = read_json(file)
+        if not isinstance(table, dict) or not isinstance(table.get("shapes"), list):
+            raise ValueError(f"{file}: has no list 'shapes', as labelme's files have")
+        named = table.get("imagePath")
+        image = images.beside(name, named if isinstance(named, str) else "")
+    except ValueError as error:
+        _left_out(file, error, problems)
+        return None
+    height, width = (
+        side if type(side) is int and 0 < side < 2**31 else 0
+        for side in (table.get("imageHeight"), table.get("imageWidth"))
+    )
+    size = (height, width) if height and width else None
+    classes, boxes, numbers = [], [], []
+    for number, shape in enumerate(table["shapes"], 1):
+        shape = shape if isinstance(shape, dict) else {}
+        kind, label = shape.get("shape_type", "polygon"), shape.get("label")
+        try:
+            points = np.array(shape.get("points"), np.float64)
+        except (ValueError, TypeError, OverflowError):
+            points = np.zeros(0)
+        fewest = SHAPES.get(kind) if isinstance(kind, str) else None
+        if not isinstance(label, str) or not label.strip():
+            problems.add(
+                "wrong value", file, f"shape {number} has no label; every object must name its class"
+            )
+        elif fewest is None or points.ndim != 2 or points.shape[1] != 2 or len(points) < fewest:
+            shown = reprlib.repr(kind)
+            what = f"shape {number} ({label[:40]}): {shown} of {len(points)} points has no box around it"
+            problems.add("wrong value", file, what)
+        else:
+            if kind == "circle":
+                radius = np.linalg.norm(points[1] - points[0])
+                points = np.stack([points[0] - radius, points[0] + radius])
+            classes.append(label.strip())
+            boxes.append([*points.min(0), *points.max(0)])
+            numbers.append(number)
+    place = partial(_place, "shape", numbers, classes)
+    corners = np.array(boxes, np.float64).reshape(-1, 4)
+    return Raw(image, id, size, classes, corners, np.zeros(len(classes), bool), file, place)
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:

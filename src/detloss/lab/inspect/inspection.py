@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from detloss.calling import Loss
+from detloss.lab.cli.arguments import MostImages
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector import Detector
 from detloss.lab.detector.locations import LocationCounts, count_locations
@@ -41,7 +42,7 @@ class _Inspected:
     """A logit is easy if its p_t, the probability it gives to what is true, is at least this."""
     gammas: tuple[float, ...] = (0.0, 0.5, 1.0, 2.0)
     """gamma of the focal losses of Figure 4."""
-    images: int = 512
+    images: MostImages = 512
     """At most this many images of each split are used, drawn with a fixed seed."""
     examples: int = 3
     """Images in the picture of where on an image the loss comes from."""

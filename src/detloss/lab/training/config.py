@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
-from detloss.lab.data import Augment, SceneConfig
+from detloss.lab.cli.arguments import DataReading
+from detloss.lab.data import Augment, Reading, SceneConfig
 from detloss.lab.detector import DetectorConfig
 from detloss.lab.detector.postprocess import Limits
 from detloss.lab.records import check_choices, require, require_least
@@ -15,11 +16,14 @@ class Recipe:
     """Everything about training that does not depend on the loss: all runs of a comparison share it."""
 
     data: str = "embedded"
-    """A COCO, VOC or YOLO folder, or "embedded": scenes drawn from a seed, no download."""
+    """The folder of a data set (COCO, VOC, YOLO or labelme), or the file that describes it, or "embedded":
+    scenes drawn from a seed, no download."""
     train_split: str = "train"
     """Name of the split to train on."""
     val_split: str = "val"
     """Name of the split to evaluate on."""
+    reading: DataReading = field(default_factory=Reading)
+    """How data on disk are found and read."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """The embedded scenes (used when data is "embedded")."""
     size: int = 96
@@ -81,6 +85,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        if self.data == "embedded" and (place := self.reading.annotations or self.reading.images):
+            object.__setattr__(self, "data", place)  # they say where the data are
         require_least(self, size=16, steps=1, batch=1, accumulate=1, evaluations=1)
         require(self, "ema", 0 <= self.ema < 1, "it must be at least 0 (off) and below 1, such as 0.98")
         factor = 0 < self.backbone_lr < math.inf

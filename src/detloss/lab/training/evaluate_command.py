@@ -1,13 +1,14 @@
 """`detloss evaluate`: AP, calibration and score-IoU correlation of a trained detector."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
 
-from detloss.lab.cli.arguments import Out, read, refuse_another
+from detloss.lab.cli.arguments import DataReading, Out, read, refuse_another
 from detloss.lab.cli.terminal import counting, say
+from detloss.lab.data import Reading
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation, to_coco_results
@@ -28,6 +29,8 @@ class Arguments:
     """Another data set than the one of the run."""
     split: str | None = None
     """Another split than the run's validation split."""
+    reading: DataReading = field(default_factory=Reading)
+    """How the data are found and read, where that is another way than the run's."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
     out: Out = None
@@ -56,9 +59,12 @@ def run(arguments: Arguments) -> Path:
     device = pick_device(arguments.device)
     detector, config, names = load_detector(arguments.run, device)
     data, split = arguments.data or config.data, arguments.split or config.val_split
-    config = replace(config, data=data, val_split=split)
+    reading = arguments.reading if arguments.data or arguments.reading != Reading() else config.reading
+    config = replace(config, data=data, val_split=split, reading=reading)
     refuse_another(arguments.out, config)
     dataset = open_split(config, split, names)
+    for note in dataset.notes:
+        say(f"{split}: {note}")
     if arguments.quick:
         dataset = dataset.select(range(min(64, len(dataset))))
     fitted = Letterboxed(dataset, config.size)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from detloss.lab import ranks
 from detloss.lab.cli.terminal import counting, say
-from detloss.lab.data import Dataset, summary
+from detloss.lab.data import DataError, Dataset, shared_images, summary
+from detloss.lab.data.folds import is_fold
+from detloss.lab.data.problems import Problems
 from detloss.lab.detector.build import build_detector
 from detloss.lab.detector.criterion import check_classes
 from detloss.lab.detector.objective import Objective, find_detector_loss
@@ -21,9 +23,16 @@ def open_splits(recipe: Recipe) -> tuple[Dataset, Dataset]:
     with counting("drawing scenes") as progress:
         both = ranks.first_before_others(lambda: open_data(recipe, progress))
     if recipe.data != "embedded":
+        problems = Problems()
         for dataset, name in zip(both, (recipe.train_split, recipe.val_split)):
             with counting(f"reading {name} images") as progress:
-                dataset.select(range(ranks.rank(), len(dataset), ranks.world())).check_images(progress)
+                own = dataset.select(range(ranks.rank(), len(dataset), ranks.world()))
+                problems.extend(own.image_problems(progress))
+        if len(problems):
+            raise DataError(recipe.data, problems)
+        if not is_fold(recipe.val_split) and (shared := shared_images(*both)):
+            both[1].notes += (shared,)
+        for dataset, name in zip(both, (recipe.train_split, recipe.val_split)):
             for note in dataset.notes:
                 say(f"{name}: {note}")
     for dataset, name in zip(both, (recipe.train_split, recipe.val_split)):

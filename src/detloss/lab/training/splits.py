@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from detloss.lab.data import Dataset, find_format, load, scenes
-from detloss.lab.data.coco import own_ids
+from detloss.lab.data import DataError, Dataset, find, scenes
 from detloss.lab.data.sample import Detections
 from detloss.lab.detector import fit_anchors
 from detloss.lab.evaluate.detections import read_coco_results
@@ -25,13 +24,25 @@ def open_split(
     """One split of the recipe's data; `names` gives the classes their order where the data is on disk."""
     if recipe.data == "embedded":
         return scenes(recipe.scenes, split, progress=progress)
-    return load(recipe.data, split, names=names)
+    return find(recipe.data, recipe.reading).load(split, names)
 
 
 def open_data(recipe: Recipe, progress: Callable[[int, int], Any] | None = None) -> tuple[Dataset, Dataset]:
     """The training and the validation split, with the same class names."""
-    training = open_split(recipe, recipe.train_split, progress=progress)
-    return training, open_split(recipe, recipe.val_split, training.names, progress)
+    if recipe.data == "embedded":
+        training = open_split(recipe, recipe.train_split, progress=progress)
+        return training, open_split(recipe, recipe.val_split, training.names, progress)
+    found = find(recipe.data, recipe.reading)
+    try:
+        training = found.load(recipe.train_split)
+    except DataError as error:  # what is wrong with the other is said at the same time
+        try:
+            found.load(recipe.val_split)
+        except DataError as other:
+            error.problems.extend(other.problems)
+            raise DataError(recipe.data, error.problems) from None
+        raise
+    return training, found.load(recipe.val_split, training.names)
 
 
 def settled(recipe: R, training: Dataset) -> R:
@@ -41,9 +52,10 @@ def settled(recipe: R, training: Dataset) -> R:
 
 def class_order(recipe: Recipe) -> tuple[str, ...] | None:
     """The classes where they are not in the validation split's own order: VOC has no list of them."""
-    if recipe.data != "embedded" and find_format(Path(recipe.data)) == "voc":
-        return open_split(recipe, recipe.train_split).names
-    return None
+    if recipe.data == "embedded":
+        return None
+    found = find(recipe.data, recipe.reading)
+    return found.load(recipe.train_split).names if found.format in ("voc", "labelme") else None
 
 
 def read_results_of(
@@ -57,8 +69,8 @@ def read_results_of(
         ValueError: no such list, or an image or a class that is not of the data; the file is named.
     """
     results = read_coco_results(file)
-    coco = recipe.data != "embedded" and find_format(Path(recipe.data)) == "coco"
-    own = OwnIds(*own_ids(recipe.data, recipe.val_split)) if coco else None
+    ids = None if recipe.data == "embedded" else find(recipe.data, recipe.reading).own_ids(recipe.val_split)
+    own = OwnIds(*ids) if ids else None
     try:
         return interpret(results, dataset, own, category_ids)
     except ValueError as error:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another, results_folder
+from detloss.lab.cli.arguments import DataReading, FromFile, Out, given, read, refuse_another, results_folder
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.compare.command import VERDICT_COLUMNS
+from detloss.lab.data import Reading
 from detloss.lab.evaluate.interpret import AUTO, said_ids
 from detloss.lab.records import require
 from detloss.lab.runs import write_csv
@@ -30,6 +31,8 @@ class VerdictConfig:
     """The COCO, VOC or YOLO folder that they are of."""
     split: str = "val"
     """Name of the split that they are of."""
+    reading: DataReading = field(default_factory=Reading)
+    """How the data are found and read."""
     category_ids: tuple[str, ...] = AUTO
     """What category_id means in them: auto (what fits the objects; it is printed), own (the ids of the
     annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID for each
@@ -72,7 +75,7 @@ def run(arguments: Arguments) -> Path:
     files = files_of(config.files)
     check_looks(config.looks, max(map(len, files.values())))
     refuse_another(arguments.out, config)
-    recipe = Recipe(data=config.data, val_split=config.split)
+    recipe = Recipe(data=config.data, val_split=config.split, reading=config.reading)
     with counting("reading results") as progress:
         dataset, found, ids = read_files(files, recipe, config.allow_empty, config.category_ids, progress)
     for line in said_ids(ids.items()):
