@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "detloss.lab.training.evaluate_command",
     "predict": "detloss.lab.training.predict_command",
     "scenes": "detloss.lab.data.command",
+    "data": "detloss.lab.data.data_command",
     "bench": "detloss.lab.bench.command",
     "inspect": "detloss.lab.inspect.command",
     "calibration": "detloss.lab.calibration.command",

@@ -8,7 +8,7 @@ import numpy as np
 
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles, image_size, other_size
-from detloss.lab.data.problems import DataError, Problems
+from detloss.lab.data.problems import DataError, NoImages, Problems
 from detloss.lab.data.sample import Annotation
 from detloss.lab.data.text import printable
 
@@ -93,7 +93,7 @@ def assemble(
     if len(problems) and not lenient:
         raise DataError(where, problems)
     if not kept:
-        raise ValueError(f"{where}: no images" + (f"; {problems.notes()[0]}" if len(problems) else ""))
+        raise NoImages(f"{where}: no images" + (f"; {problems.notes()[0]}" if len(problems) else ""))
     annotations = []
     ends = np.searchsorted(of[keep], np.arange(len(kept) + 1))
     boxes, labels, ignored = boxes[keep], labels[keep], ignored[keep]

@@ -101,12 +101,17 @@ class Dataset:
         if len(problems := self.image_problems(progress)):
             raise DataError("images", problems)
 
-    def image_problems(self, progress: Callable[[int, int], Any] | None = None) -> Problems:
-        """The same, as a list."""
+    def image_problems(
+        self, progress: Callable[[int, int], Any] | None = None, strict: bool = False
+    ) -> Problems:
+        """The same, as a list; with `strict` also those of which lenient reading takes what there is."""
         problems = Problems()
         for i in range(len(self)):
             try:
-                self[i]
+                if strict and isinstance(self._images, ImageFiles):
+                    self._images.checked(self._index[i])
+                else:
+                    self[i]
             except ValueError as error:
                 file = str(self.file(i))
                 what = str(error).removeprefix(f"{file}: ")

@@ -1,5 +1,6 @@
 """Finds the data set in a folder, by what the files there hold, whatever tool has laid them out."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,9 @@ from detloss.lab.data.lists import WHOLE, choose_split, part_of
 from detloss.lab.data.problems import Problems
 from detloss.lab.data.text import read_bytes, read_yaml
 from detloss.lab.data.tree import Tree
+from detloss.lab.data.tree import join as inside
 
+Progress = Callable[[int, int], Any]
 LOOKED_FOR = (
     "COCO (.json with images, annotations, categories), VOC (.xml), labelme (.json), YOLO (data.yaml, "
     "obj.data, or classes.txt with label files)"
@@ -100,6 +103,28 @@ class Found:
         read.notes = [*notes, *self._lists.notes, *read.notes]
         return read, problems
 
+    def check(
+        self,
+        split: str,
+        names: Sequence[str] | None = None,
+        progress: Progress | None = None,
+        decoded: int = sys.maxsize,
+    ) -> tuple[Dataset | None, Problems]:
+        """A split without what is wrong with it, None where nothing is left; and all that is wrong.
+
+        names, progress: as of `load` and `Dataset.image_problems`; decoded: at most so many images are.
+        """
+        read, problems = self.read(split)
+        try:
+            dataset = assemble(read.raws, names or read.names, read.notes, problems, True, self.where)
+        except ValueError:
+            if not len(problems):
+                raise
+            return None, problems
+        looked = dataset.select(range(min(len(dataset), decoded)))
+        problems.extend(looked.image_problems(progress, strict=True))
+        return dataset, problems
+
     def own_ids(self, split: str) -> tuple[dict[int | str, str], dict[int, str]] | None:
         """The ids in COCO's annotations of a split: image id → `Sample.id`, category id → class name."""
         if self.format != "coco":
@@ -141,16 +166,16 @@ def find(path: str | Path, reading: Reading | None = None) -> Found:
     if root.is_file() and base.name.lower() == "annotations":
         base = base.parent  # of COCO's, where the images lie beside
     tree = images = Tree(base, outside)
-    start = "" if root.is_dir() else root.relative_to(base).as_posix()
+    start = inside(root.relative_to(base).as_posix())
     if reading.images:
         images = Tree(_given("images", base, reading.images), outside)
     if reading.annotations:
         place = _given("annotations", base, reading.annotations)
-        if not reading.images or not place.is_relative_to(base):
+        if not place.is_relative_to(base):
             tree = Tree(place if place.is_dir() else place.parent, outside)
             start = "" if place.is_dir() else place.name
         else:
-            start = place.relative_to(base).as_posix()
+            start = inside(place.relative_to(base).as_posix())
     lists = _lists(root, tree, start, images)
     return Found(str(path), tree, lists, reading)
 
@@ -197,13 +222,17 @@ class _Kinds:
         for format, own in (("voc", self._of(".xml", b"<annotation")), ("labelme", labelme)):
             if own:
                 found[f"{format} ({_some(own)})"] = partial(voc.Lists, self.tree, own, self.images, format)
+        apart = self.start or self.tree is not self.images
+        labels = self.start if apart and self.tree.is_folder(self.start) else None
         if (described := self._described()) is not None:
-            found[f"YOLO ({described})"] = partial(yolo.Lists, self.tree, described, self.images)
+            found[f"YOLO ({described})"] = partial(
+                yolo.Lists, self.tree, described, self.images, labels=labels
+            )
         elif (names := self._names()) is not None and self._label_files():
-            found[f"YOLO ({names.name})"] = partial(yolo.Lists, self.tree, None, self.images, names)
-        elif not found and (labels := self._label_files()):
+            found[f"YOLO ({names.name})"] = partial(yolo.Lists, self.tree, None, self.images, names, labels)
+        elif not found and (texts := self._label_files()):
             raise ValueError(
-                f"{self.tree.root}: YOLO label files ({_some(labels)}) but no names of classes; list them in "
+                f"{self.tree.root}: YOLO label files ({_some(texts)}) but no names of classes; list them in "
                 f"classes.txt there, one a line, or name the data.yaml"
             )
         return found

@@ -12,7 +12,7 @@ import numpy as np
 
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.images import ImageFiles
-from detloss.lab.data.problems import DataError
+from detloss.lab.data.problems import DataError, NoImages
 
 EVERYTHING = "all-splits"
 _NAME = re.compile(r"(not-)?fold-(\d+)-of-(\d+)")
@@ -84,6 +84,8 @@ def join(
             if set(error.problems.counts) != {"no labels"}:
                 raise
             notes.append(f"split {name!r} has no labels and is left out")
+        except NoImages:
+            notes.append(f"split {name!r} has no images and is left out")
     # The largest first: a list that is part of another adds nothing, and its notes are the other's.
     parts = dict(sorted(read_splits, key=lambda part: -len(part[1])))
     known = tuple(names or dict.fromkeys(name for dataset in parts.values() for name in dataset.names))
@@ -102,4 +104,6 @@ def join(
             places[dataset.file(i)] = None
             annotations.append(one._replace(labels=label[one.labels], id=id))
             sizes.append(dataset.size(i))
+    if not annotations:
+        raise NoImages("no split has images with objects")
     return Dataset(known, annotations, ImageFiles(list(places), sizes), notes)

@@ -93,7 +93,11 @@ class ImageFiles(Sequence[np.ndarray]):
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        image = read_image(self.paths[index], self.lenient)
+        return self.checked(index, self.lenient)
+
+    def checked(self, index: int, lenient: bool = False) -> np.ndarray:
+        """An image, as `read_image` has it; ValueError where it has another size than was said."""
+        image = read_image(self.paths[index], lenient)
         if image.shape[:2] != self.sizes[index]:
             raise ValueError(f"{self.paths[index]}: {other_size(image.shape[:2], self.sizes[index])}")
         return image

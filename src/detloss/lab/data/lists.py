@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
+from detloss.lab.data.problems import NoImages
+
 VAL_FRACTION = 0.2
 WHOLE = "all of "
 WORDS = {
@@ -63,8 +65,8 @@ def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str,
             )
         return found[0] if found else None
 
-    validation = meant("val")
     found = meant(split)
+    validation = any(word_of(one) == "val" for one in shipped)
     if found is not None and (split != "train" or validation):
         return found, None, []
     alone = next(iter(shipped)) if len(shipped) == 1 else None
@@ -88,7 +90,7 @@ def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str,
 def part_of(ids: Sequence[str], part: str | None, where: str) -> list[int]:
     """The indices of a part of the ids (see `choose_split`), in their order."""
     if not ids:
-        raise ValueError(f"{where}: no images")
+        raise NoImages(f"{where}: no images")
     if part is None:
         return list(range(len(ids)))
     if len(ids) < 2:

@@ -47,6 +47,10 @@ class DataError(ValueError):
         super().__init__(_message(where, problems))
 
 
+class NoImages(ValueError):
+    """A split in which there is nothing."""
+
+
 class Problems:
     """The problems of a data set in the order in which they were met."""
 

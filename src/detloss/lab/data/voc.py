@@ -81,8 +81,8 @@ class Lists:
             return PurePosixPath(file).parent.name.lower() == "main"  # an empty list is one
         if any(self._files_of(line) for line in lines[:20]):
             return True
-        words = lines[0].split()
-        flagged = len(words) == 2 and words[1] in ("-1", "0", "1")
+        words, last = lines[0].split(), lines[0].rsplit(None, 1)
+        flagged = len(last) == 2 and last[1] in ("-1", "0", "1") and len(words) < 4
         in_main = PurePosixPath(file).parent.name.lower() == "main"
         return not flagged and (in_main or (len(words) <= 4 and any(map(self._files_of, words[:1]))))
 
@@ -197,7 +197,8 @@ def _parse_voc(file: Path, name: str, id: str, images: Images, problems: Problem
         flags.append(flag == "1")
         numbers.append(number)
     corners_of = np.array(boxes, np.float64).reshape(-1, 4)
-    corners_of[:, :2] -= 1
+    inverted = corners_of[:, :2] > corners_of[:, 2:]  # whichever comes first in the image counts from 1
+    corners_of -= np.concatenate([~inverted, inverted], 1)
     place = partial(_place, "object", numbers, classes)
     return Raw(image, id, size, classes, corners_of, np.array(flags, bool), file, place)
 

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from detloss.lab.data.check import check_names
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.sample import Annotation, Sample
+from detloss.lab.data.text import printable
 
 Splits = Mapping[str, Dataset | Iterable[Sample]]
 
@@ -44,7 +46,7 @@ def items(samples: Dataset | Iterable[Sample], names: Sequence[str]) -> Iterator
         if annotation.id in seen:
             raise ValueError(f"id {annotation.id!r} occurs twice in a split; each image needs its own")
         seen.add(annotation.id)
-        if Path(annotation.id).name != annotation.id:
+        if Path(annotation.id).name != annotation.id or not printable(annotation.id):
             raise ValueError(f"id {annotation.id!r} cannot be the name of a file; rename it")
         if not np.isin(annotation.labels, range(len(names))).all():
             raise ValueError(f"sample {annotation.id}: labels must be 0..{len(names) - 1}")
@@ -67,7 +69,7 @@ def shared_names(splits: Splits, names: Sequence[str] | None) -> tuple[str, ...]
     if not splits or any(not split or Path(split).name != split for split in splits):
         raise ValueError(f"splits: {list(splits)}, must be at least one, each a plain name such as 'train'")
     if names is not None:
-        return tuple(names)
+        return check_names(names, "names")
     found = {samples.names for samples in splits.values() if isinstance(samples, Dataset)}
     if len(found) != 1 or not all(isinstance(samples, Dataset) for samples in splits.values()):
         what = "the splits have different names" if len(found) > 1 else "samples carry no names"

@@ -50,8 +50,15 @@ class Lists:
 
     format = "yolo"
 
-    def __init__(self, tree: Tree, file: str | None, images: Tree, names_file: Path | None = None) -> None:
-        self.tree, self.images = tree, images
+    def __init__(
+        self,
+        tree: Tree,
+        file: str | None,
+        images: Tree,
+        names_file: Path | None = None,
+        labels: str | None = None,
+    ) -> None:
+        self.tree, self.images, self.labels = tree, images, labels
         self.file = tree.path(file) if file else tree.root
         self.base = str(PurePosixPath(file).parent) if file else ""
         self.base = "" if self.base == "." else self.base
@@ -166,7 +173,7 @@ class Lists:
             notes.append(f"{double} images are named again and read once (list {name!r})")
         places = list(found.values())
         ids = unique_ids([place.path for place in places])
-        labels = _Labels(self.tree if self.tree is not self.images else None)
+        labels = _Labels(None if self.labels is None else (self.tree, self.labels))
         rows = _Rows(self.names, self.entries.get("kpt_shape"), problems)
         raws, empty = [], 0
         for place, id in zip(places, ids):
@@ -260,7 +267,7 @@ def _darknet(file: Path) -> dict[str, str]:
 class _Labels:
     """Finds the label file of an image; says where it was looked for, and what there belongs to no image."""
 
-    own: Tree | None = None
+    own: tuple[Tree, str] | None = None
     notes: list[str] = field(default_factory=list)
     _folders: dict[tuple[int, str], tuple[Tree, str] | None] = field(default_factory=dict)
     _files: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
@@ -303,7 +310,8 @@ class _Labels:
                 found += [(tree, join(above, one, *rest)) for one in there or ["labels"]]
                 break
         if self.own is not None:
-            found += [(self.own, folder), (self.own, "")]
+            tree_of, above = self.own
+            found = [(tree_of, join(above, folder)), (tree_of, above), *found]
         if not found and tree.is_folder(join(folder, "labels")):
             found.append((tree, join(folder, "labels")))
         return [*found, (tree, folder)]
