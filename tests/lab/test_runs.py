@@ -83,6 +83,33 @@ class TestWrite:
         write_csv(path, ("name", "value"), read_csv(path))
         assert float(read_csv(path)[0]["value"]) == 0.1 + 0.2
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "=1+1",
+            "+1 a",
+            "-cmd()",
+            "@x",
+            "\t=1",
+            "'=1",
+            "''-a",
+            "'-0.5",
+            "'",
+            "'a",
+            "-0.5",
+            "+3",
+            "-inf",
+            "a=1",
+        ],
+    )
+    def test_no_cell_of_a_csv_is_a_formula(self, tmp_path: Path, text):
+        write_csv(tmp_path / "a.csv", ("class", "ap"), [{"class": text, "ap": -0.5}])
+        with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+            name, ap = list(csv.reader(file))[1]
+        assert ap == "-0.5"
+        assert name[0] not in "=+-@\t" or float(name) == float(text)
+        assert read_csv(tmp_path / "a.csv") == [{"class": text, "ap": "-0.5"}]
+
     def test_csv_with_an_unknown_column(self, tmp_path: Path):
         with pytest.raises(ValueError, match="not in fieldnames"):
             write_csv(tmp_path / "a.csv", ("a",), [{"b": 1}])

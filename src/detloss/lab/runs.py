@@ -73,12 +73,28 @@ def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]
     """As `write_text`, of a table."""
 
     def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             table = csv.DictWriter(file, names)
             table.writeheader()
-            table.writerows(rows)
+            table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
     replacing(path, write)
+
+
+def _cell(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets ' before it, which `read_csv` takes away."""
+    return f"'{value}" if isinstance(value, str) and _formula(value) else value
+
+
+def _formula(text: str) -> bool:
+    inner = text.lstrip("'")
+    if inner[:1] not in ("=", "+", "-", "@", "\t", "\r"):
+        return False
+    try:
+        float(inner)
+    except ValueError:
+        return True
+    return inner != text
 
 
 def write_tables(out: Path, tables: Mapping[str, Sequence[Any]]) -> None:
@@ -93,7 +109,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{name: _text(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def _text(cell: str) -> str:
+    return cell[1:] if isinstance(cell, str) and cell[:1] == "'" and _formula(cell) else cell
 
 
 def columns(rows: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
