@@ -93,6 +93,18 @@ class TestWhatIsNamed:
         guessed = "is not there; read is images/more" in " ".join(data.notes)
         assert guessed == entry.startswith("/")
 
+    def test_labels_of_two_images_are_asked_for(self, tmp_path):
+        root = yolo_set(tmp_path, "train: images/train\nval: images/val", **self.FOLDERS)
+        Image.open(root / "images/train/a.png").save(root / "images/train/a.jpg")
+        with pytest.raises(DataError, match=r"a\.png: a\.jpg has the same labels, .*a\.txt"):
+            load(root)
+        assert len(load(root, lenient=True)) == 2
+
+    def test_a_number_of_classes_that_is_another(self, tmp_path):
+        root = yolo_set(tmp_path, "train: images/train\nval: images/val\nnc: 3", **self.FOLDERS)
+        with pytest.raises(ValueError, match=r"data\.yaml: says 3 classes, and names has 2"):
+            load(root)
+
     @pytest.mark.parametrize("entry", ["images/nowhere", "[images/train, nowhere.txt]", "{a: b}"])
     def test_an_entry_that_is_not_there_is_an_error(self, tmp_path, entry):
         root = yolo_set(tmp_path, f"train: {entry}\nval: images/val", **self.FOLDERS)

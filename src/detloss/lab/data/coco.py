@@ -164,7 +164,7 @@ class Table:
         self.file, self.problems, self.lists = lists.tree.path(file), problems, lists
         self.notes: list[str] = []
         self._unknown = {kind: False for kind in FIELDS}  # whether a row of a kind was left out
-        table = read_json(self.file)
+        table = read_json(self.file, _without_outlines)
         if isinstance(table, dict) and "items" in table and "images" not in table:
             table = _from_datumaro(table, self.file)
         for kind in FIELDS:
@@ -308,6 +308,13 @@ class Table:
         return Raw(path, id, size, classes, boxes, ignored, self.file, place)
 
 
+def _without_outlines(row: Row) -> Row:
+    """An object of the JSON without the polygons that have a box: they are most of a large file."""
+    if "segmentation" in row and row.get("bbox"):
+        del row["segmentation"]
+    return row
+
+
 def _which(row: Row) -> str:
     return f"annotation {reprlib.repr(row.get('id', 'without id'))} of image {row['image_id']}"
 
@@ -345,8 +352,7 @@ def _of_type(kind: type[T], value: Any) -> T:
 
 def _from_datumaro(table: Row, file: Path) -> Row:
     """Datumaro's tables as COCO's: items with their annotations, labels by their place in a list."""
-    labels = table.get("categories", {})
-    labels = labels.get("label", {}).get("labels") if isinstance(labels, dict) else None
+    labels = _of_type(dict, _of_type(dict, table.get("categories")).get("label")).get("labels")
     if not isinstance(labels, list) or not isinstance(table["items"], list):
         raise ValueError(f"{file}: has no list 'images', nor the items and labels of Datumaro")
     categories = [{"id": i, "name": one.get("name")} for i, one in enumerate(labels) if isinstance(one, dict)]

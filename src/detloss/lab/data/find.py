@@ -13,7 +13,7 @@ from detloss.lab.data.coco import Read
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.folds import is_fold, join, part
 from detloss.lab.data.lists import WHOLE, choose_split, part_of
-from detloss.lab.data.problems import Problems
+from detloss.lab.data.problems import NoImages, Problems
 from detloss.lab.data.text import read_bytes, read_yaml
 from detloss.lab.data.tree import Tree
 from detloss.lab.data.tree import join as inside
@@ -142,7 +142,10 @@ class Found:
     def load(self, split: str, names: Sequence[str] | None = None) -> Dataset:
         """One split, checked; see `detloss.lab.data.load`."""
         if is_fold(split):
-            return part(join(lambda one: self.load(WHOLE + one, names), self.splits, names), split)
+            try:
+                return part(join(lambda one: self.load(WHOLE + one, names), self.splits, names), split)
+            except NoImages as error:
+                raise NoImages(f"{self.where}: {error}") from None
         read, problems = self.read(split)
         known = read.names if names is None else tuple(names)
         where = self._of(choose_split(split, self._sources, self.where)[0])

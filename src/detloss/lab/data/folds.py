@@ -105,5 +105,5 @@ def join(
             annotations.append(one._replace(labels=label[one.labels], id=id))
             sizes.append(dataset.size(i))
     if not annotations:
-        raise NoImages("no split has images with objects")
+        raise NoImages("; ".join(["no split has images with objects", *notes[:1]]))
     return Dataset(known, annotations, ImageFiles(list(places), sizes), notes)

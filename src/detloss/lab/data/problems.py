@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from detloss.lab.data.text import UNPRINTABLE
+
 LENIENT = {
     "annotation that cannot be read": "its image is left out",
     "image that is not there": "left out",
     "image that cannot be decoded": "left out, or read as far as it goes",
     "image of another size": "left out; read at its own size where that differs by 2 pixels or less",
-    "image twice": "its objects are put together",
+    "image twice": "read once",
     "wrong value": "its image, object or class is left out",
     "wrong flag": "read as 0",
     "class not known": "the object is left out",
@@ -61,7 +63,7 @@ class Problems:
     def add(self, kind: str, file: Path | str, what: str) -> None:
         """One more. Of a great many only the first are kept, and all are counted."""
         if kind not in self.counts or len(self.listed) < MOST_KEPT:
-            self.listed.append(Problem(kind, str(file), what))
+            self.listed.append(Problem(kind, str(file), UNPRINTABLE.sub("\ufffd", what)))
         self.counts[kind] += 1
 
     def extend(self, others: "Problems") -> None:

@@ -4,10 +4,12 @@ Annotations come from the internet: a file is opened only where it is a plain fi
 """
 
 import codecs
+import gc
 import json
 import re
 import stat
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +83,18 @@ def read_lines(file: Path) -> list[str]:
     return [line for line in map(str.strip, read_text(file).splitlines()) if line]
 
 
-def read_json(file: Path, most: int = MOST_JSON) -> Any:
-    """The content of a JSON file."""
-    text = read_text(file, most)
+def read_json(file: Path, seen: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The content of a JSON file; `seen` is given each object and returns what stands for it."""
+    text = read_text(file, MOST_JSON)
+    collects = gc.isenabled()
+    gc.disable()  # of millions of new objects, none of which is garbage, it would look at all again and again
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=seen)
     except (ValueError, RecursionError) as error:  # also thousands of digits, or of brackets
         raise ValueError(f"{file}: not valid JSON ({first_line(error)})") from None
+    finally:
+        if collects:
+            gc.enable()
 
 
 def read_xml(file: Path) -> ET.Element:

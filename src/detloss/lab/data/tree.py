@@ -162,7 +162,7 @@ class Images:
                 return tree.path(path)
         if inside is None and tree.outside:
             for folder in ("", *folders):
-                if (outside := tree.root / folder / plain(name)).is_file():
+                if os.path.isfile(outside := tree.root / folder / plain(name)):
                     return outside
         last = PurePosixPath(plain(name))
         same = [

@@ -254,7 +254,7 @@ def _parse_labelme(file: Path, name: str, id: str, images: Images, problems: Pro
         shape = shape if isinstance(shape, dict) else {}
         kind, label = shape.get("shape_type", "polygon"), shape.get("label")
         try:
-            points = np.array(shape.get("points"), np.float64)
+            points = np.atleast_1d(np.array(shape.get("points") or [], np.float64))
         except (ValueError, TypeError, OverflowError):
             points = np.zeros(0)
         fewest = SHAPES.get(kind) if isinstance(kind, str) else None

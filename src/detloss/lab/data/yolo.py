@@ -6,6 +6,7 @@ and a class name. An image without a file has no objects. The format has no flag
 things are is said by `data.yaml`, by darknet's `obj.data`, or by nothing but `classes.txt`.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -77,6 +78,9 @@ class Lists:
                 raise ValueError(f"{self.file}: no names of classes; list them in classes.txt, one a line")
             names = tuple(read_lines(names_file))
         self.names = check_names(names, self.file)
+        count = self.entries.get("nc", self.entries.get("classes", str(len(names))))
+        if str(count).isdecimal() and count != str(len(names)):
+            raise ValueError(f"{self.file}: says {count} classes, and names has {len(names)}; correct one")
         self.lists: dict[str, list[Place]] = self._lists()
 
     def _lists(self) -> dict[str, list[Place]]:
@@ -125,7 +129,7 @@ class Lists:
         inside = [self._inside(one, self.base) for one in (*named, entry, plain(entry).removeprefix("../"))]
         there = next((one for one in inside if one is not None), None)
         outside = named[0] if named[0].startswith("/") else str(self.tree.root / self.base / named[0])
-        if self._inside(named[0], self.base) is None and Path(outside).exists():
+        if self._inside(named[0], self.base) is None and os.path.exists(outside):
             choice = f"; {there} in the data folder is there too" if there else ""
             if not self.tree.outside:
                 raise ValueError(
@@ -175,9 +179,13 @@ class Lists:
         ids = unique_ids([place.path for place in places])
         labels = _Labels(None if self.labels is None else (self.tree, self.labels))
         rows = _Rows(self.names, self.entries.get("kpt_shape"), problems)
-        raws, empty = [], 0
+        raws, empty, of_file = [], 0, dict[Path, Path]()
         for place, id in zip(places, ids):
             file = labels.of(place)
+            if file is not None and of_file.setdefault(file, place.whole) != place.whole:
+                what = f"{of_file[file].name} has the same labels, {file}; which of the two are they of?"
+                problems.add("image twice", place.whole, what)
+                continue
             try:
                 size = image_size(place.whole, lenient=True)
             except ValueError as error:
@@ -212,7 +220,7 @@ class Lists:
             one = self._listed(line, bases, place.tree)
             if one is None:
                 words = f"entry {number}: {line[:120]!r} is not there; looked from {place.whole.parent}"
-                outside = Path(line).is_absolute() and Path(line).exists() and not self.tree.outside
+                outside = os.path.isabs(line) and os.path.exists(line) and not self.tree.outside
                 words += "; it is outside the data folder: allow_outside reads it" if outside else ""
                 problems.add("image that is not there", place.whole, words)
                 continue
@@ -230,9 +238,9 @@ class Lists:
             for own in (tree, self.images):
                 if inside is not None and own.is_file(inside):
                     return Place(own, inside)
-        if tree.outside and (outside := (tree.root / bases[0] / line).resolve()).is_file():
-            return Place(Tree(Path("/"), True), str(outside).lstrip("/"))
-        if Path(line).is_absolute() and Path(line).exists():
+        if tree.outside and os.path.isfile(outside := tree.root / bases[0] / plain(line)):
+            return Place(Tree(Path("/"), True), str(outside.resolve()).lstrip("/"))
+        if os.path.isabs(line) and os.path.exists(line):
             return None  # named outright, and outside
         parts = [part for part in PurePosixPath(plain(line)).parts if part not in ("/", "..")]
         for i in range(1, len(parts)):
