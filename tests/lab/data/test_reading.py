@@ -162,6 +162,32 @@ class TestWhatIsNamed:
         assert ids(load(tmp_path, "val", splits=[*splits, "val=fold3"])) == ["c"]
         assert any("have no size there; it is read from the images" in note for note in data.notes)
 
+    @pytest.mark.parametrize(
+        "lines", ["a\n", "a.png\n", "images/a.png\n", "./images/a.png\r\n", "/home/me/a.png\n"]
+    )
+    def test_a_list_of_images_of_one_annotation_file(self, tmp_path, lines):
+        root = coco_set(tmp_path)
+        text(root / "first.txt", lines)
+        (root / "images/two").mkdir()
+        (root / "images/b.png").rename(root / "images/two/b.png")
+        splits = ["train=first.txt", "val=images/two"]
+        assert ids(load(root, splits=splits)) == ["a"]
+        assert ids(load(root, "val", splits=splits)) == ["b"]
+        text(root / "first.txt", lines + "ghost\n")
+        with pytest.raises(DataError, match=r"first\.txt: entry 2 \(ghost\): no such image"):
+            load(root, splits=splits)
+
+    @pytest.mark.parametrize(
+        "split", ["all", "instances_all", "instances_all.json", "annotations/instances_all.json"]
+    )
+    def test_a_list_is_named_as_its_file(self, tmp_path, split):
+        assert len(load(coco_set(tmp_path), split)) == 2
+
+    def test_splits_are_seen_from_the_data_folder_or_from_here(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(coco_set(tmp_path / "set").parent)
+        for path in ("annotations/instances_all.json", "set/annotations/instances_all.json"):
+            assert len(load("set", "x", splits=[f"x={path}"])) == 2
+
     def test_splits_of_the_other_formats(self, tmp_path):
         voc = voc_set(tmp_path / "voc", *"abc")
         text(voc / "mine/first.txt", "a\nb\n")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from detloss.lab.data.check import Raw, check_names, unique_ids
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.lists import word_of
 from detloss.lab.data.problems import Problems
-from detloss.lab.data.text import printable, read_json
+from detloss.lab.data.text import printable, read_json, read_lines
 from detloss.lab.data.tree import Images, Tree, join, plain
 from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
@@ -117,18 +117,28 @@ class Lists:
                 del self.lists[name]
                 self.lists |= {str(PurePosixPath(one).with_suffix("")): [one] for one in several}
 
-    def source(self, path: str) -> str:
-        """What a user names outright: a JSON file."""
-        if not path.endswith(".json"):
-            raise ValueError(f"{self.tree.path(path)}: a split of a COCO data set is a .json file")
-        return path
+    def source(self, path: str) -> "str | Part":
+        """What a user names outright: a JSON file, or of the only one the images of a list or a folder."""
+        if path.endswith(".json"):
+            return path
+        files = [file for several in self.lists.values() for file in several]
+        if len(files) != 1:
+            several = ", ".join(files)
+            raise ValueError(
+                f"{self.tree.path(path)}: there are several annotation files, name one: {several}"
+            )
+        return Part(files[0], path)
 
-    def read(self, files: Sequence[str], name: str, problems: Problems) -> "Read":
+    def read(self, sources: "Sequence[str | Part]", name: str, problems: Problems) -> "Read":
         """What the files of a list hold."""
-        parts = [Table(self, file, name, problems) for file in files]
+        whole = [Part(source, None) if isinstance(source, str) else source for source in sources]
+        parts = [Table(self, part.file, name, problems) for part in whole]
+        reads = [table.read() for table in parts]
+        for read, part in zip(reads, whole):
+            if part.within is not None:
+                read.raws = self._within(read.raws, part.within, problems)
         if len(parts) == 1:
-            return parts[0].read()
-        reads = [part.read() for part in parts]
+            return reads[0]
         names = tuple(dict.fromkeys(name for one in reads for name in one.names))
         raws, seen, double = [], set[Path](), 0
         for one in reads:
@@ -141,10 +151,43 @@ class Lists:
         notes = [note for one in reads for note in one.notes]
         notes += [f"{double} images are in several of the files, and read from the first"] if double else []
         new = {raw.image: id for raw, id in zip(raws, ids)}
-        for part, one in zip(parts, reads):
+        for table, one in zip(parts, reads):
             before = {raw.id: raw.image for raw in one.raws}
-            part.ids = {own: new[before[id]] for own, id in part.ids.items()}
+            table.ids = {own: new[before[id]] for own, id in table.ids.items()}
         return Read([raw._replace(id=id) for raw, id in zip(raws, ids)], names, notes, parts)
+
+    def _within(self, raws: list[Raw], path: str, problems: Problems) -> list[Raw]:
+        """The images of a folder, or of a text file that lists them by name or id."""
+        if self.tree.is_folder(path):
+            folder = self.tree.path(path)
+            return [raw for raw in raws if raw.image.is_relative_to(folder)]
+        by_stem: dict[str, list[Raw]] = {}
+        for raw in raws:
+            by_stem.setdefault(raw.image.stem, []).append(raw)
+        found: dict[Path, Raw] = {}
+        for number, line in enumerate(read_lines(self.tree.path(path)), 1):
+            name = PurePosixPath(plain(line))
+            ends = {f"/{line}".casefold() for line in (str(name).lstrip("/"), name.name)}
+            same = [
+                raw
+                for raw in (*by_stem.get(name.stem, ()), *by_stem.get(name.name, ()))
+                if any(
+                    f"/{one}".casefold().endswith(tuple(ends))
+                    for one in (raw.image, raw.image.with_suffix(""))
+                )
+            ]
+            found |= {raw.image: raw for raw in same}
+            if not same:
+                what = f"entry {number} ({line[:80]}): no such image in the annotations"
+                problems.add("image that is not there", self.tree.path(path), what)
+        return list(found.values())
+
+
+class Part(NamedTuple):
+    """A JSON file, and the folder or list that its images are of; None is all of them."""
+
+    file: str
+    within: str | None
 
 
 @dataclass

@@ -12,7 +12,7 @@ from detloss.lab.data.check import assemble
 from detloss.lab.data.coco import Read
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.folds import is_fold, join, part
-from detloss.lab.data.lists import WHOLE, choose_split, part_of
+from detloss.lab.data.lists import WHOLE, WORDS, choose_split, part_of
 from detloss.lab.data.problems import NoImages, Problems
 from detloss.lab.data.text import read_bytes, read_yaml
 from detloss.lab.data.tree import Tree
@@ -84,18 +84,29 @@ class Found:
         """What a user says a split is: a list of the data set by its name, or a path."""
         if path in self._sources:
             return list(self._sources[path])
-        for tree in (self.tree, getattr(self._lists, "images", self.tree)):
-            inside = tree.inside(path)
-            if inside is not None and (tree.is_file(inside) or tree.is_folder(inside)):
-                return [self._lists.source(inside)]
+        for word in (path, str(Path(path).absolute())):  # seen from the data folder, else from here
+            for tree in (self.tree, getattr(self._lists, "images", self.tree)):
+                inside = tree.inside(word)
+                if inside is not None and (tree.is_file(inside) or tree.is_folder(inside)):
+                    return [self._lists.source(inside)]
         there = ", ".join(self._sources) or "none"
         raise ValueError(
             f"splits: {name}={path}: no such file or folder in {self.where}, nor a list of the data ({there})"
         )
 
+    def _choose(self, split: str) -> tuple[str, str | None, list[str]]:
+        """As `choose_split`, of the lists here; a list may also be named as its file."""
+        for name, sources in self._sources.items():
+            path = sources[0] if isinstance(sources[0], str) else getattr(sources[0], "path", None)
+            if path is not None and split not in self._sources and len(sources) == 1:
+                file = PurePosixPath(path)
+                if split in (path, file.name, file.stem) and split not in WORDS:
+                    return name, None, []
+        return choose_split(split, self._sources, self.where)
+
     def read(self, split: str) -> tuple[Read, Problems]:
         """A split as it lies there, with what is wrong with it."""
-        shipped, half, notes = choose_split(split, self._sources, self.where)
+        shipped, half, notes = self._choose(split)
         problems = Problems()
         read = self._lists.read(self._sources[shipped], shipped, problems)
         chosen = part_of([raw.id for raw in read.raws], half, self._of(shipped)) if read.raws else []
@@ -148,7 +159,7 @@ class Found:
                 raise NoImages(f"{self.where}: {error}") from None
         read, problems = self.read(split)
         known = read.names if names is None else tuple(names)
-        where = self._of(choose_split(split, self._sources, self.where)[0])
+        where = self._of(self._choose(split)[0])
         return assemble(read.raws, known, read.notes, problems, self.reading.lenient, where)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -35,6 +36,15 @@ def by_folder(files: Iterable[str]) -> dict[str, list[str]]:
         return {"all": found[""]}
     short = [PurePosixPath(name).name for name in found]
     return dict(zip(short, found.values())) if len(set(short)) == len(short) else found
+
+
+def read_together(groups: dict[str, list[str]], what: str) -> list[str]:
+    """A note where files of several folders are one list, because nothing in their paths tells them apart."""
+    counts = Counter(str(PurePosixPath(file).parent) for file in groups.get("all", ()))
+    if len(counts) < 2:
+        return []
+    first = ", ".join(f"{folder} ({count})" for folder, count in list(counts.items())[:4])
+    return [f"{what} of {len(counts)} folders are read together: {first}{', ...' * (len(counts) > 4)}"]
 
 
 def choose_split(split: str, shipped: Collection[str], where: str) -> tuple[str, str | None, list[str]]:

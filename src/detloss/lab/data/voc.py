@@ -19,7 +19,7 @@ import numpy as np
 from detloss.lab.data.check import Raw, check_names, unique_ids
 from detloss.lab.data.coco import Read
 from detloss.lab.data.images import SUFFIXES
-from detloss.lab.data.lists import by_folder, word_of
+from detloss.lab.data.lists import by_folder, read_together, word_of
 from detloss.lab.data.problems import Problems
 from detloss.lab.data.text import read_json, read_lines, read_xml
 from detloss.lab.data.tree import Images, Tree, join, plain, stem
@@ -49,6 +49,7 @@ class Lists:
                 count = f"{len(rest)} annotation files are in no folder of a split"
                 self.notes.append(f"{count} and not read (first: {rest[0]})")
             self.lists = {name: [own] for name, own in groups.items()}
+            self.notes += read_together(groups, "annotation files")
 
         if tree is images:
             alone = [one for name, own in tree.images.items() if name not in known for one in own]

@@ -18,7 +18,7 @@ import yaml
 from detloss.lab.data.check import Raw, check_names, unique_ids
 from detloss.lab.data.coco import Read
 from detloss.lab.data.images import SUFFIXES, image_size
-from detloss.lab.data.lists import WORDS, by_folder, word_of
+from detloss.lab.data.lists import WORDS, by_folder, read_together, word_of
 from detloss.lab.data.problems import Problems
 from detloss.lab.data.text import read_lines, read_text, read_yaml
 from detloss.lab.data.tree import Tree, join, plain, stem
@@ -110,6 +110,7 @@ class Lists:
             self.notes.append(
                 f"{len(rest)} images are in no folder of a split and not read (first: {rest[0]})"
             )
+        self.notes += read_together(groups, "images")
         return {name: [Place(self.images, one) for one in own] for name, own in groups.items()}
 
     def _lists_images(self, file: str) -> bool:
@@ -437,7 +438,7 @@ class _Rows:
         label = values[0]
         if not (label.is_integer() and 0 <= label < len(self.names)):
             raise ValueError(f"class {row[0][:20]} is not in 0..{len(self.names) - 1}")
-        if (values[1:] > 2).any() if polygon else (values[1:5] > 2).any():
+        if (np.abs(values[1:] if polygon else values[1:5]) > 2).any():
             raise ValueError(f"{shown} must be fractions of the image's sides")
         if pose:
             self.poses.append(where)
