@@ -620,3 +620,37 @@ class TestHostile:
         (root / "Annotations/self").symlink_to(root)
         (root / "loop").symlink_to(root / "loop")
         assert ids(load(root, "all")) == ["a", "b"]
+
+
+class TestNames:
+    def test_accents_as_macos_writes_them(self, tmp_path):
+        import unicodedata
+
+        root = coco_set(tmp_path)
+        (root / "images/a.png").rename(root / "images" / unicodedata.normalize("NFD", "café.png"))
+        table = coco_table()
+        table["images"][0]["file_name"] = unicodedata.normalize("NFC", "café.png")
+        text(root / "annotations/instances_all.json", json.dumps(table))
+        assert load(root, "all")[0].image.shape == (10, 20, 3)
+
+    def test_files_that_are_not_opened_are_said(self, tmp_path):
+        root = yolo_set(tmp_path, "train: images/train\nval: images/val", a="images/train", b="images/val")
+        picture(root / "images/train/c\x1b.png")
+        (note,) = load(root).notes
+        assert note.startswith(
+            "1 of the files and folders are not opened (first: images/train/c\ufffd.png has"
+        )
+
+    @pytest.mark.parametrize("folder", ["JPEGImages", "Annotations"])
+    def test_a_folder_that_is_a_link_out(self, tmp_path, folder):
+        root = voc_set(tmp_path / "set", "a", "b")
+        (root / folder).rename(tmp_path / "elsewhere")
+        (root / folder).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(ValueError, match=rf"{folder} is a link out of the data folder; allow_outside"):
+            load(root, "all")
+        assert len(load(root, "all", allow_outside=True)) == 2
+
+    def test_very_many_classes_take_no_longer_than_their_number(self, tmp_path):
+        categories = [{"id": k, "name": f"c{k}", "supercategory": "x"} for k in range(40_000)]
+        data = load(coco_set(tmp_path, categories=categories), "all-splits")
+        assert len(data.names) == 40_000

@@ -46,11 +46,13 @@ def unique_ids(paths: Sequence[str]) -> list[str]:
 
 def check_names(names: Sequence[str], file: Path | str) -> tuple[str, ...]:
     """Class names as they are; ValueError where one has control characters, or is there twice."""
-    for i, name in enumerate(names):
+    seen = set()
+    for name in names:
         if not printable(name):
-            raise ValueError(f"{file}: class {name!r} has control characters in its name; rename it")
-        if name in names[:i]:
-            raise ValueError(f"{file}: class name {name!r} is there more than once; rename one")
+            raise ValueError(f"{file}: class {name[:80]!r} has control characters in its name; rename it")
+        if name in seen:
+            raise ValueError(f"{file}: class name {name[:80]!r} is there more than once; rename one")
+        seen.add(name)
     return tuple(names)
 
 

@@ -246,17 +246,20 @@ class Table:
 
     def _categories(self, rows: list[Row]) -> dict[Any, str]:
         """Id → name, sorted. A root, only there for others to be under, is left out."""
-        for id in self._double(rows, "categories", "id"):
-            what = f"categories: id {id!r} occurs more than once"
+        for double in self._double(rows, "categories", "id"):
+            what = f"categories: id {double!r} occurs more than once"
             self.problems.add("class twice", self.file, what)
         used = {row["category_id"] for row in self.annotations}
-        above = {row.get("supercategory") for row in rows if row.get("supercategory") != "none"
-                 and isinstance(row.get("supercategory"), str)}  # fmt: skip
-        for row in list(rows):
-            others = [one for one in rows if one is not row and one.get("supercategory") == row["name"]]
-            if row["name"] in above and others and row["id"] not in used:
-                self.notes.append(f"category {row['name']!r} (id {row['id']}) is above others only: left out")
-                rows.remove(row)
+        above = Counter(row["supercategory"] for row in rows if isinstance(row.get("supercategory"), str))
+        roots = [
+            row
+            for row in rows
+            if row["id"] not in used and above[row["name"]] > (row.get("supercategory") == row["name"])
+        ]
+        for row in roots:
+            self.notes.append(f"category {row['name']!r} (id {row['id']}) is above others only: left out")
+        left = {id(row) for row in roots}
+        rows = [row for row in rows if id(row) not in left]
         for name in self._double(rows, "categories", "name"):
             what = f"categories: name {name!r} occurs more than once"
             self.problems.add("class twice", self.file, what)

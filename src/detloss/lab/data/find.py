@@ -15,7 +15,7 @@ from detloss.lab.data.folds import is_fold, join, part
 from detloss.lab.data.lists import WHOLE, WORDS, choose_split, part_of
 from detloss.lab.data.problems import NoImages, Problems
 from detloss.lab.data.text import read_bytes, read_yaml
-from detloss.lab.data.tree import Tree
+from detloss.lab.data.tree import Tree, key
 from detloss.lab.data.tree import join as inside
 
 Progress = Callable[[int, int], Any]
@@ -111,7 +111,9 @@ class Found:
         read = self._lists.read(self._sources[shipped], shipped, problems)
         chosen = part_of([raw.id for raw in read.raws], half, self._of(shipped)) if read.raws else []
         read.raws = [read.raws[i] for i in chosen]
-        read.notes = [*notes, *self._lists.notes, *read.notes]
+        trees = dict.fromkeys([self.tree, getattr(self._lists, "images", self.tree)])
+        refused = [note for tree in trees for note in tree.notes()]
+        read.notes = [*notes, *self._lists.notes, *read.notes, *refused]
         return read, problems
 
     def check(
@@ -323,7 +325,7 @@ class _Kinds:
         found = []
         for file in self.files:
             path = PurePosixPath(file)
-            if path.suffix.lower() == ".txt" and path.stem.casefold() in self.images.images:
+            if path.suffix.lower() == ".txt" and key(path.stem) in self.images.images:
                 found.append(file)
                 if len(found) > 3:
                     break

@@ -89,12 +89,13 @@ def join(
     # The largest first: a list that is part of another adds nothing, and its notes are the other's.
     parts = dict(sorted(read_splits, key=lambda part: -len(part[1])))
     known = tuple(names or dict.fromkeys(name for dataset in parts.values() for name in dataset.names))
+    number = {name: label for label, name in enumerate(known)}
     annotations, sizes, places, ids = [], [], dict[Any, None](), set[str]()
     for split, dataset in parts.items():
         if not any(len(dataset.annotation(i).labels) for i in range(len(dataset))):
             notes.append(f"split {split!r} has no objects and is left out")
             continue
-        label = np.array([known.index(name) for name in dataset.names], np.int64)
+        label = np.array([number[name] for name in dataset.names], np.int64)
         new = [i for i in range(len(dataset)) if dataset.file(i) not in places]
         notes += dataset.notes if new else ()
         for i in new:

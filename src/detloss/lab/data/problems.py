@@ -63,7 +63,8 @@ class Problems:
     def add(self, kind: str, file: Path | str, what: str) -> None:
         """One more. Of a great many only the first are kept, and all are counted."""
         if kind not in self.counts or len(self.listed) < MOST_KEPT:
-            self.listed.append(Problem(kind, str(file), UNPRINTABLE.sub("\ufffd", what)))
+            what = UNPRINTABLE.sub("\ufffd", what)
+            self.listed.append(Problem(kind, str(file), what if len(what) < 600 else f"{what[:600]} ..."))
         self.counts[kind] += 1
 
     def extend(self, others: "Problems") -> None:

@@ -1,12 +1,13 @@
 """The files of a data folder: the only ones that readers open, and how an image is found among them."""
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from detloss.lab.data.images import SUFFIXES
-from detloss.lab.data.text import printable
+from detloss.lab.data.text import UNPRINTABLE, printable
 
 NO_DATA = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 """What file managers leave; hidden files (.DS_Store, ._a.jpg) are passed over too."""
@@ -17,6 +18,11 @@ FILE, FOLDER = "file", "folder"
 def plain(name: str) -> str:
     """A path as annotations write it, with / between its parts and without a leading ./."""
     return os.path.normpath(name.replace("\\", "/")) if name else ""
+
+
+def key(name: str) -> str:
+    """A name as it is looked up: small letters, and é as one sign where macOS has written two."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def stem(path: str) -> str:
@@ -118,7 +124,7 @@ class Tree:
         found: dict[str, list[str]] = {}
         for file in self.files:
             if file.lower().endswith(SUFFIXES):
-                found.setdefault(PurePosixPath(file).stem.casefold(), []).append(file)
+                found.setdefault(key(PurePosixPath(file).stem), []).append(file)
         return found
 
     def inside(self, name: str) -> str | None:
@@ -140,7 +146,17 @@ class Tree:
             kinds[suffix] = kinds.get(suffix, 0) + 1
         counts = sorted(kinds.items(), key=lambda kind: -kind[1])[:6]
         files = ", ".join(f"{count} {suffix}" for suffix, count in counts) or "no files"
-        return f"{', '.join(top[:8]) or 'nothing'}{', ...' if len(top) > 8 else ''} ({files})"
+        refused = [f"; {note}" for note in self.notes()]
+        shown = f"{', '.join(top[:8]) or 'nothing'}{', ...' if len(top) > 8 else ''} ({files})"
+        return shown + "".join(refused)
+
+    def notes(self) -> list[str]:
+        """What was met and may not be opened, in one line."""
+        if not self.refused:
+            return []
+        first, why = next(iter(self.refused.items()))
+        shown = UNPRINTABLE.sub("\ufffd", first)
+        return [f"{len(self.refused)} of the files and folders are not opened (first: {shown} {why})"]
 
 
 class Images:
@@ -167,7 +183,7 @@ class Images:
         last = PurePosixPath(plain(name))
         same = [
             one
-            for one in tree.images.get(last.stem.casefold(), ())
+            for one in tree.images.get(key(last.stem), ())
             if one.casefold().endswith(last.suffix.casefold())
         ]
         best = _longest(same, last.parts)
@@ -190,7 +206,7 @@ class Images:
     def beside(self, annotation: str, named: str) -> Path:
         """The image of an annotation file: of the same stem, nearest to it, else the one that it names."""
         tree, own = self.tree, PurePosixPath(annotation)
-        same = tree.images.get(own.stem.casefold(), [])
+        same = tree.images.get(key(own.stem), [])
         exact = [one for one in same if PurePosixPath(one).stem == own.stem] or same
         best = _nearest(exact, own)
         if len(best) > 1:  # a.jpg and a.png: the one that the file names
@@ -201,12 +217,13 @@ class Images:
         if best:
             return tree.path(best[0])
         called = PurePosixPath(plain(named))
-        nearest = _nearest(tree.images.get(called.stem.casefold(), []), own) if named else []
-        nearest = [one for one in nearest if PurePosixPath(one).name.casefold() == called.name.casefold()]
+        nearest = _nearest(tree.images.get(key(called.stem), []), own) if named else []
+        nearest = [one for one in nearest if key(PurePosixPath(one).name) == key(called.name)]
         if len(nearest) == 1:
             return tree.path(nearest[0])
-        refused = [
-            f"; {one} {why}" for one, why in tree.refused.items() if PurePosixPath(one).stem == own.stem
+        own_refused = [one for one in tree.refused if PurePosixPath(one).stem == own.stem]
+        refused = [f"; {one} {tree.refused[one]}" for one in own_refused] or [
+            f"; {one}" for one in tree.notes()
         ]
         also = f" nor {called.name!r}" if named and called.stem != own.stem else ""
         raise ValueError(f"no image {own.stem}.jpg, .png, ...{also} below {tree.root}{''.join(refused[:1])}")
@@ -232,7 +249,7 @@ def _longest(paths: Sequence[str], parts: Sequence[str]) -> list[str]:
 
     def shared(path: str) -> int:
         pairs = zip(reversed(PurePosixPath(path).parts), reversed(parts))
-        return next((i for i, (a, b) in enumerate(pairs) if a.casefold() != b.casefold()), len(parts))
+        return next((i for i, (a, b) in enumerate(pairs) if key(a) != key(b)), len(parts))
 
     lengths = [shared(path) for path in paths]
     return [path for path, length in zip(paths, lengths) if length == max(lengths)]

@@ -22,7 +22,7 @@ from detloss.lab.data.images import SUFFIXES
 from detloss.lab.data.lists import by_folder, read_together, word_of
 from detloss.lab.data.problems import Problems
 from detloss.lab.data.text import read_json, read_lines, read_xml
-from detloss.lab.data.tree import Images, Tree, join, plain, stem
+from detloss.lab.data.tree import Images, Tree, join, key, plain, stem
 from detloss.lab.data.write import Item, Splits, items, new_folder, shared_names
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -39,7 +39,7 @@ class Lists:
         self._by_stem: dict[str, list[str]] = {}
         for file in self.files:
             self._by_stem.setdefault(PurePosixPath(file).stem, []).append(file)
-        known = {name.casefold() for name in self._by_stem}
+        known = {key(name) for name in self._by_stem}
         self.lists: dict[str, list[str | list[str]]] = {
             name: [file] for name, file in self._image_sets().items()
         }
