@@ -482,3 +482,11 @@ def test_what_is_not_found_says_what_was_looked_for_and_what_is_there(tmp_path):
         ValueError, match=r"label files \(photos/a\.txt\) but no names of classes.*classes\.txt"
     ):
         load(tmp_path)
+
+
+def test_large_files_of_others_do_not_hinder(tmp_path):
+    coco_of_cvat(tmp_path)
+    for name in ("weights.data", "tracks.xml", "log.yaml"):
+        with (tmp_path / name).open("wb") as opened:
+            opened.truncate(2**30)  # takes no room on the disk
+    assert len(load(tmp_path, "all")) == 6

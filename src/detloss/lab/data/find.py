@@ -14,7 +14,7 @@ from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.folds import is_fold, join, part
 from detloss.lab.data.lists import WHOLE, WORDS, choose_split, part_of
 from detloss.lab.data.problems import NoImages, Problems
-from detloss.lab.data.text import read_bytes, read_yaml
+from detloss.lab.data.text import read_start, read_yaml
 from detloss.lab.data.tree import Tree, key
 from detloss.lab.data.tree import join as inside
 
@@ -279,8 +279,8 @@ class _Kinds:
         for file in files:
             folder = str(PurePosixPath(file).parent)
             if not looked.get(folder):
-                data = read_bytes(self.tree.path(file))[:4096].replace(b"\0", b"")
-                looked[folder] = start + b">" in data or start + b" " in data or len(files) == 1
+                data = read_start(self.tree.path(file), 4096)
+                looked[folder] = start + b">" in data or start + b" " in data
         return [file for file in files if looked[str(PurePosixPath(file).parent)]]
 
     def _described(self) -> str | None:
@@ -293,7 +293,7 @@ class _Kinds:
             suffix = PurePosixPath(file).suffix.lower()
             if (
                 suffix in (".yaml", ".yml") and (file == self.start or _names_classes(self.tree.path(file)))
-            ) or (suffix == ".data" and b"names" in read_bytes(self.tree.path(file))[:65536]):
+            ) or (suffix == ".data" and b"names" in read_start(self.tree.path(file), 4096)):
                 found.append(file)
         usual = [file for file in found if PurePosixPath(file).name in ("data.yaml", "data.yml")]
         if len(usual or found) > 1:

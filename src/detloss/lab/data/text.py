@@ -57,6 +57,17 @@ def read_bytes(file: Path, most: int = MOST_TEXT) -> bytes:
         raise ValueError(f"{file}: cannot be read ({error.strerror})") from None
 
 
+def read_start(file: Path, count: int) -> bytes:
+    """The first bytes of a plain file, without the zeros that UTF-16 has in between; b"" where it is none."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return b""
+        with file.open("rb") as opened:
+            return opened.read(count).replace(b"\0", b"")
+    except OSError:
+        return b""
+
+
 def read_text(file: Path, most: int = MOST_TEXT, declared: str | None = None) -> str:
     """The text of a file: UTF-8, UTF-16 or UTF-32, with or without a byte order mark, or as it declares."""
     data = read_bytes(file, most)

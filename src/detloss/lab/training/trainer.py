@@ -124,7 +124,9 @@ def find_trainer_loss(name: str, known: Mapping[str, Callable[..., Tensor]]) -> 
 def make_run(config: TrainConfig, folder: Path, device: str, progress: Callable[[int], None]) -> Run:
     """What a trainer is called with; the images are read from the files that `write_images` left."""
     listed = [folder / DATA / f"{split}.json" for split in ("training", "validation")]
-    training, validation = (load(file, "all", allow_outside=True) for file in listed)
+    training, validation = (
+        load(file, "all", lenient=config.reading.lenient, allow_outside=True) for file in listed
+    )
     loss = find_trainer_loss(config.loss, CLASSIFICATION_LOSSES)
     box_loss = find_trainer_loss(config.box_loss, BOX_LOSSES)
     return Run(
