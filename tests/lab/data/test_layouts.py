@@ -486,7 +486,7 @@ def test_what_is_not_found_says_what_was_looked_for_and_what_is_there(tmp_path):
 
 def test_large_files_of_others_do_not_hinder(tmp_path):
     coco_of_cvat(tmp_path)
-    for name in ("weights.data", "tracks.xml", "log.yaml"):
+    for name in ("weights.data", "tracks.xml", "log.yaml", "log.json"):
         with (tmp_path / name).open("wb") as opened:
             opened.truncate(2**30)  # takes no room on the disk
     assert len(load(tmp_path, "all")) == 6

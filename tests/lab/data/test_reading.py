@@ -93,6 +93,14 @@ class TestWhatIsNamed:
         guessed = "is not there; read is images/more" in " ".join(data.notes)
         assert guessed == entry.startswith("/")
 
+    def test_a_split_that_data_yaml_does_not_name_is_said(self, tmp_path):
+        root = yolo_set(tmp_path, "val: images/val", **self.FOLDERS)
+        (root / "images/valid").mkdir()
+        found = find(root)
+        assert found.splits == ["val", "train"]
+        assert ids(found.load("train")) == ["a", "b"]
+        assert found.load("train").notes == (f"{root}/data.yaml: names no 'train'; read is images/train",)
+
     def test_labels_of_two_images_are_asked_for(self, tmp_path):
         root = yolo_set(tmp_path, "train: images/train\nval: images/val", **self.FOLDERS)
         Image.open(root / "images/train/a.png").save(root / "images/train/a.jpg")

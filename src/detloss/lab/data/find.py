@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from detloss.lab.data import coco, voc, yolo
 from detloss.lab.data.check import assemble
-from detloss.lab.data.coco import Read
+from detloss.lab.data.coco_table import Read
 from detloss.lab.data.dataset import Dataset
 from detloss.lab.data.folds import is_fold, join, part
 from detloss.lab.data.lists import WHOLE, WORDS, choose_split, part_of

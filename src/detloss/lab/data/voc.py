@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from detloss.lab.data.check import Raw, check_names, unique_ids
-from detloss.lab.data.coco import Read
+from detloss.lab.data.coco_table import Read
 from detloss.lab.data.images import SUFFIXES
 from detloss.lab.data.lists import by_folder, read_together, word_of
 from detloss.lab.data.problems import Problems

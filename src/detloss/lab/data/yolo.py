@@ -8,42 +8,24 @@ things are is said by `data.yaml`, by darknet's `obj.data`, or by nothing but `c
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import yaml
 
-from detloss.lab.data.check import Raw, check_names, unique_ids
-from detloss.lab.data.coco import Read
+from detloss.lab.data.check import check_names, unique_ids
+from detloss.lab.data.coco_table import Read
 from detloss.lab.data.images import SUFFIXES, image_size
 from detloss.lab.data.lists import WORDS, by_folder, read_together, word_of
 from detloss.lab.data.problems import Problems
-from detloss.lab.data.text import read_lines, read_text, read_yaml
-from detloss.lab.data.tree import Tree, join, plain, stem
+from detloss.lab.data.text import read_lines, read_yaml
+from detloss.lab.data.tree import Tree, join, plain
 from detloss.lab.data.write import Splits, items, new_folder, shared_names
+from detloss.lab.data.yolo_labels import Labels, Place, Rows
 
 SPLITS = ("train", *sorted(set().union(*WORDS.values()) - {"train"}))
-LABEL_FOLDERS = ("labels", "label", "labeltxt", "labels_txt", "annotations", "txt")
 CLASSES = ("classes.txt", "obj.names", "labels.txt")
-
-
-@dataclass
-class Place:
-    """A file or folder of a tree."""
-
-    tree: Tree
-    path: str
-
-    @property
-    def whole(self) -> Path:
-        """As a path."""
-        return self.tree.path(self.path)
-
-    def images(self) -> list["Place"]:
-        """The images in a folder and below it."""
-        return [Place(self.tree, one) for one in self.tree.walk(self.path) if one.lower().endswith(SUFFIXES)]
 
 
 class Lists:
@@ -84,17 +66,18 @@ class Lists:
         self.lists: dict[str, list[Place]] = self._lists()
 
     def _lists(self) -> dict[str, list[Place]]:
-        found = {}
-        for split in SPLITS:
-            entry = self.entries.get(split)
-            if entry in (None, "", []):
-                places = [join(self.base, one) for one in (f"images/{split}", f"{split}/images")]
-                found[split] = [Place(self.images, one) for one in places if self.images.is_folder(one)][:1]
-            else:
-                found[split] = [
-                    self._place(split, one) for one in (entry if isinstance(entry, list) else [entry])
-                ]
-        found = {split: places for split, places in found.items() if places}
+        entries = {split: entry for split in SPLITS if (entry := self.entries.get(split))}
+        found = {
+            split: [self._place(split, one) for one in (entry if isinstance(entry, list) else [entry])]
+            for split, entry in entries.items()
+        }
+        for split in SPLITS:  # at the usual places, where the file names nothing of this meaning
+            places = [join(self.base, one) for one in (f"images/{split}", f"{split}/images")]
+            there = [Place(self.images, one) for one in places if self.images.is_folder(one)][:1]
+            if there and word_of(split) not in map(word_of, found):
+                found[split] = there
+                if entries:
+                    self.notes.append(f"{self.file}: names no {split!r}; read is {there[0].path}")
         if found:
             return found
         for file in self.tree.listing(self.base):  # lists beside the names, as darknet's
@@ -178,8 +161,8 @@ class Lists:
             notes.append(f"{double} images are named again and read once (list {name!r})")
         places = list(found.values())
         ids = unique_ids([place.path for place in places])
-        labels = _Labels(None if self.labels is None else (self.tree, self.labels))
-        rows = _Rows(self.names, self.entries.get("kpt_shape"), problems)
+        labels = Labels(None if self.labels is None else (self.tree, self.labels))
+        rows = Rows(self.names, self.entries.get("kpt_shape"), problems)
         raws, empty, of_file = [], 0, dict[Path, Path]()
         for place, id in zip(places, ids):
             file = labels.of(place)
@@ -201,7 +184,7 @@ class Lists:
         elif empty:
             notes.append(f"{empty} of {len(places)} images have no label file: images without objects")
         labels.report_orphans(problems)
-        return Read(raws, self.names, [*self.notes, *notes, *labels.notes, *rows.notes()])
+        return Read(raws, self.names, [*notes, *rows.notes()])
 
     def _expand(self, place: Place, problems: Problems, notes: list[str]) -> list[Place]:
         """The images of a folder, a list, or one image."""
@@ -270,202 +253,6 @@ def _darknet(file: Path) -> dict[str, str]:
     """The entries of obj.data, `key = value` lines, under the names of data.yaml."""
     pairs = (line.partition("=") for line in read_lines(file) if not line.startswith("#"))
     return {key.strip(): value.strip() for key, _, value in pairs if value.strip()}
-
-
-@dataclass
-class _Labels:
-    """Finds the label file of an image; says where it was looked for, and what there belongs to no image."""
-
-    own: tuple[Tree, str] | None = None
-    notes: list[str] = field(default_factory=list)
-    _folders: dict[tuple[int, str], tuple[Tree, str] | None] = field(default_factory=dict)
-    _files: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
-    _left: dict[Path, str] = field(default_factory=dict)
-
-    def of(self, image: Place) -> Path | None:
-        """The label file of an image, None where it has none."""
-        folder, stem_of = str(PurePosixPath(image.path).parent), PurePosixPath(image.path).stem
-        folder = "" if folder == "." else folder
-        key = (id(image.tree), folder)
-        if key not in self._folders:
-            self._folders[key] = self._find(image.tree, folder)
-            if found := self._folders[key]:
-                texts = self._texts(*found)
-                for own in _stems(image.tree, folder, SUFFIXES) & texts.keys():
-                    self._left.pop(found[0].path(join(found[1], texts[own])), None)
-        found = self._folders[key]
-        name = self._texts(*found).get(stem_of) if found else None
-        return found[0].path(join(found[1], name)) if found and name else None
-
-    def _texts(self, tree: Tree, folder: str) -> dict[str, str]:
-        """The label files of a folder by stem; the suffix may be .TXT."""
-        key = (id(tree), folder)
-        if key not in self._files:
-            listed = [name for name in tree.listing(folder) if name.lower().endswith(".txt")]
-            self._files[key] = {stem(name): name for name in listed}
-            self._left |= {tree.path(join(folder, name)): one for one, name in self._files[key].items()}
-        return self._files[key]
-
-    def _candidates(self, tree: Tree, folder: str) -> list[tuple[Tree, str]]:
-        """Folders that may hold the labels of an image folder: its `images` as `labels`, else itself."""
-        parts = PurePosixPath(folder).parts
-        found = []
-        for i in reversed(range(len(parts))):
-            if parts[i].lower() in ("images", "image", "imgs", "img", "jpegimages"):
-                above, rest = "/".join(parts[:i]), parts[i + 1 :]
-                # The name that tools look for is the first, then the one spelled otherwise.
-                there = [one for one in tree.listing(above) if one.lower() in LABEL_FOLDERS]
-                there.sort(key=lambda one: (one != "labels", LABEL_FOLDERS.index(one.lower())))
-                found += [(tree, join(above, one, *rest)) for one in there or ["labels"]]
-                break
-        if self.own is not None:
-            tree_of, above = self.own
-            found = [(tree_of, join(above, folder)), (tree_of, above), *found]
-        if not found and tree.is_folder(join(folder, "labels")):
-            found.append((tree, join(folder, "labels")))
-        return [*found, (tree, folder)]
-
-    def _find(self, tree: Tree, folder: str) -> tuple[Tree, str] | None:
-        stems = _stems(tree, folder, SUFFIXES)
-        candidates = self._candidates(tree, folder)
-        for own, one in candidates:
-            if own.is_folder(one) and stems & _stems(own, one, (".txt",)):
-                return own, one
-        return candidates[0] if len(candidates) > 1 else None
-
-    def there(self, image: Place) -> bool:
-        """Whether there is a folder for the labels of an image, beside that of the images."""
-        folder = str(PurePosixPath(image.path).parent)
-        return any(
-            tree.is_folder(one) and one != folder for tree, one in self._candidates(image.tree, folder)
-        )
-
-    def looked(self, image: Place) -> tuple[Path, str]:
-        """The folder of an image, and where its labels were looked for and what is there."""
-        folder = str(PurePosixPath(image.path).parent)
-        folder = "" if folder == "." else folder
-        said = []
-        for tree, one in dict.fromkeys(self._candidates(image.tree, folder)):
-            count = len(_stems(tree, one, (".txt",)))
-            there = f"{count} text files of other names" if tree.is_folder(one) else "no such folder"
-            said.append(f"{tree.path(one)} ({there})")
-        return image.tree.path(folder), f"none of the images has a label file; looked in {', '.join(said)}"
-
-    def report_orphans(self, problems: Problems) -> None:
-        """Label files that no image has, and that hold rows: other text files are no data."""
-        for path in self._left:
-            try:
-                rows = [line.split() for line in read_lines(path)]
-            except ValueError:
-                continue
-            if rows and len(rows[0]) >= 5 and all(_is_number(value) for value in rows[0][:5]):
-                problems.add("labels without an image", path, "there is no image of this name")
-
-
-def _stems(tree: Tree, folder: str, suffixes: tuple[str, ...]) -> set[str]:
-    return {stem(name) for name in tree.listing(folder) if name.lower().endswith(suffixes)}
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-class _Rows:
-    """Reads label files; counts the rows that are no plain boxes."""
-
-    def __init__(self, names: tuple[str, ...], points: Any, problems: Problems) -> None:
-        self.names, self.problems = names, problems
-        self.polygons: list[str] = []
-        self.corners: list[str] = []
-        self.poses: list[str] = []
-        pair = isinstance(points, list) and len(points) == 2 and all(str(one).isdecimal() for one in points)
-        self.pose = 5 + int(points[0]) * int(points[1]) if pair else None
-
-    def read(self, file: Path | None, image: Path, id: str, size: tuple[int, int]) -> Raw | None:
-        """The objects of an image; None where its label file cannot be read."""
-        try:
-            text = read_text(file) if file is not None else ""
-        except ValueError as error:
-            what = str(error).removeprefix(f"{file}: ")
-            self.problems.add("annotation that cannot be read", str(file), what)
-            return None
-        found = file or image
-        classes, boxes, lines = [], [], []
-        for n, line in enumerate(text.splitlines(), 1):
-            row = line.split()
-            if not row or row[0].lower().startswith(("imagesource:", "gsd:")):  # DOTA's first lines
-                continue
-            try:
-                named, box = self._row(row, size, f"{found}: line {n}")
-            except ValueError as error:
-                self.problems.add("row that cannot be read", found, f"line {n}: {error}")
-                continue
-            if len(row) == 6:
-                what = f"line {n}: 6 values; the last looks like a confidence, of saved predictions"
-                self.problems.add("row with a confidence", found, what)
-            classes.append(named)
-            boxes.append(box)
-            lines.append(n)
-        corners = np.array(boxes, np.float64).reshape(-1, 4)
-
-        def place(i: int) -> str:
-            return f"line {lines[i]} ({classes[i]})"
-
-        return Raw(image, id, size, classes, corners, np.zeros(len(classes), bool), found, place)
-
-    def _row(self, row: list[str], size: tuple[int, int], where: str) -> tuple[str, np.ndarray]:
-        """Class and box of a row."""
-        scale = np.array([size[1], size[0]], np.float64)
-        shown = reprlib_row(row)
-        if len(row) in (9, 10) and not _is_number(row[8]) and all(map(_is_number, row[:8])):
-            if row[8] not in self.names:
-                raise ValueError(f"class {row[8][:40]!r} is not among {', '.join(self.names[:20])}")
-            self.corners.append(where)
-            points = np.array([float(value) for value in row[:8]]).reshape(-1, 2)
-            return row[8], np.concatenate([points.min(0), points.max(0)])
-        pose = len(row) == self.pose
-        polygon = len(row) >= 7 and len(row) % 2 == 1 and not pose
-        if len(row) not in (5, 6) and not polygon and not pose:
-            raise ValueError(f"{len(row)} values, must be 'class cx cy width height'")
-        try:
-            values = np.array([float(value) for value in row])
-        except ValueError:
-            raise ValueError(f"{shown} is not {'five' if len(row) < 7 else len(row)} numbers") from None
-        label = values[0]
-        if not (label.is_integer() and 0 <= label < len(self.names)):
-            raise ValueError(f"class {row[0][:20]} is not in 0..{len(self.names) - 1}")
-        if (np.abs(values[1:] if polygon else values[1:5]) > 2).any():
-            raise ValueError(f"{shown} must be fractions of the image's sides")
-        if pose:
-            self.poses.append(where)
-        if polygon:
-            (self.corners if len(row) == 9 else self.polygons).append(where)
-            points = values[1:].reshape(-1, 2) * scale
-            return self.names[int(label)], np.concatenate([points.min(0), points.max(0)])
-        centre, half = values[1:3] * scale, values[3:5] * scale / 2
-        return self.names[int(label)], np.concatenate([centre - half, centre + half])
-
-    def notes(self) -> list[str]:
-        """What was read as boxes, in counts."""
-        return [
-            f"{len(rows)} rows are {what}; read are the upright boxes around them (first: {rows[0]})"
-            for rows, what in (
-                (self.corners, "oriented boxes, or polygons of four corners"),
-                (self.polygons, "polygons"),
-                (self.poses, "poses"),
-            )
-            if rows
-        ]
-
-
-def reprlib_row(row: Sequence[str]) -> str:
-    """A row as it is shown in a message."""
-    text = " ".join(row[:12])
-    return repr(text if len(row) <= 12 and len(text) <= 120 else text[:120] + " ...")
 
 
 def save(splits: Splits, path: str | Path, names: Sequence[str] | None = None) -> None:
