@@ -194,7 +194,7 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
     def spy(config, training, validation, out, *callbacks):
         ids = [{d.dataset.annotation(i).id for i in range(len(d))} for d in (training, validation)]
         seen.append((config.seed, *ids))
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").write_text('{"ap": 0.5}')
 
     monkeypatch.setattr("detloss.lab.compare.jobs.train", spy)
@@ -523,16 +523,22 @@ def test_a_run_that_dies_twice_is_named_and_the_others_go_on(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_trial_that_dies_twice_ends_the_sweep_when_the_others_are_done(tmp_path, monkeypatch):
-    """No rate can be chosen without it."""
+def test_of_a_trial_that_dies_twice_the_loss_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    """No rate can be chosen for it."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(DIES.replace("TIMES", "2"))
     fixed = ["--lrs", "0.01", "0.02", "--box-weight", "2", "--seeds", "1", "--devices", "cpu", "--out", "out"]
     done = detloss("compare", "--losses", "mine.py:dies", "bce", *fixed, *TINY)
     assert done.status == 1
     assert "sweep/mine.py_dies+giou/lr-0.01-box-2: its process was killed" in done.err
-    assert len(read_csv(Path("out/sweep.csv"))) == 3
-    assert not Path("out/runs").exists()
+    rows = read_csv(Path("out/sweep.csv"))
+    assert [(row["classification_loss"], row["chosen"]) for row in rows if row["chosen"] == "1"] == [
+        ("bce", "1")
+    ]
+    assert len(rows) == 3
+    assert [row["classification_loss"] for row in read_csv(Path("out/results.csv"))] == ["bce"]
+    assert [folder.name for folder in Path("out/runs").iterdir()] == ["bce+giou"]
+    assert "mine.py" in Path("out/report.html").read_text(encoding="utf-8")
 
 
 def test_data_that_is_not_the_commands_is_refused_where_the_run_is_made(voc, tmp_path):

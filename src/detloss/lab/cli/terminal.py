@@ -10,21 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from detloss.lab.signals import and_then
+
 # Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
 console = Console(highlight=False, emoji=False)
 
 
-class Interrupted(Exception):
-    """Ctrl-C; the message says how to go on."""
-
-
 @contextmanager
 def interruptible(out: Path) -> Iterator[None]:
-    """Says on Ctrl-C how the work in `out` is continued."""
+    """Says, where Ctrl-C or another signal ends the work in `out`, how it is continued."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the same command with --out {out} continues") from None
+    except KeyboardInterrupt as error:
+        raise and_then(error, f"; the same command with --out {out} continues") from None
 
 
 def say(text: str) -> None:
