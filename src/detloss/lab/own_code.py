@@ -10,6 +10,8 @@ from typing import Any
 CODE = re.compile(r"[\w./\\ -]+:[A-Za-z_]\w*")
 OURS = ("torchvision:", "transformers:", "timm:", "detloss.", "detloss:")
 """How names begin that are of installed packages which this one knows."""
+PROGRAM = ("__main__", "__mp_main__")
+"""What runs is no part of what it names."""
 
 
 def texts(config: Any) -> Iterator[str]:
@@ -46,7 +48,7 @@ def modules_below(folder: Path) -> dict[str, Path]:
     found = {}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "")
-        own = file.suffix == ".py" and file.is_relative_to(folder)
+        own = file.suffix == ".py" and file.is_relative_to(folder) and name not in PROGRAM
         if own and not any(file.is_relative_to(place) for place in installed):
             found[name] = file
     return found

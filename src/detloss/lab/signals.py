@@ -37,7 +37,7 @@ class Stopped(KeyboardInterrupt):
 def and_then(error: KeyboardInterrupt, words: str = "") -> Stopped:
     """The same interruption, with more words of what it leaves."""
     number = error.number if isinstance(error, Stopped) else signal.SIGINT
-    return Stopped(number, f"{error or 'interrupted'}{words}")
+    return Stopped(number, f"{error if str(error) else 'interrupted'}{words}")
 
 
 _held = 0

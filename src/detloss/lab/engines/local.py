@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -45,6 +46,7 @@ def run_jobs(
     # then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([function.__module__, "torch._dynamo"])
+    resource_tracker.ensure_running()  # before: where it is started, it lets signals arrive again
     running: dict[Connection, tuple[int, Any, str]] = {}
     waiting, free, tries = list(range(len(jobs)))[::-1], list(devices)[::-1], Counter[int]()
     try:
@@ -109,7 +111,16 @@ def _died(code: int | None) -> str:
 
 
 def _work(connection: Connection, function: Callable[..., Any], job: Any, threads: int, device: str) -> None:
-    signals.only_terminate()
+    try:
+        signals.only_terminate()
+        _do(connection, function, job, threads, device)
+    except signals.Stopped as error:
+        raise SystemExit(error.status) from None  # what it left is in its folder
+    finally:
+        connection.close()
+
+
+def _do(connection: Connection, function: Callable[..., Any], job: Any, threads: int, device: str) -> None:
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     torch.set_num_threads(threads)
     if device.startswith("cuda"):
@@ -124,14 +135,10 @@ def _work(connection: Connection, function: Callable[..., Any], job: Any, thread
     try:
         result = function(job, send)
         connection.send(("done", result))
-    except signals.Stopped as error:
-        raise SystemExit(error.status) from None  # what it left is in its folder
     except Exception as error:
         if os.environ.get("DETLOSS_TRACEBACK"):
             traceback.print_exc()
         connection.send(("failed", str(error) or type(error).__name__))
-    finally:
-        connection.close()
 
 
 def _end_with_parent(connection: Connection) -> None:
