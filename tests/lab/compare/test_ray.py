@@ -261,7 +261,7 @@ def test_what_a_run_raises_is_told_with_its_node(two_nodes, here):
 
 
 @on_ray
-def test_ctrl_c_cancels_the_tasks(two_nodes, here):
+def test_ctrl_c_stops_the_tasks_which_leave_checkpoints(two_nodes, here):
     import ray
 
     (here / "slow").touch()
@@ -279,6 +279,9 @@ def test_ctrl_c_cancels_the_tasks(two_nodes, here):
     assert process.returncode == 130, told
     assert told.splitlines()[-1] == "interrupted; the same command with --out out continues"
     until(lambda: not any(Path(f"/proc/{one}").exists() for one in calls(here)))
+    states = [torch.load(file, weights_only=True) for file in Path("out").rglob("last.pt")]
+    assert len(states) == 2
+    assert all(0 < state["step"] == len(table_rows(state["log"])) < 500 for state in states)
     ray.init(two_nodes.address, ignore_reinit_error=True, logging_level="ERROR")
     until(lambda: ray.available_resources().get("CPU") == 2)
 
