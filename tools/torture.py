@@ -19,16 +19,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+import detloss_command
 from detloss.lab.files import before
 from detloss.lab.runs import read_csv, read_json, table_rows, write_json
+from detloss.lab.signals import KINDS
 
 START = [sys.executable, "-c", "from detloss_command import main; main()"]
 SMALL = (
@@ -37,13 +41,17 @@ SMALL = (
 ).split()
 TRAIN = ["train", *SMALL, "--steps", "120", "--loss", "mine.py:mine", "--out", "out"]
 SHORT = ["train", *SMALL, "--steps", "12", "--loss", "mine.py:mine", "--out", "out"]
-COMPARE = ["compare", *SMALL, "--steps", "60", "--seeds", "2", "--losses", "bce", "mine.py:mine"]
+COMPARE = ["compare", *SMALL, "--steps", "24", "--seeds", "1", "--losses", "bce", "mine.py:mine"]
 COMPARE += ["--lrs", "0.005", "0.01", "--box-weight", "2", "--workers", "2", "--threads", "1", "--out", "out"]
 MINE = (
     "from beside import factor\n\ndef mine(logits, targets):\n    return factor * (logits - targets) ** 2\n"
 )
 COSTS = {"seconds": 0, "peak_memory_mb": 0}
 PICTURES = (".svg", ".png", ".html")
+IMPORTED = (
+    *("detloss.lab.cli.main", "detloss.lab.training.train_command", "detloss.lab.training.figures"),
+    *("detloss.lab.compare.command", "detloss.lab.compare.page", "detloss.lab.data.command", "torch._dynamo"),
+)
 SIZES = (500, 5_000, 60_000, 100_000, 200_000, 400_000, 700_000)
 """Of disks that are too small, in bytes."""
 PATIENCE = 300  # seconds for a command
@@ -99,31 +107,79 @@ def difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 # Commands
 
 
-def begin(arguments: Sequence[str], place: Path, limit: int = 0) -> subprocess.Popen[str]:
-    """Starts a command in a folder; `limit` is the largest file that it may write."""
+class Begun:
+    """A command under way.
 
-    def little_room() -> None:
+    It is a fork of this process, which has imported all that the command needs, so that it begins to work at
+    once; its start has tries of its own, where it is a process from the very beginning.
+    """
+
+    def __init__(self, arguments: Sequence[str], place: Path, limit: int, fresh: bool) -> None:
+        self.told = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at its end)
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._become(arguments, place, limit, fresh)
+            finally:
+                os._exit(1)
+
+    def _become(self, arguments: Sequence[str], place: Path, limit: int, fresh: bool) -> None:
+        os.setsid()
+        os.chdir(place)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number, handle in enumerate((nothing, nothing, self.told.fileno())):
+            os.dup2(handle, number)
+        for kind in KINDS:  # what started this may have them ignored
+            signal.signal(kind, signal.SIG_DFL if kind != signal.SIGINT else signal.default_int_handler)
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        if fresh:
+            os.execv(sys.executable, [*START, *arguments])
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.argv = ["detloss", *arguments]
+        sys.path.insert(0, "")
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            detloss_command.main()
+            code: Any = 0
+        except SystemExit as error:
+            code = error.code or 0
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
 
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [*START, *arguments], cwd=place, env=environment, stdout=pipe, stderr=pipe, text=True,
-        start_new_session=True, preexec_fn=little_room,
-    )  # fmt: skip
+    def poll(self) -> int | None:
+        """The exit status, once it has ended."""
+        if self.status is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if ended else None
+        return self.status
+
+    def kill(self) -> None:
+        """SIGKILL, to it alone."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
-def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+def begin(arguments: Sequence[str], place: Path, limit: int = 0, fresh: bool = False) -> Begun:
+    """Starts a command in a folder; `limit` is the largest file that it may write."""
+    return Begun(arguments, place, limit, fresh)
+
+
+def end(process: Begun) -> tuple[int, str]:
     """Exit status and what it said of errors."""
-    try:
-        _, told = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return -1, "it did not end"
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        if time.monotonic() > until:
+            os.killpg(process.pid, signal.SIGKILL)
+            return -1, "it did not end"
+        time.sleep(0.01)
+    process.told.seek(0)
+    told = process.told.read()
+    process.told.close()
     # What matplotlib says of fonts.
-    return process.returncode, "\n".join(line for line in told.splitlines() if "findfont" not in line)
+    return process.poll() or 0, "\n".join(line for line in told.splitlines() if "findfont" not in line)
 
 
 def one_line(status: int, told: str, wanted: tuple[int, ...]) -> str:
@@ -240,21 +296,28 @@ class Torture:
             wrong = wrong or difference(contents(place / "out"), self.whole(command)[0])
             self.tell(kind, place, f"{number + 1} of {moments}" if victim else "nobody to kill", wrong)
 
-    def signals(self, command: list[str], moments: int) -> None:
-        """Each signal that can be caught, also while the command starts."""
-        seconds = self.whole(command)[1]
-        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-            for moment in np.linspace(0.1, 0.95, moments) * seconds:
+    def starts(self, command: list[str], moments: Sequence[float]) -> None:
+        """Each signal while the command starts, in the seconds that its imports take."""
+        self.signals(command, moments, fresh=True)
+
+    def signals(self, command: list[str], moments: Sequence[float], fresh: bool = False) -> None:
+        """Each signal that can be caught, at parts of the time that the command takes, or at seconds."""
+        seconds = 1.0 if fresh else self.whole(command)[1]
+        for kind in KINDS:
+            for moment in np.array(moments) * seconds:
                 place = self.place()
-                process = begin(command, place)
+                process = begin(command, place, fresh=fresh)
                 time.sleep(moment)
                 # As a terminal sends it: to all processes.
                 with suppress(ProcessLookupError):  # it may be gone
                     os.killpg(process.pid, kind)
+                sent = time.monotonic()
                 status, told = end(process)
-                wrong = "" if status == 0 else one_line(status, told, (128 + kind,))
+                done = status == 0 and time.monotonic() - sent < 2  # it was at its end anyway
+                wrong = "" if done else one_line(status, told, (128 + kind,))
                 what = f"{kind.name} at {moment:.1f} s"
-                self.tell(f"signal, {command[0]}", place, what, wrong or self.again(command, place))
+                who = f"signal{' at the start' if fresh else ''}, {command[0]}"
+                self.tell(who, place, what, wrong or self.again(command, place))
 
     # Disks
 
@@ -363,15 +426,15 @@ class Torture:
             wrong = wrong or ("" if ends[1][0] == 0 else one_line(*ends[1], (2,)))
             self.tell("two at once", place, f"after {pause:.0%}", wrong or self.again(command, place))
 
-    def on_ray(self, moments: int) -> None:
+    def on_ray(self, kills: int, tasks: int) -> None:
         """The same on a Ray cluster of this machine: the command is killed, or one of its tasks."""
         if not self.ray:
             print("Ray is left out: it is not installed, or not asked for")
             return
         with cluster() as (head, address):
             command = [*COMPARE[:-2], "--engine", "ray", "--address", address, "--out", "out"]
-            self.kills(command, moments - moments // 2, "kill, compare on Ray")
-            self.worker_kills(command, moments // 2, "ray::work", "kill of a Ray task", head)
+            self.kills(command, kills, "kill, compare on Ray")
+            self.worker_kills(command, tasks, "ray::work", "kill of a Ray task", head)
 
     def table(self) -> str:
         """What was tried, survived and lost."""
@@ -496,15 +559,21 @@ def main() -> None:
     parser.add_argument("--no-ray", action="store_true", help="leave Ray out")
     options = parser.parse_args()
     few = options.short
+    torch.set_num_threads(1)
+    for name in IMPORTED:
+        import_module(name)
     with tempfile.TemporaryDirectory(prefix="detloss-torture-") as folder:
         os.environ["DETLOSS_CACHE"] = str(Path(folder, "cache"))
         torture = Torture(Path(folder), bool(find_spec("ray")) and not options.no_ray)
-        torture.kills(TRAIN, 2 if few else 20)
-        torture.kills(COMPARE, 1 if few else 16)
+        torture.kills(TRAIN, 2 if few else 24)
+        torture.kills(COMPARE, 1 if few else 19)
         torture.worker_kills(COMPARE, 1 if few else 4, "forkserver", "kill of a worker")
-        torture.signals(TRAIN, 1 if few else 4)
         if not few:
-            torture.signals(COMPARE, 3)
+            torture.on_ray(7, 3)
+        torture.signals(TRAIN, (0.5,) if few else (0.1, 0.3, 0.5, 0.7, 0.9))
+        torture.starts(TRAIN, (1.5,) if few else (0.3, 1.0, 2.0, 3.0))
+        if not few:
+            torture.signals(COMPARE, (0.2, 0.4, 0.6, 0.8))
         torture.full_disks(
             SHORT, (60_000,) if few else (500, 5_000, 30_000, 100_000, 200_000, 400_000, 700_000)
         )
@@ -512,7 +581,6 @@ def main() -> None:
         torture.inputs(SHORT)
         if not few:
             torture.damaged(SHORT)
-            torture.on_ray(10)
         print(torture.table())
         for kind, count in torture.counts.items():
             for one in count.lost:

@@ -90,6 +90,22 @@ def test_who_asks_again_later_does_not_wait(monkeypatch):
     assert (str(more), more.status) == ("interrupted; what was saved is kept", 130)
 
 
+def test_a_process_of_ours_obeys_sigterm_once(monkeypatch):
+    monkeypatch.setattr(signals, "SAME", 0.0)
+    signals.only_terminate()
+    for number in KINDS:
+        if number != signal.SIGTERM:
+            send(number)
+
+    @held()
+    def work() -> None:
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="SIGTERM"):
+        work()
+
+
 def test_what_was_ignored_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does it
     signals.catch()

@@ -46,13 +46,15 @@ _waiting: int | None = None
 """The signal that came meanwhile."""
 _first: float | None = None
 """When the first signal came."""
+_patient = False
+"""Whether one that comes again changes nothing."""
 
 
 def _arrived(number: int, frame: FrameType | None) -> None:
     global _waiting, _first
     now = time.monotonic()
     if _first is not None:
-        if now - _first < SAME:
+        if _patient or now - _first < SAME:
             return
         raise KeyboardInterrupt  # who asks again does not want to wait
     _first = now
@@ -66,8 +68,8 @@ def catch(ignored: tuple[int, ...] = ()) -> None:
 
     What is ignored already, as nohup does it, stays so.
     """
-    global _waiting, _first
-    _waiting = _first = None
+    global _waiting, _first, _patient
+    _waiting, _first, _patient = None, None, False
     for number in KINDS:
         if number in ignored:
             signal.signal(number, signal.SIG_IGN)
@@ -128,8 +130,13 @@ def held() -> Iterator[None]:
 
 
 def only_terminate() -> None:
-    """In a process of ours: only SIGTERM stops it. A terminal sends the others to all; the parent obeys."""
+    """In a process of ours: only SIGTERM stops it, once.
+
+    A terminal and a queue send signals to all processes; the parent obeys, and ends those that take too long.
+    """
+    global _patient
     catch(tuple(number for number in KINDS if number != signal.SIGTERM))
+    _patient = True
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, KINDS)
 

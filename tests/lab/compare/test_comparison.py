@@ -385,6 +385,21 @@ def test_a_comparison_of_other_data_is_refused(copy):
     refused(detloss("compare", "--out", copy, *COMMAND), "the data is not what")
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"ap": 0.5}'])
+def test_metrics_that_are_none_are_named_and_made_anew_when_removed(copy, content):
+    rows = read_csv(copy / "results.csv")
+    file = copy / "runs" / "bce+giou" / "seed-1" / "metrics.json"
+    file.write_text(content)
+    message = (
+        f"{file} (is damaged .*|holds no metrics of a run); remove it, and the same command makes it anew"
+    )
+    refused(detloss("compare", "--out", copy, *COMMAND), message)
+    file.unlink()
+    assert detloss("compare", "--out", copy, *COMMAND).status == 0
+    cost = {"seconds": 0, "peak_memory_mb": 0}
+    assert [r | cost for r in read_csv(copy / "results.csv")] == [r | cost for r in rows]
+
+
 def test_more_seeds_and_other_workers_go_on(copy):
     kept = copy / "runs" / "bce+giou" / "seed-0" / "metrics.json"
     before = kept.stat().st_mtime_ns

@@ -114,8 +114,8 @@ def _work(connection: Connection, function: Callable[..., Any], job: Any, thread
     try:
         signals.only_terminate()
         _do(connection, function, job, threads, device)
-    except signals.Stopped as error:
-        raise SystemExit(error.status) from None  # what it left is in its folder
+    except KeyboardInterrupt as error:
+        raise SystemExit(signals.and_then(error).status) from None  # what it left is in its folder
     finally:
         connection.close()
 
