@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ IMPORTED = (
 )
 SIZES = (500, 5_000, 60_000, 100_000, 200_000, 400_000, 700_000)
 """Of disks that are too small, in bytes."""
+FREE = ("versions.json", ".lock")
 PATIENCE = 300  # seconds for a command
 
 
@@ -74,7 +76,7 @@ def contents(folder: Path) -> dict[str, Any]:
     kept = {
         str(file.relative_to(folder)): file for file in files if file.suffix not in (".svg", ".png", ".html")
     }
-    return {name: _content(file) for name, file in sorted(kept.items()) if file.name != "versions.json"}
+    return {name: _content(file) for name, file in sorted(kept.items()) if file.name not in FREE}
 
 
 def _content(file: Path) -> Any:
@@ -139,13 +141,16 @@ class Begun:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.argv = ["detloss", *arguments]
-        sys.path.insert(0, "")
+        sys.path.insert(0, str(place))
         sys.modules["__main__"] = ModuleType("__main__")
         try:
             detloss_command.main()
             code: Any = 0
         except SystemExit as error:
             code = error.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from detloss.lab import signals
 from detloss.lab.files import Damaged, before, read_checkpoint, replacing, save_checkpoint
 
 STATE = {"step": 3, "log": "a,b\n", "weights": {"x": torch.arange(2000.0), "y": torch.ones(3)}}
@@ -80,6 +82,26 @@ class TestReplacing:
         assert [file.name for file in tmp_path.iterdir()] == ["file.pt"]
         write()
         assert path.stat().st_size > 4000
+
+    def test_a_signal_does_not_cut_it_in_two(self, tmp_path):
+        def write(part: Path) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            part.write_text("whole")
+
+        with signals.caught(), pytest.raises(signals.Stopped):
+            replacing(tmp_path / "a", write)
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a", "whole")]
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, ValueError])
+    def test_what_fails_for_another_reason_says_its_own(self, tmp_path, error):
+        def write(part: Path) -> None:
+            part.write_text("half")
+            raise error("mine")
+
+        (tmp_path / "a").write_text("before")
+        with pytest.raises(error, match="mine"):
+            replacing(tmp_path / "a", write)
+        assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a", "before")]
 
 
 class TestCheckpoint:

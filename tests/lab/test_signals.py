@@ -90,6 +90,20 @@ def test_who_asks_again_later_does_not_wait(monkeypatch):
     assert (str(more), more.status) == ("interrupted; what was saved is kept", 130)
 
 
+def test_what_came_is_known_where_it_was_turned_into_another_error():
+    assert signals.came() is None
+    with pytest.raises(RuntimeError, match="of C code"):
+        turned()
+    assert str(signals.came()) == "ended by SIGHUP"
+
+
+def turned() -> None:
+    try:
+        send(signal.SIGHUP)
+    except KeyboardInterrupt as error:
+        raise RuntimeError("of C code") from error
+
+
 def test_a_process_of_ours_obeys_sigterm_once(monkeypatch):
     monkeypatch.setattr(signals, "SAME", 0.0)
     signals.only_terminate()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from detloss.lab import signals
 from detloss.lab.records import first_line
 
 CHECKPOINT = "last.pt"
@@ -33,20 +34,22 @@ def replacing(path: Path, write: Callable[[Path], Any], keep: Path | None = None
         OSError: it cannot be written, such as on a full disk; it names the path.
     """
     part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        _to_disk(part)
-        if keep and path.exists():
-            path.replace(keep)
-        part.replace(path)
-        _to_disk(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        if (cause := _of_the_disk(error)) is not None:
-            raise OSError(cause.errno, cause.strerror, str(path)) from error
-        raise
+    # What writes may be in C, which an exception of ours would leave in a state of its own.
+    with signals.held():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(part)
+            _to_disk(part)
+            if keep and path.exists():
+                path.replace(keep)
+            part.replace(path)
+            _to_disk(path.parent)
+        except BaseException as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            if isinstance(error, Exception) and (cause := _of_the_disk(error)) is not None:
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
+            raise
 
 
 def _to_disk(path: Path) -> None:

@@ -46,18 +46,20 @@ _waiting: int | None = None
 """The signal that came meanwhile."""
 _first: float | None = None
 """When the first signal came."""
+_came: int | None = None
+"""Which it was."""
 _patient = False
 """Whether one that comes again changes nothing."""
 
 
 def _arrived(number: int, frame: FrameType | None) -> None:
-    global _waiting, _first
+    global _waiting, _first, _came
     now = time.monotonic()
     if _first is not None:
         if _patient or now - _first < SAME:
             return
         raise KeyboardInterrupt  # who asks again does not want to wait
-    _first = now
+    _first, _came = now, number
     if not _held:
         raise Stopped(number)
     _waiting = number
@@ -68,8 +70,8 @@ def catch(ignored: tuple[int, ...] = ()) -> None:
 
     What is ignored already, as nohup does it, stays so.
     """
-    global _waiting, _first, _patient
-    _waiting, _first, _patient = None, None, False
+    global _waiting, _first, _came, _patient
+    _waiting, _first, _came, _patient = None, None, None, False
     for number in KINDS:
         if number in ignored:
             signal.signal(number, signal.SIG_IGN)
@@ -127,6 +129,11 @@ def held() -> Iterator[None]:
             _waiting = None
     if number is not None:
         raise Stopped(number)
+
+
+def came() -> Stopped | None:
+    """The signal that has come, for what it was turned into on its way: C code may raise another error."""
+    return None if _came is None else Stopped(_came)
 
 
 def only_terminate() -> None:

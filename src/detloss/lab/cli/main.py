@@ -64,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _run(name, arguments[1:])
     except KeyboardInterrupt as error:
         _end_interrupted(error)
+    except Exception:
+        if (stopped := signals.came()) is None:
+            raise
+        _end_interrupted(stopped)
     if one_of_several:
         # All is written. On a busy machine threads of torch's group abort a process that ends as usual.
         sys.stdout.flush()

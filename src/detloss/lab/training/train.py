@@ -223,7 +223,8 @@ def _record(out: Path, state: Training, evaluation: Evaluation) -> None:
 def _save(out: Path, state: Training) -> None:
     """A checkpoint, from rank 0."""
     if ranks.rank() == 0:
-        state.save(out)
+        with signals.held():
+            state.save(out)
 
 
 def peak_memory_mb(device: torch.device) -> float:
