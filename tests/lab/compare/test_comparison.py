@@ -213,6 +213,27 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
     assert not training & validation
 
 
+def test_a_trial_of_the_sweep_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def die_at_step_5(message: tuple[str, float]) -> None:
+        if message == ("step", 5):
+            raise Killed
+
+    made, step = [], Training.step
+    monkeypatch.setattr(Training, "step", lambda self: made.append(self.step_count) or step(self))
+    recipe = replace(RECIPE, steps=6, checkpoint_minutes=1e-9)
+    job = Job(TrainConfig(**recipe.shared()), tmp_path / "trial", 0.25)
+    with pytest.raises(Killed):
+        run_job(job, die_at_step_5)
+    assert (job.folder / "last.pt").exists()
+    outcome = run_job(job, lambda message: None)
+    assert made == [0, 1, 2, 3, 4, 4, 5]
+    assert outcome.ap == run_job(replace(job, folder=tmp_path / "whole"), lambda message: None).ap
+    assert not list(job.folder.glob("*.pt"))
+
+
 def test_hold_out_of_too_few_images():
     one = open_data(RECIPE)[0].select([0])
     with pytest.raises(ValueError, match="has 1 images; a sweep needs 2: fix lr and box_weight"):
@@ -390,10 +411,8 @@ def test_metrics_that_are_none_are_named_and_made_anew_when_removed(copy, conten
     rows = read_csv(copy / "results.csv")
     file = copy / "runs" / "bce+giou" / "seed-1" / "metrics.json"
     file.write_text(content)
-    message = (
-        f"{file} (is damaged .*|holds no metrics of a run); remove it, and the same command makes it anew"
-    )
-    refused(detloss("compare", "--out", copy, *COMMAND), message)
+    why = "(is damaged .*|holds no metrics of a run); remove it, and the same command makes it anew"
+    refused(detloss("compare", "--out", copy, *COMMAND), rf"seed-1/metrics\.json {why}")
     file.unlink()
     assert detloss("compare", "--out", copy, *COMMAND).status == 0
     cost = {"seconds": 0, "peak_memory_mb": 0}
