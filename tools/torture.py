@@ -56,6 +56,7 @@ IMPORTED = (
 SIZES = (500, 5_000, 60_000, 100_000, 200_000, 400_000, 700_000)
 """Of disks that are too small, in bytes."""
 FREE = ("versions.json", ".lock")
+MARK = ".detloss-"  # what a killed command on Ray leaves: an empty file
 PATIENCE = 300  # seconds for a command
 
 
@@ -76,7 +77,11 @@ def contents(folder: Path) -> dict[str, Any]:
     kept = {
         str(file.relative_to(folder)): file for file in files if file.suffix not in (".svg", ".png", ".html")
     }
-    return {name: _content(file) for name, file in sorted(kept.items()) if file.name not in FREE}
+    return {
+        name: _content(file)
+        for name, file in sorted(kept.items())
+        if file.name not in FREE and not file.name.startswith(MARK)
+    }
 
 
 def _content(file: Path) -> Any:
