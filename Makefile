@@ -7,6 +7,7 @@ VENV_NEWEST ?= .venv-newest
 VENV_DOCS ?= .venv-docs
 OUT ?= runs/demo
 BENCH ?=
+TORTURE ?=
 # Files and folders of tests; all of them without it.
 TESTS ?=
 # Those of the library, which the oldest and the newest torch must pass.
@@ -21,13 +22,14 @@ SITE ?= site
 # One process per core, one file per process: tests are single-threaded, and share what their file has made.
 PYTEST = $(VENV)/bin/python -m pytest -rs -n auto --dist loadfile
 
-.PHONY: help demo test check stub slow lowest newest clients bench wheel release docs experiments experiments-quick
+.PHONY: help demo test check stub slow torture lowest newest clients bench wheel release docs experiments experiments-quick
 help:
 	@echo "make demo     compare losses on embedded data; 5 to 15 minutes on two cores, report in $(OUT)"
 	@echo "make test     the quick tests"
 	@echo "make check    format, lint, types"
 	@echo "make stub     write the signatures of the losses for type checkers, after one has changed"
 	@echo "make slow     the slow tests"
+	@echo "make torture  kills, signals, full disks, damaged files: what survives; half an hour, TORTURE=--short for less"
 	@echo "make lowest   the tests of the library on the oldest torch that it supports (5 GB)"
 	@echo "make newest   the same on the newest torch, and the slow ones of its compiler"
 	@echo "make clients  the tests against other libraries, in an environment of their own (6 GB)"
@@ -51,6 +53,9 @@ stub: $(VENV)/installed-dev
 # What needs other libraries is left to `make clients`, slow or not.
 slow: $(VENV)/installed-dev
 	$(PYTEST) -m "slow and not clients" $(TESTS)
+
+torture: $(VENV)/installed-dev
+	$(VENV)/bin/python tools/torture.py $(TORTURE)
 
 # The library's own tests on the oldest torch that it supports; what needs the fused pass is left out there.
 lowest: $(VENV_LOWEST)/installed

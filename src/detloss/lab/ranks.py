@@ -29,6 +29,16 @@ def rank() -> int:
     return distributed.get_rank() if world() > 1 else 0
 
 
+def check_joined() -> None:
+    """ValueError where torchrun started several processes of which each would do all the work alone."""
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
+    if started != world():
+        raise ValueError(
+            f"{started} processes were started together, and each would train the same run: start one, "
+            "without torchrun; in a script of your own, train `with detloss.lab.ranks.joined():`"
+        )
+
+
 @contextmanager
 def joined() -> Iterator[bool]:
     """Joins the processes that torchrun started with this one, until the end of the block; whether it did."""

@@ -84,6 +84,17 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where} is {shorten(value)}; it must be {getattr(kind, '__name__', kind)}")
 
 
+def difference(found: Any, wanted: Any) -> str:
+    """In what two records of one kind that are not equal differ first: "lr is 0.1, not 0.2"."""
+    for f in dataclasses.fields(wanted):
+        one, other = getattr(found, f.name), getattr(wanted, f.name)
+        if f.compare and one != other:
+            if dataclasses.is_dataclass(other) and type(one) is type(other):
+                return f"{f.name}.{difference(one, other)}"
+            return f"{f.name} is {shorten(one)}, not {shorten(other)}"
+    return "nothing"
+
+
 def check_choices(record: Any) -> None:
     """ValueError where a field has a value that its `Literal` does not allow."""
     for name, kind in typing.get_type_hints(type(record)).items():
@@ -129,6 +140,6 @@ def load_config(kind: type[T], path: Path) -> T:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config {path}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"config {path} is not JSON: {error}") from None
     return from_dict(kind, values, str(path))

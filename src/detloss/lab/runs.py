@@ -2,11 +2,12 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from detloss.lab.files import Damaged, replacing
+from detloss.lab.records import first_line
 
 
 class WrongFolder(ValueError):
@@ -42,18 +46,6 @@ def new_folder(command: str, out: Path | None) -> Path:
     return out
 
 
-def replacing(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` make a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        write(part)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def write_text(path: Path, text: str) -> None:
     """As `replacing`, of a text."""
     replacing(path, lambda part: part.write_text(text, encoding="utf-8"))
@@ -65,20 +57,37 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file.
+
+    Raises:
+        Damaged: it is empty, cut off, or no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> Damaged:
+    return Damaged(f"{path} is damaged ({first_line(error)}); remove it, and the same command makes it anew")
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """As `write_text`, of a table."""
+    text = table_text(names, rows)
+    replacing(
+        path,
+        lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace", newline=""),
+    )
 
-    def write(part: Path) -> None:
-        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            table = csv.DictWriter(file, names)
-            table.writeheader()
-            table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
-    replacing(path, write)
+def table_text(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV."""
+    file = io.StringIO(newline="")
+    table = csv.DictWriter(file, names)
+    table.writeheader()
+    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return file.getvalue()
 
 
 def _cell(value: Any) -> Any:
@@ -105,11 +114,21 @@ def write_tables(out: Path, tables: Mapping[str, Sequence[Any]]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; an absent file has none."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: _text(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    """The rows of a table; an absent file has none.
+
+    Raises:
+        Damaged: it is no text.
+    """
+    try:
+        return table_rows(path.read_bytes().decode()) if path.exists() else []
+    except (ValueError, csv.Error) as error:
+        raise _damaged(path, error) from None
+
+
+def table_rows(text: str) -> list[dict[str, str]]:
+    """The rows of `table_text`."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [{name: _text(cell) for name, cell in row.items()} for row in rows]
 
 
 def _text(cell: str) -> str:

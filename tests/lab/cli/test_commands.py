@@ -261,7 +261,7 @@ def test_train_leaves(trained):
     names = {file.name for file in trained.iterdir()}
     assert names == {
         *("config.json", "versions.json", "log.csv", "evaluations.csv", "metrics.json", "detections.json"),
-        *("matches.npz", "last.pt", "last.safetensors", "curves.png", "curves.svg"),
+        *("matches.npz", "last.pt", "last.safetensors", "origin.json", "curves.png", "curves.svg"),
     }
     config = read_json(trained / "config.json")
     assert (config["loss"], config["steps"]) == ("focal,gamma=1.5", 3)

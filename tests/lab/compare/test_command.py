@@ -93,6 +93,7 @@ def test_the_number_of_seeds_is_a_look():
 
 def test_looks_of_a_folder_are_all_counted(tmp_path, monkeypatch):
     monkeypatch.setattr("detloss.lab.compare.prepare.describe_data", lambda *_: {})
+    monkeypatch.setattr("detloss.lab.compare.prepare.origin_of", lambda *_: {})
     first, _ = prepare(CompareConfig(seeds=3), tmp_path, [], [])
     assert first.looks == (3, 5, 8)
     assert prepare(CompareConfig(seeds=4), tmp_path, [], [])[0].looks == (3, 4, 5, 8)

@@ -194,7 +194,7 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
     def spy(config, training, validation, out, *callbacks):
         ids = [{d.dataset.annotation(i).id for i in range(len(d))} for d in (training, validation)]
         seen.append((config.seed, *ids))
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         (out / "metrics.json").write_text('{"ap": 0.5}')
 
     monkeypatch.setattr("detloss.lab.compare.jobs.train", spy)
@@ -211,6 +211,27 @@ def test_the_sweep_never_sees_the_validation_split(tmp_path, monkeypatch):
     assert len(judged) == 2
     assert final == (0, training, validation)
     assert not training & validation
+
+
+def test_a_trial_of_the_sweep_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    def die_at_step_5(message: tuple[str, float]) -> None:
+        if message == ("step", 5):
+            raise Killed
+
+    made, step = [], Training.step
+    monkeypatch.setattr(Training, "step", lambda self: made.append(self.step_count) or step(self))
+    recipe = replace(RECIPE, steps=6, checkpoint_minutes=1e-9)
+    job = Job(TrainConfig(**recipe.shared()), tmp_path / "trial", 0.25)
+    with pytest.raises(Killed):
+        run_job(job, die_at_step_5)
+    assert (job.folder / "last.pt").exists()
+    outcome = run_job(job, lambda message: None)
+    assert made == [0, 1, 2, 3, 4, 4, 5]
+    assert outcome.ap == run_job(replace(job, folder=tmp_path / "whole"), lambda message: None).ap
+    assert not list(job.folder.glob("*.pt"))
 
 
 def test_hold_out_of_too_few_images():
@@ -385,6 +406,19 @@ def test_a_comparison_of_other_data_is_refused(copy):
     refused(detloss("compare", "--out", copy, *COMMAND), "the data is not what")
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"ap": 0.5}'])
+def test_metrics_that_are_none_are_named_and_made_anew_when_removed(copy, content):
+    rows = read_csv(copy / "results.csv")
+    file = copy / "runs" / "bce+giou" / "seed-1" / "metrics.json"
+    file.write_text(content)
+    why = "(is damaged .*|holds no metrics of a run); remove it, and the same command makes it anew"
+    refused(detloss("compare", "--out", copy, *COMMAND), rf"seed-1/metrics\.json {why}")
+    file.unlink()
+    assert detloss("compare", "--out", copy, *COMMAND).status == 0
+    cost = {"seconds": 0, "peak_memory_mb": 0}
+    assert [r | cost for r in read_csv(copy / "results.csv")] == [r | cost for r in rows]
+
+
 def test_more_seeds_and_other_workers_go_on(copy):
     kept = copy / "runs" / "bce+giou" / "seed-0" / "metrics.json"
     before = kept.stat().st_mtime_ns
@@ -523,16 +557,22 @@ def test_a_run_that_dies_twice_is_named_and_the_others_go_on(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_trial_that_dies_twice_ends_the_sweep_when_the_others_are_done(tmp_path, monkeypatch):
-    """No rate can be chosen without it."""
+def test_of_a_trial_that_dies_twice_the_loss_is_named_and_the_others_go_on(tmp_path, monkeypatch):
+    """No rate can be chosen for it."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(DIES.replace("TIMES", "2"))
     fixed = ["--lrs", "0.01", "0.02", "--box-weight", "2", "--seeds", "1", "--devices", "cpu", "--out", "out"]
     done = detloss("compare", "--losses", "mine.py:dies", "bce", *fixed, *TINY)
     assert done.status == 1
     assert "sweep/mine.py_dies+giou/lr-0.01-box-2: its process was killed" in done.err
-    assert len(read_csv(Path("out/sweep.csv"))) == 3
-    assert not Path("out/runs").exists()
+    rows = read_csv(Path("out/sweep.csv"))
+    assert [(row["classification_loss"], row["chosen"]) for row in rows if row["chosen"] == "1"] == [
+        ("bce", "1")
+    ]
+    assert len(rows) == 3
+    assert [row["classification_loss"] for row in read_csv(Path("out/results.csv"))] == ["bce"]
+    assert [folder.name for folder in Path("out/runs").iterdir()] == ["bce+giou"]
+    assert "mine.py" in Path("out/report.html").read_text(encoding="utf-8")
 
 
 def test_data_that_is_not_the_commands_is_refused_where_the_run_is_made(voc, tmp_path):

@@ -52,12 +52,12 @@ def test_from_training_to_the_report(file, tmp_path):
             float(row["classification_loss"]) + 2 * float(row["box_loss"]), rel=1e-5
         )
         assert row["positives"] in ("", "nan")
-    for command in ("evaluate run --out seen", "calibration run --out scores"):
+    for command in ("evaluate run --trust --out seen", "calibration run --out scores"):
         assert detloss(*command.split()).status == 0, command
     assert detloss("scenes", "--out", "voc", "--format", "voc", *SCENES).status == 0
-    assert detloss("predict", "run", "voc/JPEGImages", "--quick", "--out", "found").status == 0
+    assert detloss("predict", "run", "voc/JPEGImages", "--trust", "--quick", "--out", "found").status == 0
     assert json.loads(Path("found/detections.json").read_text()) is not None
-    seen = detloss("inspect", "--checkpoint", "run", "--out", "looked")
+    seen = detloss("inspect", "--checkpoint", "run", "--trust", "--out", "looked")
     assert seen.status == 0, seen.err
     assert "not shown: negatives per positive, where the loss comes from" in seen.out
     assert Path("looked/suspects.csv").exists()
@@ -176,9 +176,9 @@ def test_a_run_whose_file_is_gone_or_changed(file, data, tmp_path):
     assert not detector.training
     assert found.detector.kind == f"{file}:build"
     file.write_text(OWN.replace("self.head", "self.top"))
-    refused(detloss("evaluate", "run"), "is of another detector than")
+    refused(detloss("evaluate", "run", "--trust"), "is of another detector than")
     file.unlink()
-    refused(detloss("evaluate", "run"), "cannot be imported")
+    refused(detloss("evaluate", "run", "--trust"), "cannot be imported")
 
 
 def test_a_detector_without_a_dict_of_losses(file, data):

@@ -128,7 +128,7 @@ def test_without_an_error_the_status_is_zero(here, answered, more, words):
     assert (done.status, str(done.folder)) == (0, "found")
     assert words in done.out
     assert not (here / "found" / "curve.png").exists()
-    again = detloss("doctor", "--config", "found", "--out", "again", "--json")
+    again = detloss("doctor", "--config", "found", "--trust", "--out", "again", "--json")
     assert (again.status, again.err.strip()) == (0, "again")
     assert json.loads(again.out)["matches"] is None
 

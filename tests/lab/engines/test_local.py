@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,8 @@ import torch
 
 from detloss.lab.engines import Event
 from detloss.lab.engines.local import run_jobs
+from detloss.lab.signals import Stopped
+from helpers.commands import TINY
 
 ENDS = ("done", "failed", "died")
 
@@ -48,6 +52,14 @@ def act(job: tuple[str, Any], send: Callable[[Any], None]) -> Any:
     if name == "wait":
         send(os.getpid())
         time.sleep(60)
+    if name == "save":
+        try:
+            send(os.getpid())
+            time.sleep(60)
+        except Stopped:
+            value.write_text("saved")
+            send("x" * 1_000_000)  # more than a pipe holds
+            raise
     raise AssertionError(name)
 
 
@@ -150,3 +162,92 @@ def test_jobs_end_when_the_caller_stops():
     assert all(Path(f"/proc/{process}").exists() for process in processes)
     found.close()
     assert not any(Path(f"/proc/{process}").exists() for process in processes)
+
+
+def test_a_job_that_is_stopped_may_save(tmp_path):
+    found = run_jobs(act, [("save", tmp_path / "saved")], [""], threads=1)
+    next(event for event in found if event.kind == "message")
+    found.close()
+    assert (tmp_path / "saved").read_text() == "saved"
+
+
+def test_signals_of_a_terminal_do_not_reach_a_job(tmp_path):
+    """It sends them to all processes; the parent stops its jobs itself."""
+    found = run_jobs(act, [("save", tmp_path / "saved")], [""], threads=1)
+    process = next(event.value for event in found if event.kind == "message")
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(process, number)
+    time.sleep(0.3)
+    assert not (tmp_path / "saved").exists()
+    found.close()
+    assert (tmp_path / "saved").exists()
+
+
+PARENT = """
+import sys
+from pathlib import Path
+
+def main():
+    from lab.engines.test_local import act
+    from detloss.lab.engines.local import run_jobs
+    for event in run_jobs(act, [("save", Path(sys.argv[1]))], [""], threads=1):
+        if event.kind == "message":
+            print(event.value, flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_jobs_of_a_parent_that_is_killed_save_and_end(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    places = [str(Path(__file__).parents[2]), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+    command = [sys.executable, str(tmp_path / "parent.py"), str(tmp_path / "saved")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    job = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while Path(f"/proc/{job}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{job}").exists()
+    assert (tmp_path / "saved").read_text() == "saved"
+
+
+START = """
+import os, sys, threading
+from detloss.lab.cli.main import main
+from detloss.lab.engines import local
+
+number = int(sys.argv.pop())
+real = local.signals.blocked
+
+def blocked():
+    threading.Timer(0.7, lambda: os.killpg(os.getpgrp(), number)).start()
+    return real()
+
+local.signals.blocked = blocked
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_server_starts_is_one_line(tmp_path, number):
+    """A terminal sends it to all processes of the command, the server of the jobs among them."""
+    fixed = ["--losses", "bce", "focal", "--seeds", "1", "--lr", "0.01", "--box-weight", "2"]
+    command = [sys.executable, "-c", START, "compare", *fixed, *TINY, "--workers", "1", "--out", "out"]
+    command += ["--steps", "100000", str(int(number))]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
+        start_new_session=True,
+    )  # fmt: skip
+    how = "interrupted" if number == signal.SIGINT else "ended by SIGTERM"
+    assert done.returncode == 128 + number
+    told = [line for line in done.stderr.splitlines() if "findfont" not in line]
+    assert told == [f"{how}; the same command with --out out continues"]

@@ -215,7 +215,7 @@ class TestFolder:
 
     def test_a_damaged_checkpoint(self, finished, data, tmp_path: Path):
         (tmp_path / "last.pt").write_bytes(b"half a checkpoint")
-        with pytest.raises(ValueError, match=r"last\.pt is damaged .*; remove it to train anew"):
+        with pytest.raises(ValueError, match=r"last\.pt is damaged .*; to train anew, remove last\.pt"):
             train(CONFIG, *data, tmp_path)
 
     def test_the_averaged_detector_comes_back(self, finished):

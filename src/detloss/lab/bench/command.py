@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import tyro
 
 from detloss.lab.bench import BenchConfig, bench, line, notes, tables
-from detloss.lab.cli.arguments import FromFile, Out, given, read
-from detloss.lab.cli.terminal import Interrupted, console, progress_bar, say
+from detloss.lab.cli.arguments import FromFile, Out, Trust, given, read
+from detloss.lab.cli.terminal import console, progress_bar, say
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, versions, write_json
+from detloss.lab.signals import and_then
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Arguments:
     settings: Annotated[BenchConfig, tyro.conf.arg(name="")] = field(default_factory=BenchConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in under a minute: focal loss, dense targets, three sizes."""
 
@@ -62,8 +64,8 @@ def run(arguments: Arguments) -> Path:
                 bar.update(task, completed=done)
                 if not console.is_terminal:
                     say(f"{100 * done / len(config.cells):3.0f} %: {line(found)}")
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; what was measured before is in {out / 'results.csv'}") from None
+        except KeyboardInterrupt as error:
+            raise and_then(error, f"; what was measured before is in {out / 'results.csv'}") from None
     for title, table in tables(rows):
         say(title)
         console.print(table)

@@ -21,7 +21,7 @@ from detloss.lab.calibration.measure import (
     over_seeds,
     threshold_rows,
 )
-from detloss.lab.cli.arguments import FromFile, Out, given, read, refuse_another, results_folder
+from detloss.lab.cli.arguments import FromFile, Out, Trust, given, read, refuse_another, results_folder
 from detloss.lab.cli.terminal import counting, interruptible, say, show_table
 from detloss.lab.compare.command import open_comparison, train_shown
 from detloss.lab.compare.comparison import Comparison
@@ -30,6 +30,7 @@ from detloss.lab.compare.prepare import prepare
 from detloss.lab.engines import JobFailed
 from detloss.lab.evaluate.interpret import AUTO, said_ids
 from detloss.lab.evaluate.reliability import DECE_LEAST
+from detloss.lab.lock import locked
 from detloss.lab.records import to_dict
 from detloss.lab.runs import new_folder, write_json, write_tables
 from detloss.lab.statistics import points
@@ -95,6 +96,7 @@ class Arguments:
     settings: Annotated[CalibrationConfig, tyro.conf.arg(name="")] = field(default_factory=CalibrationConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in under a minute: few images, few steps. Trained runs are measured as ever."""
 
@@ -166,8 +168,8 @@ def _trained(config: CalibrationConfig, out: Path | None) -> Path:
     """Trains the losses in `comparison` of the command's folder, which is returned."""
     training, *splits = open_comparison(config.training)
     out = new_folder("calibration", out)
-    prepare(training, out / "comparison", *splits)
-    with interruptible(out):
+    with locked(out), interruptible(out):
+        prepare(training, out / "comparison", *splits)
         train_shown(Comparison(training, out / "comparison"))
     return out
 

@@ -10,17 +10,20 @@ import tyro
 from tyro import _errors  # private, but its one way to say in other words what is wrong
 
 from detloss.lab.data.find import Reading
+from detloss.lab.own_code import named_code
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import new_folder, versions, write_json
 
 T = TypeVar("T")
 OUT = "Folder for the results; otherwise the next number under runs/."
 CONFIG = "A run folder or its config.json; other arguments change what it says."
+TRUST = "Run the code of others that --config names (FILE.py:function, module:function): you have read it."
 Out = Annotated[Path | None, tyro.conf.arg(help=OUT)]
 DataReading = Annotated[Reading, tyro.conf.arg(name="")]
 MostImages = Annotated[int, tyro.conf.arg(name="most-images")]
 """A number of images; --images is their folder."""
 FromFile = Annotated[Path | None, tyro.conf.arg(name="config", help=CONFIG)]
+Trust = Annotated[bool, tyro.conf.arg(help=TRUST)]
 
 
 class Usage(ValueError):
@@ -67,12 +70,26 @@ def _one_line(event: _errors.ParseErrorEvent) -> str:
 
 
 def given(kind: type[T], arguments: Sequence[str]) -> T:
-    """The settings that --config names, or the defaults; looked up before the arguments are parsed."""
+    """The settings that --config names, or the defaults; looked up before the arguments are parsed.
+
+    Raises:
+        ValueError: no such file, or it names code, which is run only with --trust.
+    """
     for argument, after in zip(arguments, [*arguments[1:], ""]):
         flag, equals, value = argument.partition("=")
         if flag == "--config" and (file := value if equals else after):
-            return load_config(kind, Path(file))
+            config = load_config(kind, Path(file))
+            check_trust(config, Path(file), "--trust" in arguments)
+            return config
     return kind()
+
+
+def check_trust(config: Any, file: Path, trust: bool) -> None:
+    """ValueError where a configuration from a file names code, and the user has not said yes."""
+    if (named := named_code(config)) and not trust:
+        raise ValueError(
+            f"{file} names code that would be run: {', '.join(named)}; read it, and add --trust to run it"
+        )
 
 
 def read_settings(command: str, kind: type[T], settings: type, arguments: Sequence[str]) -> T:

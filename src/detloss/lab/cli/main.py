@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import NoReturn
 
-from detloss.lab import ranks
+from detloss.lab import ranks, signals
 from detloss.lab.cli.arguments import Usage
-from detloss.lab.cli.terminal import Interrupted, console
+from detloss.lab.cli.terminal import console
 from detloss.lab.engines import JobFailed
 from detloss.lab.runs import WrongFolder, versions
 
@@ -63,8 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "--version":
         print(versions("cpu")["detloss"])
         raise SystemExit(0)
-    with ranks.joined() as one_of_several:
-        _run(name, arguments[1:])
+    try:
+        with signals.caught(), ranks.joined() as one_of_several:
+            _run(name, arguments[1:])
+    except KeyboardInterrupt as error:
+        _end_interrupted(error)
+    except Exception:
+        if (stopped := signals.came()) is None:
+            raise
+        _end_interrupted(stopped)
     if one_of_several:
         # All is written. On a busy machine threads of torch's group abort a process that ends as usual.
         sys.stdout.flush()
@@ -93,15 +101,21 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         if not ranks.lost_another(error):
             raise
         raise SystemExit(1) from None
-    except (KeyboardInterrupt, Interrupted) as error:
-        _end(str(error) or "interrupted", 130)
+    except KeyboardInterrupt as error:
+        _end_interrupted(error)
     else:
         if ranks.rank() == 0:
             print(out)
 
 
+def _end_interrupted(error: KeyboardInterrupt) -> NoReturn:
+    stopped = signals.and_then(error)
+    _end(str(stopped), stopped.status)
+
+
 def _end(why: str, status: int) -> NoReturn:
-    ranks.tell_failure(why)
+    with suppress(OSError):  # a terminal that was closed
+        ranks.tell_failure(why)
     raise SystemExit(status) from None
 
 

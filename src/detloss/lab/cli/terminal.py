@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from detloss.lab.signals import and_then
+
 # Names of losses hold colons, "epsilon=linear:-1:1": rich would make a picture of ":-1:".
 # Names of classes hold brackets, "[red]", which it would take for colours.
 console = Console(highlight=False, emoji=False, markup=False)
@@ -30,17 +32,13 @@ TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the direction of the text behind them."""
 
 
-class Interrupted(Exception):
-    """Ctrl-C; the message says how to go on."""
-
-
 @contextmanager
 def interruptible(out: Path) -> Iterator[None]:
-    """Says on Ctrl-C how the work in `out` is continued."""
+    """Says, where Ctrl-C or another signal ends the work in `out`, how it is continued."""
     try:
         yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; the same command with --out {out} continues") from None
+    except KeyboardInterrupt as error:
+        raise and_then(error, f"; the same command with --out {out} continues") from None
 
 
 def say(text: str) -> None:

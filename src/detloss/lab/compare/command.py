@@ -12,7 +12,7 @@ import tyro
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from detloss.lab.cli.arguments import FromFile, Out, given, read
+from detloss.lab.cli.arguments import FromFile, Out, Trust, given, read
 from detloss.lab.cli.terminal import console, counting, interruptible, make_table, progress_bar, say
 from detloss.lab.compare.comparison import Comparison, compare, fail_if_died
 from detloss.lab.compare.config import CompareConfig
@@ -20,6 +20,7 @@ from detloss.lab.compare.jobs import Pair, hold_out
 from detloss.lab.compare.prepare import check, prepare
 from detloss.lab.data import Dataset
 from detloss.lab.engines import JobFailed
+from detloss.lab.lock import locked
 from detloss.lab.runs import new_folder, write_csv, write_json
 from detloss.lab.statistics import (
     Verdict,
@@ -43,6 +44,7 @@ class Arguments:
     settings: Annotated[CompareConfig, tyro.conf.arg(name="")] = field(default_factory=CompareConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in under a minute: two seeds, few steps, no verdict worth trusting."""
 
@@ -57,18 +59,31 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def run(arguments: Arguments) -> Path:
     """Runs `detloss compare`; its folder is returned."""
+    config = arguments.settings
+    config, training, validation = open_comparison(config)
+    out = new_folder("compare", arguments.out)
+    with locked(out), interruptible(out):
+        config, data = prepare(config, out, training, validation)
+        say(_imbalance(config, data))
+        state = Comparison(config, out)
+        train_shown(state)
+        _report(state)
+    fail_if_died(state)
+    if state.diverged:
+        raise JobFailed(
+            f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
+        )
+    say(f"report: {out / 'report.html'}")
+    return out
+
+
+def _report(state: Comparison) -> None:
+    """Says what the runs came to, and writes it down."""
     from detloss.lab.compare.disagreements import disagreement
     from detloss.lab.compare.page import write_report
     from detloss.lab.compare.results import read_results, save_samples
 
-    config = arguments.settings
-    config, training, validation = open_comparison(config)
-    out = new_folder("compare", arguments.out)
-    config, data = prepare(config, out, training, validation)
-    say(_imbalance(config, data))
-    state = Comparison(config, out)
-    with interruptible(out):
-        train_shown(state)
+    config, out = state.config, state.out
     console.print(comparison_table(state))
     with counting("resampling the images") as progress:
         results = read_results(out, progress)
@@ -81,13 +96,6 @@ def run(arguments: Arguments) -> Path:
     say(results.answer)
     for warning in results.warnings:
         say(warning)
-    fail_if_died(state)
-    if state.diverged:
-        raise JobFailed(
-            f"{len(state.diverged)} runs diverged; the report in {out} says which: {state.diverged[0]}"
-        )
-    say(f"report: {out / 'report.html'}")
-    return out
 
 
 def _imbalance(config: CompareConfig, data: dict[str, Any]) -> str:

@@ -50,6 +50,7 @@ class Comparison:
         diverged: why runs that count have no result.
         died: which runs have none because their process died more than once, or the user's trainer failed,
             and why.
+        untuned: pairs of which a run of the sweep is among these: no rate can be chosen for them.
         notes: what the user should be told now, a line each.
     """
 
@@ -63,6 +64,7 @@ class Comparison:
     steps_done: int = 0
     diverged: list[str] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
+    untuned: set[Pair] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -91,7 +93,7 @@ class Comparison:
         jobs = []
         for seed, fold in itertools.product(range(self.config.seeds), self.config.fold_numbers):
             place = f"seed-{seed}/fold-{fold}" if fold else f"seed-{seed}"
-            for pair in self.config.pairs:
+            for pair in self.chosen:
                 run = self.config.run(pair, self.chosen[pair], seed, fold)
                 folder = self.out / "runs" / folder_name(pair) / place
                 jobs.append(Job(run, folder))
@@ -103,10 +105,10 @@ def compare(state: Comparison) -> Iterator[None]:
 
     Leaves sweep.csv, results.csv (both after every finished run) and a folder a run. Where the process of a
     run dies twice, or a user's own trainer fails, the others go on, and `state.died` says which it was.
+    Where that is a run of the sweep, its pair of losses has no rate, and the other pairs go on.
 
     Raises:
-        JobFailed: a run failed for another reason than a diverging loss, or one of the sweep died; finished
-            runs are kept.
+        JobFailed: a run failed for another reason than a diverging loss; finished runs are kept.
     """
     yield from _sweep(state)
     told: set[Path] = set()
@@ -136,12 +138,12 @@ def _sweep(state: Comparison) -> Iterator[None]:
                 tried[job.pair][job.config.lr, job.config.box_weight] = outcome.ap
                 _add_candidate(state, job, outcome)
             yield
-        fail_if_died(state)
+        tried = {pair: ap for pair, ap in tried.items() if pair not in state.untuned}
         chosen = {pair: best(ap, chosen[pair]) for pair, ap in tried.items()}
     state.chosen = chosen
     for row in state.sweep:
         pair = (row["classification_loss"], row["box_loss"])
-        row["chosen"] = int(chosen[pair] == (row["lr"], row["box_weight"]))
+        row["chosen"] = int(chosen.get(pair) == (row["lr"], row["box_weight"]))
     write_csv(state.out / "sweep.csv", SWEEP_COLUMNS, state.sweep)
     yield
 
@@ -231,10 +233,14 @@ def _follow(state: Comparison, job: Job, event: Event) -> None:
         case "message" if event.value[0] == "step":
             state.active[job.folder] = (job, event.value[1])
             state.steps_done += event.value[1] - before
+        case "message" if event.value[0] == "note":
+            state.notes.append(f"{'+'.join(job.pair)}, {job.folder}: {event.value[1]}")
         case "done" | "again" | "died":
             state.active.pop(job.folder, None)
             made = event.kind == "done" and not event.value.failed
             state.steps_done += (job.config.steps if made else 0) - before
+    if event.kind == "died" or (event.kind == "done" and event.value.failed):
+        state.untuned |= set() if job.held_out is None else {job.pair}
     if event.kind == "done" and event.value.failed:
         log = f"what it printed is in {job.folder / LOG}"
         state.died.append(f"{'+'.join(job.pair)}, {job.folder}: {event.value.failed}; {log}")

@@ -11,13 +11,16 @@ import numpy as np
 
 from detloss.lab.data import Dataset, fingerprint
 from detloss.lab.data.batches import Letterboxed
+from detloss.lab.engines import ENDING
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.files import CHECKPOINT
+from detloss.lab.lock import locked
 from detloss.lab.runs import read_json, write_json
 from detloss.lab.training.by_trainer import TrainerFailed, train_by
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_data
 from detloss.lab.training.state import NonFiniteLoss
-from detloss.lab.training.train import train
+from detloss.lab.training.train import read_metrics, train
 
 SWEEP_SEED = 1000
 """Not among the seeds that are compared."""
@@ -78,7 +81,7 @@ def hold_out(dataset: Dataset, part: float) -> tuple[Dataset, Dataset]:
 
 
 def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
-    """Trains one job in this process; sends ("step", n) and ("ap", value) on the way.
+    """Trains one job in this process; sends ("step", n), ("ap", value) and ("note", text) on the way.
 
     Raises:
         ValueError: the data is not what its fingerprint says.
@@ -91,6 +94,12 @@ def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
         )
     if job.held_out is not None:
         training, validation = hold_out(training, job.held_out)
+    # Of a command that was killed, a process may still be writing its last checkpoint.
+    with locked(job.folder, patience=ENDING):
+        return _train(job, training, validation, send)
+
+
+def _train(job: Job, training: Dataset, validation: Dataset, send: Callable[[Any], None]) -> Outcome:
     size = job.config.size
 
     def on_step(row: dict[str, float]) -> None:
@@ -101,12 +110,15 @@ def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
         send(("step", step))
         send(("ap", evaluation.ap))
 
+    def tell(line: str) -> None:
+        send(("note", line))
+
     try:
         if job.config.trainer:
             train_by(job.config, training, validation, job.folder, lambda step: send(("step", step)))
         else:
             fitted = (Letterboxed(training, size), Letterboxed(validation, size))
-            train(job.config, *fitted, job.folder, on_step, on_evaluation)
+            train(job.config, *fitted, job.folder, on_step, on_evaluation, tell)
     except TrainerFailed as error:
         return Outcome(None, failed=error.why)
     except NonFiniteLoss as error:
@@ -114,15 +126,19 @@ def run_job(job: Job, send: Callable[[Any], None]) -> Outcome:
         return Outcome(None, str(error))
     if job.held_out is not None:
         # Nobody looks at the weights of a trial.
-        for name in ("last.pt", "last.safetensors", "detections.json"):
+        for name in (CHECKPOINT, "last.safetensors", "detections.json"):
             (job.folder / name).unlink(missing_ok=True)
     return Outcome(read_json(job.folder / "metrics.json"))
 
 
 def finished(job: Job) -> Outcome | None:
-    """The outcome of a job that an earlier call has finished."""
+    """The outcome of a job that an earlier call has finished.
+
+    Raises:
+        Damaged: it left something else than an outcome.
+    """
     if (job.folder / "metrics.json").exists():
-        return Outcome(read_json(job.folder / "metrics.json"))
+        return Outcome(read_metrics(job.folder))
     if (job.folder / "diverged.json").exists():
         return Outcome(None, read_json(job.folder / "diverged.json"))
     return None

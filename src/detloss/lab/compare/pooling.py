@@ -8,8 +8,9 @@ import numpy as np
 from detloss.lab.compare.jobs import Job, Outcome, finished
 from detloss.lab.data.folds import EVERYTHING
 from detloss.lab.evaluate import from_coco_results
+from detloss.lab.files import replacing
 from detloss.lab.records import to_dict
-from detloss.lab.runs import read_columns, read_json, replacing, write_csv, write_json
+from detloss.lab.runs import read_columns, read_json, write_csv, write_json
 from detloss.lab.training.splits import open_split
 from detloss.lab.training.trained import evaluate_found
 

@@ -11,11 +11,14 @@ from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector.locations import count_locations
 from detloss.lab.detector.objective import find_detector_loss
 from detloss.lab.devices import pick_device
-from detloss.lab.records import load_config, to_dict
+from detloss.lab.records import difference, load_config, to_dict
 from detloss.lab.runs import WrongFolder, read_json, versions, write_json
+from detloss.lab.training.origin import claim_origin, origin_of
 from detloss.lab.training.trainer import check_trainer
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
 
+FREE = ("seeds", "rope", "looks", "checkpoint_minutes")
+"""What of a configuration may change while a comparison goes on, beside where its runs are made."""
 SCENES = "Each seed has scenes of its own, of the same kind; counted are those of seed 0."
 
 
@@ -75,7 +78,7 @@ def prepare(
 
     Raises:
         WrongFolder: `out` holds another comparison (other seeds, rope or looks, with the same last one, and
-            another place to run do not make it another), or one of other data.
+            another place to run do not make it another), or one of other data, own files or versions.
     """
     if (out / "config.json").exists():
         try:
@@ -89,9 +92,13 @@ def prepare(
             )
         # A look that was not planned may be added (Lan and DeMets), if none is forgotten.
         config = replace(config, looks=tuple(sorted({*before.looks, *config.looks})))
-        free = {name: getattr(config, name) for name in ("seeds", "rope", "looks", *WHERE)}
-        if to_dict(replace(before, **free)) != to_dict(config):
-            raise WrongFolder(f"{out} holds a comparison with another configuration")
+        free = {name: getattr(config, name) for name in (*FREE, *WHERE)}
+        before = replace(before, **free)
+        if to_dict(before) != to_dict(config):
+            raise WrongFolder(
+                f"{out} holds a comparison with another configuration: {difference(before, config)}"
+            )
+    claim_origin(out, origin_of(config, {"training": training, "validation": validation}))
     data = describe_data(config, training, validation)
     # Folders of older versions have no fingerprint.
     if (out / "data.json").exists() and data | read_json(out / "data.json") != data:

@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from detloss.lab.cli.arguments import FromFile, Out, read_settings, results_folder
+from detloss.lab.cli.arguments import FromFile, Out, Trust, read_settings, results_folder
 from detloss.lab.cli.terminal import counting, say, show_table
 from detloss.lab.curves.tables import CurvesConfig, box_gradient, curves, figures, minimisers, rows
 from detloss.lab.runs import write_tables
@@ -26,6 +26,7 @@ class Arguments:
     settings: Annotated[CurvesConfig, tyro.conf.arg(name="")] = field(default_factory=CurvesConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A quarter of the points."""
 

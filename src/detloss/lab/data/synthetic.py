@@ -237,15 +237,19 @@ def _draw_all(
     boxes, labels = [], []
     with tempfile.TemporaryDirectory(dir=images.parent, prefix=".drawing-") as folder:
         shape = (count, config.size, config.size, 3)
-        drawn = np.lib.format.open_memmap(Path(folder, "images.npy"), "w+", np.uint8, shape)
-        for i in range(count):
-            drawn[i], scene_boxes, scene_labels = draw_scene(config, split, i)
-            boxes.append(scene_boxes)
-            labels.append(scene_labels)
-            if progress is not None:
-                progress(i + 1, count)
-        drawn.flush()
-        del drawn
+        # Not mapped: of a full disk a map knows only by a bus error.
+        with Path(folder, "images.npy").open("wb") as file:
+            head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, head)
+            for i in range(count):
+                image, scene_boxes, scene_labels = draw_scene(config, split, i)
+                file.write(image.tobytes())
+                boxes.append(scene_boxes)
+                labels.append(scene_labels)
+                if progress is not None:
+                    progress(i + 1, count)
+            file.flush()
+            os.fsync(file.fileno())
         counts = np.array([len(one) for one in labels])
         columns: dict[str, Any] = {"boxes": np.concatenate(boxes), "labels": np.concatenate(labels)}
         np.savez(Path(folder, "table.npz"), **columns, counts=counts)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.lab.cli.arguments import FromFile, Out, Usage, given, read, refuse_another
+from detloss.lab.cli.arguments import FromFile, Out, Trust, Usage, given, read, refuse_another
 from detloss.lab.cli.terminal import console, progress_bar, say
 from detloss.lab.doctor import Diagnosis, Finding, diagnose
 from detloss.lab.doctor.diagnose import Kind, check
@@ -55,6 +55,7 @@ class Arguments:
     """One JSON object and nothing else on standard output; the run folder is named on standard error."""
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
 
 
 def parse(arguments: Sequence[str]) -> Arguments:

@@ -31,7 +31,10 @@ Function = Callable[[Any, Callable[[Any], None]], Any]
 
 Engine = Callable[[Function, Sequence[Any]], Generator[Event, None, None]]
 """Runs a function for each of some jobs, in order, several at a time. When the caller stops iterating, or is
-interrupted, the running jobs are ended. A job that is run once more finds what it has left in its folder."""
+interrupted, the running jobs are stopped: they may leave what they go on from. A job that is run once more
+finds what it has left in its folder."""
 
 TRIES = 2
 """How often a job is run whose process or machine dies."""
+ENDING = 60.0
+"""Seconds that a job which is stopped has for its last step and checkpoint."""

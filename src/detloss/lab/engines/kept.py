@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detloss.lab.runs import replacing
+from detloss.lab.files import CHECKPOINT, before, replacing
+from detloss.lab.lock import NAME as LOCK
 
 Files = dict[str, bytes | None]
 """Names and contents; None for a file that is gone."""
@@ -25,16 +26,19 @@ class Kept:
         """What was written since the last call, in that order; {} where the caller has it anyway."""
         if self.shared:
             return {}
-        before, self.known = self.known, tell_apart(self.folder)
-        gone: Iterable[str] = before.keys() - self.known.keys()
-        new = [name for name, stamp in self.known.items() if before.get(name) != stamp]
+        known, self.known = self.known, tell_apart(self.folder)
+        gone: Iterable[str] = known.keys() - self.known.keys()
+        new = [name for name, stamp in self.known.items() if known.get(name) != stamp]
+        # The checkpoint before the last one is there already, as the last one.
+        new = [name for name in new if not name.endswith(before(Path(CHECKPOINT)).name)]
         return {**{name: (self.folder / name).read_bytes() for name in new}, **dict.fromkeys(gone)}
 
 
 def tell_apart(folder: Path) -> dict[str, tuple[int, ...]]:
     """The files of a folder, those written last at the end, each with what changes when it is written."""
     files: Iterable[Path] = folder.rglob("*") if folder.is_dir() else ()
-    found = {str(f.relative_to(folder)): f.stat() for f in files if f.is_file() and f.suffix != ".part"}
+    kept = (f for f in files if f.is_file() and f.suffix != ".part" and f.name != LOCK)
+    found = {str(f.relative_to(folder)): f.stat() for f in kept}
     stamps = {name: (s.st_mtime_ns, s.st_size, s.st_ino) for name, s in found.items()}
     return dict(sorted(stamps.items(), key=lambda item: item[1]))
 
@@ -50,4 +54,6 @@ def write_files(folder: Path, files: Files) -> None:
         if content is None:
             (folder / name).unlink(missing_ok=True)
         else:
-            replacing(folder / name, partial(Path.write_bytes, data=content))
+            path = folder / name
+            keep = before(path) if path.name == CHECKPOINT else None
+            replacing(path, partial(Path.write_bytes, data=content), keep)

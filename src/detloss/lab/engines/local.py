@@ -4,15 +4,20 @@ import multiprocessing as mp
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
-from detloss.lab.engines import TRIES, Event, Function
+from detloss.lab import signals
+from detloss.lab.engines import ENDING, TRIES, Event, Function
 from detloss.lab.processes import ended
 
 
@@ -22,8 +27,8 @@ def run_jobs(
     """Runs `function(job, send)` for each job in a fresh process, one at a time for each device, in order.
 
     A process of its own gives each job its own peak memory, and a crash takes one job only: the job is run
-    once more, from what it left. When the caller stops iterating (or is interrupted), the running jobs are
-    ended.
+    once more, from what it left. When the caller stops iterating (or is interrupted), or is gone, the running
+    jobs are stopped, as by SIGTERM.
 
     Args:
         function: importable from a module.
@@ -41,18 +46,21 @@ def run_jobs(
     # then a fork of it, ready in milliseconds.
     context: Any = mp.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload([function.__module__, "torch._dynamo"])
+    resource_tracker.ensure_running()  # before: where it is started, it lets signals arrive again
     running: dict[Connection, tuple[int, Any, str]] = {}
     waiting, free, tries = list(range(len(jobs)))[::-1], list(devices)[::-1], Counter[int]()
     try:
         while waiting or running:
             while waiting and free:
                 index, device = waiting.pop(), free.pop()
-                ours, theirs = context.Pipe(duplex=False)
-                work = (theirs, function, jobs[index], threads, device)
-                process = context.Process(target=_work, args=work, daemon=True)
-                process.start()
-                theirs.close()
-                running[ours] = (index, process, device)
+                # The server, which is started here, and the jobs: a terminal sends Ctrl-C to all processes.
+                with signals.blocked():
+                    ours, theirs = context.Pipe()
+                    work = (theirs, function, jobs[index], threads, device)
+                    process = context.Process(target=_work, args=work, daemon=True)
+                    process.start()
+                    theirs.close()
+                    running[ours] = (index, process, device)
                 tries[index] += 1
                 yield Event(index, "started")
             for connection in wait(list(running), timeout=1.0):
@@ -72,8 +80,26 @@ def run_jobs(
                     waiting.append(index)
                 yield Event(index, kind, value)
     finally:
-        for connection, (_, process, _) in running.items():
+        _end({connection: process for connection, (_, process, _) in running.items()})
+
+
+def _end(running: dict[Connection, Any]) -> None:
+    """Ends processes: each has time to leave a checkpoint, unless the user does not want to wait."""
+    try:
+        for process in running.values():
             process.terminate()
+        until = time.monotonic() + ENDING
+        waiting = set(running)
+        while waiting and time.monotonic() < until:
+            for connection in wait(list(waiting), timeout=0.2):
+                assert isinstance(connection, Connection)
+                try:
+                    connection.recv()  # or it could not say its last words, and would wait
+                except (EOFError, OSError):
+                    waiting.remove(connection)
+    finally:
+        for connection, process in running.items():
+            process.kill()
             process.join()
             connection.close()
 
@@ -85,19 +111,40 @@ def _died(code: int | None) -> str:
 
 
 def _work(connection: Connection, function: Callable[..., Any], job: Any, threads: int, device: str) -> None:
-    # The terminal sends Ctrl-C to every process; the parent ends its jobs itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        signals.only_terminate()
+        _do(connection, function, job, threads, device)
+    except KeyboardInterrupt as error:
+        raise SystemExit(signals.and_then(error).status) from None  # what it left is in its folder
+    finally:
+        connection.close()
+
+
+def _do(connection: Connection, function: Callable[..., Any], job: Any, threads: int, device: str) -> None:
+    threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     torch.set_num_threads(threads)
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     elif device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def send(value: Any) -> None:
+        with signals.held():  # a message is whole
+            connection.send(("message", value))
+
     try:
-        result = function(job, lambda value: connection.send(("message", value)))
+        result = function(job, send)
         connection.send(("done", result))
     except Exception as error:
         if os.environ.get("DETLOSS_TRACEBACK"):
             traceback.print_exc()
         connection.send(("failed", str(error) or type(error).__name__))
-    finally:
-        connection.close()
+
+
+def _end_with_parent(connection: Connection) -> None:
+    """Stops the job when its parent is gone, which closes its end and never sends."""
+    with suppress(OSError):
+        connection.poll(None)
+        signals.stop()
+        time.sleep(ENDING)
+        os._exit(1)

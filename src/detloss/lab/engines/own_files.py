@@ -5,12 +5,13 @@ made that looks like it: files named in the configuration lie there, so do own m
 """
 
 import os
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from detloss.lab.own_code import modules_below, named_files
 
 
 @dataclass(frozen=True)
@@ -35,36 +36,10 @@ def pack(jobs: Sequence[Any]) -> OwnFiles:
         jobs: dataclasses; `job.data` is the path of its data, or "".
     """
     data = dict.fromkeys(job.data for job in jobs if job.data)
-    # A loss may be giou+0.4*mine.py:box,tau=2.
-    texts = dict.fromkeys(text for job in jobs for text in _texts(asdict(job)))
-    named = (part.rpartition(":")[0] or part for text in texts for part in (text, *re.split(r"[+*,]", text)))
-    files = {name for name in named if name and name not in data and Path(name).is_file()}
-    return OwnFiles(
-        Path.cwd(), {name: Path(name).read_bytes() for name in sorted(files | _modules())}, (*data,)
-    )
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _texts(one)
-
-
-def _modules() -> set[str]:
-    """Imported files below the working folder, but for installed packages, this one among them."""
-    installed = [Path(__file__).parents[2], *(Path(place) for place in sys.path if "-packages" in place)]
-    installed += [Path(sys.prefix), Path(sys.base_prefix)]
-    found = set()
-    for module in list(sys.modules.values()):
-        file = Path(getattr(module, "__file__", None) or "")
-        own = file.suffix == ".py" and file.is_relative_to(Path.cwd())
-        if own and not any(file.is_relative_to(place) for place in installed):
-            found.add(str(file.relative_to(Path.cwd())))
-    return found
+    files = {name for job in jobs for name in named_files(job)} - data.keys()
+    here = Path.cwd()
+    files |= {str(file.relative_to(here)) for file in modules_below(here).values()}
+    return OwnFiles(here, {name: Path(name).read_bytes() for name in sorted(files)}, (*data,))
 
 
 def unpack(own: OwnFiles, root: Path) -> None:

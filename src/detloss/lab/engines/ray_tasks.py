@@ -3,6 +3,7 @@
 import os
 import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,8 @@ import ray
 from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from detloss.lab.engines import TRIES, Event, Function, JobFailed
+from detloss.lab import signals
+from detloss.lab.engines import ENDING, TRIES, Event, Function, JobFailed
 from detloss.lab.engines.kept import read_files, write_files
 from detloss.lab.engines.own_files import pack
 from detloss.lab.engines.ray_worker import Call, Mailbox, own_versions, work
@@ -41,13 +43,14 @@ def connect(address: str) -> None:
     known = address or os.environ.get("RAY_ADDRESS", "")
     if known:
         _reach(known)
-    try:
-        ray.init(address=known or "auto", logging_level="ERROR")
-    except ConnectionError as error:
-        if known:
-            raise ValueError(f"address is {known!r}: {first_line(error)}") from error
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(include_dashboard=False, logging_level="ERROR")
+    with signals.restored():  # Ray handles SIGTERM by a way of its own
+        try:
+            ray.init(address=known or "auto", logging_level="ERROR")
+        except ConnectionError as error:
+            if known:
+                raise ValueError(f"address is {known!r}: {first_line(error)}") from error
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            ray.init(include_dashboard=False, logging_level="ERROR")
 
 
 def _reach(address: str) -> None:
@@ -73,7 +76,7 @@ def run_jobs(
     The caller needs no folder that the nodes share: what a job leaves in its folder comes here when it sends
     something and when it ends. Where a node sees the folder itself, the job writes there. A job whose process
     or node dies is run once more from what has come here. When the caller stops iterating (or is
-    interrupted), the tasks are cancelled.
+    interrupted), the tasks are stopped, and what they leave comes here too.
 
     Args:
         function: importable from a module on every node.
@@ -91,6 +94,7 @@ def run_jobs(
     # max_calls: a fresh process each, for its peak memory.
     task: Any = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=0, max_calls=1)(work)
     waiting, running, tries = list(range(len(jobs)))[::-1], dict[Any, int](), Counter[int]()
+    begun = set[int]()
     try:
         with _mark([job.folder for job in jobs]) as mark:
             told = bool(os.environ.get("DETLOSS_TRACEBACK"))
@@ -104,6 +108,8 @@ def run_jobs(
                     running[task.remote(index, tries[index], job, files, call, mailbox)] = index
                 ended, _ = ray.wait(list(running), num_returns=len(running), timeout=LOOKING)
                 for index, attempt, kind, value, sent in ray.get(mailbox.take.remote()):
+                    if kind == "started":
+                        begun.add(index)
                     if attempt == tries[index]:
                         _keep(jobs[index].folder, sent)
                         yield Event(index, kind, value)
@@ -119,11 +125,26 @@ def run_jobs(
         ) from error
     finally:
         with suppress(exceptions.RayError):
-            for ref in running:
-                ray.cancel(ref, force=True)
-            if running:
-                ray.wait(list(running), num_returns=len(running), timeout=10)
-            ray.kill(mailbox)
+            try:
+                _stop(mailbox, {ref: jobs[i].folder for ref, i in running.items() if i in begun})
+            finally:
+                for ref in running:
+                    ray.cancel(ref, force=True)
+                if running:
+                    ray.wait(list(running), num_returns=len(running), timeout=10)
+                ray.kill(mailbox)
+
+
+def _stop(mailbox: Any, running: dict[Any, Path]) -> None:
+    """Lets tasks stop, and takes what they leave."""
+    ray.get(mailbox.stop.remote())
+    until = time.monotonic() + ENDING
+    while running and time.monotonic() < until:
+        ended, _ = ray.wait(list(running), num_returns=len(running), timeout=LOOKING)
+        for ref in ended:
+            folder = running.pop(ref)
+            with suppress(exceptions.RayError):
+                write_files(folder, ray.get(ref)[2])
 
 
 def _end(ref: Any, index: int, folder: Path, tried: int) -> Event:

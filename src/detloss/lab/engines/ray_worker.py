@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import torch
 
+from detloss.lab import signals
 from detloss.lab.engines import Function
 from detloss.lab.engines.kept import Files, Kept
 from detloss.lab.engines.own_files import OwnFiles, unpack
@@ -43,14 +44,20 @@ class Call:
 
 
 class Mailbox:
-    """An actor that keeps what tasks say until the caller asks."""
+    """An actor that keeps what tasks say until the caller asks, and tells them when to stop."""
 
     def __init__(self) -> None:
         self.letters: list[Any] = []
+        self.stopped = False
 
-    def put(self, *letter: Any) -> None:
-        """Adds (job, try, kind, value, [a reference to files])."""
+    def put(self, *letter: Any) -> bool:
+        """Adds (job, try, kind, value, [a reference to files]); whether the task is to stop."""
         self.letters.append(letter)
+        return self.stopped
+
+    def stop(self) -> None:
+        """Lets tasks stop when they next say something."""
+        self.stopped = True
 
     def take(self) -> list[Any]:
         """All since the last call."""
@@ -61,11 +68,16 @@ class Mailbox:
 def work(
     index: int, attempt: int, job: Any, files: Files, call: Call, mailbox: Any
 ) -> tuple[str, Any, Files]:
-    """Does a job: "done" and its result, or "failed" and why; with the files that were not sent before."""
+    """Does a job; with the files that were not sent before.
+
+    Returns:
+        "done" and its result, "failed" and why, or "stopped".
+    """
     torch.set_num_threads(call.threads)
     if not call.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    ray.get(mailbox.put.remote(index, attempt, "started", None, []))
+    if ray.get(mailbox.put.remote(index, attempt, "started", None, [])):
+        return "stopped", None, {}
     with tempfile.TemporaryDirectory(prefix="detloss-") as place:
         shared = call.mark.exists() and os.access(call.mark.parent, os.W_OK)
         folder = job.folder if shared else Path(place, "run")
@@ -75,13 +87,16 @@ def work(
             changed = kept.changed()
             sent = [ray.put(changed)] if changed else []
             # Waited for: what a task has said is there before it ends.
-            ray.get(mailbox.put.remote(index, attempt, "message", value, sent))
+            if ray.get(mailbox.put.remote(index, attempt, "message", value, sent)):
+                raise signals.Stopped
 
         before = Path.cwd()
         try:
             check_versions(call.versions)
             unpack(call.own, Path(place, "root"))
             kind, value = "done", call.function(replace(job, folder=folder), send)
+        except signals.Stopped:
+            kind, value = "stopped", None
         except Exception as error:
             if call.traceback:
                 traceback.print_exc()

@@ -12,7 +12,7 @@ import tyro
 from torch import nn
 
 from detloss.balance import ClassWeight
-from detloss.lab.cli.arguments import FromFile, Out, given, read, results_folder
+from detloss.lab.cli.arguments import FromFile, Out, Trust, check_trust, given, read, results_folder
 from detloss.lab.cli.terminal import counting, interruptible, progress_bar, say, show_table
 from detloss.lab.data import Dataset
 from detloss.lab.data.batches import Letterboxed
@@ -33,6 +33,7 @@ from detloss.lab.inspect.objects import ObjectCounts, count_objects
 from detloss.lab.inspect.quadrants import QUADRANTS, percent
 from detloss.lab.inspect.recommend import Alternative, Recommendation, count_alternatives, recommend
 from detloss.lab.inspect.suspects import DRAWN, SUSPECT_COLUMNS, suspects
+from detloss.lab.lock import locked
 from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import read_json, write_csv, write_json, write_tables
 from detloss.lab.statistics import points
@@ -52,6 +53,7 @@ class Arguments:
     settings: Annotated[InspectConfig, tyro.conf.arg(name="")] = field(default_factory=InspectConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in under a minute: few images, a detector trained for a few steps."""
 
@@ -64,7 +66,9 @@ def parse(arguments: Sequence[str]) -> Arguments:
     first = read("inspect", Arguments, arguments, Arguments(settings=config))
     if first.settings.checkpoint is not None and first.config_file is None:
         _check_run(Path(first.settings.checkpoint))
-        config = replace(config, **load_config(TrainConfig, Path(first.settings.checkpoint)).shared())
+        trained = load_config(TrainConfig, Path(first.settings.checkpoint))
+        check_trust(trained.detector, Path(first.settings.checkpoint), first.trust)
+        config = replace(config, **trained.shared())
     if first.quick:
         config = replace(config.quick(), images=min(config.images, 64))
     found = read("inspect", Arguments, arguments, Arguments(settings=config))
@@ -100,7 +104,7 @@ def run(arguments: Arguments) -> Path:
     yolo = config.detector.kind == "yolov2"
     softmax = known is not None and known[0].network.softmax and not yolo
     out = results_folder("inspect", arguments.out, config, str(device))
-    with interruptible(out):
+    with locked(out), interruptible(out):
         with counting("counting locations") as progress:
             data = measure_data(config, seen, progress, softmax)
         tell_data(config, data)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from detloss.lab.cli.arguments import FromFile, Out, read_settings, results_folder
+from detloss.lab.cli.arguments import FromFile, Out, Trust, read_settings, results_folder
 from detloss.lab.cli.terminal import counting, say, show_table
 from detloss.lab.runs import write_tables
 from detloss.lab.simulate.published import PUBLISHED, SLIPS
@@ -32,6 +32,7 @@ class Arguments:
     settings: Annotated[SimulationConfig, tyro.conf.arg(name="")] = field(default_factory=SimulationConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in seconds: 100 anchor centres."""
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
 from detloss.lab.evaluate import from_coco_results, to_coco_results
 from detloss.lab.evaluate.detections import check, read_coco_results
+from detloss.lab.files import replacing
 from detloss.lab.processes import ended, events
-from detloss.lab.runs import read_json, replacing, write_json
+from detloss.lab.runs import read_json, write_json
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.state import NonFiniteLoss
 from detloss.lab.training.train import TrainResult, claim
@@ -54,6 +55,7 @@ def train_by(
     validation: Dataset,
     out: Path,
     on_step: Callable[[int], None] = lambda step: None,
+    origin: Mapping[str, str] | None = None,
 ) -> TrainResult:
     """Calls the trainer of a configuration in a process of its own, and evaluates what it returns.
 
@@ -62,12 +64,12 @@ def train_by(
     yet, is not trained again.
 
     Raises:
-        WrongFolder: `out` holds a run with another configuration.
+        WrongFolder: `out` holds a run with another configuration or origin.
         NonFiniteLoss: the trainer says that its loss is not finite.
         TrainerFailed: it has no results.
     """
     device = pick_device(config.device)
-    if finished := claim(out, config, device):
+    if finished := claim(out, config, device, origin):
         return finished
     if not (out / SPENT).exists():
         write_images(training, validation, out.absolute())

@@ -75,6 +75,9 @@ class Recipe:
     evaluations: int = 4
     """Points of the curve of AP over the steps, the last after the last step; each leaves a checkpoint. The
     curve is measured on at most 256 images of the validation split, the result after the last step on all."""
+    checkpoint_minutes: float = field(default=10.0, compare=False)
+    """A checkpoint at least so often, so that a run that is killed loses no more than that; 0: only those of
+    the evaluations. Changes no result."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
     trainer: str = ""
@@ -97,7 +100,7 @@ class Recipe:
         named = not self.trainer or (file.endswith(".py") and function.isidentifier())
         require(self, "trainer", named, "it must be FILE.py:function, such as mine.py:train")
         self._check_dense_only()
-        for name in ("clip", "weight_decay", "distribution_weight"):
+        for name in ("clip", "weight_decay", "distribution_weight", "checkpoint_minutes"):
             finite = 0 <= getattr(self, name) < math.inf
             require(self, name, finite, "it must be 0 (off) or a positive number")
         alone = self.batch < 2 * self.accumulate and self.detector.norm == "batch"

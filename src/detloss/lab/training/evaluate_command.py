@@ -6,15 +6,16 @@ from pathlib import Path
 
 import tyro
 
-from detloss.lab.cli.arguments import DataReading, Out, read, refuse_another
+from detloss.lab.cli.arguments import DataReading, Out, check_trust, read, refuse_another
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.data import Reading
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation, to_coco_results
-from detloss.lab.records import to_dict
+from detloss.lab.records import load_config, to_dict
 from detloss.lab.runs import new_folder, write_json
 from detloss.lab.statistics import points
+from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.splits import open_split
 from detloss.lab.training.trained import evaluate_on, load_detector
 
@@ -33,6 +34,8 @@ class Arguments:
     """How the data are found and read, where that is another way than the run's."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    trust: bool = False
+    """Run the code of others that the run names as its detector (FILE.py:build): you have read it."""
     out: Out = None
     quick: bool = False
     """Only the first 64 images."""
@@ -57,6 +60,8 @@ def run(arguments: Arguments) -> Path:
     if arguments.out is not None and arguments.out.resolve() == arguments.run.resolve():
         raise ValueError(f"--out {arguments.out} is the run itself, whose results are kept; give another")
     device = pick_device(arguments.device)
+    if (arguments.run / "config.json").is_file():
+        check_trust(load_config(TrainConfig, arguments.run).detector, arguments.run, arguments.trust)
     detector, config, names = load_detector(arguments.run, device)
     data, split = arguments.data or config.data, arguments.split or config.val_split
     reading = arguments.reading if arguments.data or arguments.reading != Reading() else config.reading

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from detloss.lab.cli.arguments import Out, read
+from detloss.lab.cli.arguments import Out, check_trust, read
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.data import Dataset, read_image
 from detloss.lab.data.batches import Letterboxed
@@ -18,7 +18,9 @@ from detloss.lab.detector.postprocess import Limits
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import to_coco_results
 from detloss.lab.evaluate.calibrator import Calibrators, Method
+from detloss.lab.records import load_config
 from detloss.lab.runs import new_folder, write_json
+from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.predict import draw, find_images
 from detloss.lab.training.trained import load_detector
 
@@ -39,6 +41,8 @@ class Arguments:
     """Which of its calibrators. Isotonic makes scores equal that were not."""
     device: str = "auto"
     """cpu, cuda, cuda:1, ...; auto takes a GPU when there is one."""
+    trust: bool = False
+    """Run the code of others that the run names as its detector (FILE.py:build): you have read it."""
     out: Out = None
     quick: bool = False
     """Only the first 8 images."""
@@ -55,6 +59,8 @@ def run(arguments: Arguments) -> Path:
     if arguments.calibrate:
         calibrator = getattr(Calibrators.load(arguments.calibrate), arguments.calibrator)
     device = pick_device(arguments.device)
+    if (arguments.run / "config.json").is_file():
+        check_trust(load_config(TrainConfig, arguments.run).detector, arguments.run, arguments.trust)
     detector, config, names = load_detector(arguments.run, device)
     files = find_images(arguments.images)
     if arguments.quick:

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Callable
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -23,17 +24,20 @@ from detloss.lab.detector.norms import over_all_ranks, replace_norms
 from detloss.lab.detector.objective import Objective, find_detector_loss
 from detloss.lab.devices import pick_device
 from detloss.lab.engines import JobFailed
-from detloss.lab.records import first_line
+from detloss.lab.files import CHECKPOINT, Damaged, read_checkpoint, save_checkpoint
+from detloss.lab.records import difference, first_line, from_dict, to_dict
+from detloss.lab.runs import table_rows, table_text, write_csv
 from detloss.lab.training.config import Recipe, TrainConfig
 from detloss.lab.training.optimizer import Average, Clipping, learning_rate, make_optimizer
 from detloss.lab.training.parallel import gradients_later, in_parallel, parts
-from detloss.lab.training.trained import save, save_weights
+from detloss.lab.training.trained import save_weights
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES
 
 LOG_COLUMNS = (
     *("step", "lr", "loss", "classification_loss", "box_loss", "distribution_loss", "objectness_loss"),
     *("positives", "normalizer", "positive_loss_share", "gradient_norm", "clipped", "seconds"),
 )
+EVALUATION_COLUMNS = ("step", "ap", "ap50", "ap75", "ece")
 
 
 class NonFiniteLoss(JobFailed):
@@ -66,7 +70,12 @@ def has_bf16(device: torch.device) -> bool:
 
 
 class Training:
-    """The state of a run: made, restored, stepped, saved. `train` drives it."""
+    """The state of a run: made, restored, stepped, saved. `train` drives it.
+
+    Attributes:
+        log: rows of log.csv.
+        evaluations: rows of evaluations.csv.
+    """
 
     def __init__(self, config: TrainConfig, data: Letterboxed) -> None:
         self.config, self.data = config, data
@@ -101,6 +110,8 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.amp == "fp16")
         self.step_count = 0
         self.seconds = 0.0
+        self.log: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
         # What a checkpoint holds, beside the two counts.
         self._parts: dict[str, Any] = {
             "detector": self.detector,
@@ -201,29 +212,50 @@ class Training:
         return row | {name: round(row[name]) for name in whole}
 
     def save(self, folder: Path) -> None:
-        """Writes `last.pt` (all that resuming needs) and `last.safetensors` (the averaged weights)."""
+        """Writes a checkpoint: `last.pt` has all that resuming needs; the one before it is kept.
+
+        Also log.csv, evaluations.csv and `last.safetensors` (the averaged weights), to look at.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        state = {"step": self.step_count, "seconds": self.seconds}
+        tables = {"log": (LOG_COLUMNS, self.log), "evaluations": (EVALUATION_COLUMNS, self.evaluations)}
+        for name, table in tables.items():
+            write_csv(folder / f"{name}.csv", *table)
+        state = {"config": to_dict(self.config), "step": self.step_count, "seconds": self.seconds}
+        state |= {name: table_text(*table) for name, table in tables.items()}
         state |= {name: part.state_dict() for name, part in self._parts.items()}
-        save(folder / "last.pt", lambda part: torch.save(state, part))
+        save_checkpoint(folder / CHECKPOINT, state)
         save_weights(self.average.model, self.data.dataset.names, folder)
 
-    def restore(self, folder: Path) -> bool:
-        """Continues from `last.pt`, exactly as if never interrupted; False where there is none."""
-        state = ranks.from_first(lambda: _read_checkpoint(folder / "last.pt"))
+    def restore(self, folder: Path, tell: Callable[[str], None] = lambda line: None) -> bool:
+        """Continues from `last.pt`, exactly as if never interrupted; False where there is none.
+
+        Args:
+            folder: of the run.
+            tell: called with a line where the last checkpoint is damaged and the one before it is taken.
+
+        Raises:
+            Damaged: no checkpoint is whole and of this run.
+        """
+        state = ranks.from_first(lambda: read_checkpoint(folder / CHECKPOINT, self._check, tell))
         if state is None:
             return False
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise Damaged(
+                f"{folder / CHECKPOINT} does not fit the detector that is built now ({first_line(error)}); "
+                "give another folder, or remove it to train anew"
+            ) from error
         self.step_count, self.seconds = state["step"], state["seconds"]
+        self.log, self.evaluations = table_rows(state["log"]), table_rows(state["evaluations"])
         return True
 
-
-def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)}); remove it to train anew") from error
-    return state
+    def _check(self, state: dict[str, Any]) -> None:
+        """ValueError where a state is not one of this run."""
+        needed = {"config", "step", "seconds", "log", "evaluations", *self._parts}
+        if missing := needed - state.keys():
+            raise ValueError(f"is no checkpoint of this version of detloss: it has no {min(missing)}")
+        config = from_dict(TrainConfig, state["config"])
+        if config != self.config:
+            raise ValueError(f"is of another run: {difference(config, self.config)}")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,17 +10,19 @@ from typing import Annotated
 import tyro
 
 from detloss.lab import ranks
-from detloss.lab.cli.arguments import FromFile, Out, given, read
+from detloss.lab.cli.arguments import FromFile, Out, Trust, given, read
 from detloss.lab.cli.terminal import interruptible, progress_bar, say
 from detloss.lab.data.batches import Letterboxed
 from detloss.lab.detector.objective import find_detector_loss
 from detloss.lab.devices import pick_device
 from detloss.lab.evaluate import Evaluation
+from detloss.lab.lock import locked
 from detloss.lab.runs import new_folder, read_columns
 from detloss.lab.statistics import points
 from detloss.lab.training.by_trainer import train_by
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.opening import check_detector, open_splits
+from detloss.lab.training.origin import origin_of
 from detloss.lab.training.parallel import check_alike, parts
 from detloss.lab.training.splits import settled
 from detloss.lab.training.train import train
@@ -34,6 +37,7 @@ class Arguments:
     settings: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """A first look in under a minute."""
 
@@ -65,7 +69,9 @@ def run(arguments: Arguments) -> Path:
     )
     check_alike(config, training, validation)
     out = ranks.from_first(lambda: new_folder("train", arguments.out))
-    with interruptible(out), progress_bar() as bar:
+    origin = ranks.from_first(lambda: origin_of(config, {"training": training, "validation": validation}))
+    alone = locked(out) if ranks.rank() == 0 else nullcontext()
+    with alone, interruptible(out), progress_bar() as bar:
         task = bar.add_task("training", total=config.steps, note="")
 
         def on_step(row: dict[str, float]) -> None:
@@ -77,7 +83,7 @@ def run(arguments: Arguments) -> Path:
             say(f"step {step}: AP {points(evaluation.ap)}, AP50 {points(evaluation.ap50)}")
 
         fitted = (Letterboxed(training, config.size), Letterboxed(validation, config.size))
-        result = train(config, *fitted, out, on_step, on_evaluation)
+        result = train(config, *fitted, out, on_step, on_evaluation, say, origin)
     if ranks.rank() == 0:
         save(training_curves(read_columns(out / "log.csv")), out / "curves")
     say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")
@@ -92,9 +98,14 @@ def _run_trainer(config: TrainConfig, given_out: Path | None) -> Path:
     pick_device(config.device)
     training, validation = open_splits(config)
     out = new_folder("train", given_out)
-    with interruptible(out), progress_bar() as bar:
+    origin = origin_of(config, {"training": training, "validation": validation})
+    with locked(out), interruptible(out), progress_bar() as bar:
         task = bar.add_task("training", total=config.steps, note="")
-        result = train_by(config, training, validation, out, lambda step: bar.update(task, completed=step))
+
+        def on_step(step: int) -> None:
+            bar.update(task, completed=step)
+
+        result = train_by(config, training, validation, out, on_step, origin)
     found = result.evaluation
     say(f"AP {points(found.ap)}, AP50 {points(found.ap50)}")
     say(f"{result.seconds:.0f} s of training, {result.peak_memory_mb:.0f} MB at most")

@@ -1,15 +1,16 @@
 """A trained detector: its weights in a run folder and out of it, and how good it is on a data set."""
 
 import json
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
 
 from detloss.lab import ranks
 from detloss.lab.data import Dataset
@@ -23,8 +24,8 @@ from detloss.lab.detector.postprocess import Limits
 from detloss.lab.evaluate import Evaluation
 from detloss.lab.evaluate.evaluation import evaluate_matched
 from detloss.lab.evaluate.matches import Matches
+from detloss.lab.files import Damaged, replacing
 from detloss.lab.records import first_line, load_config
-from detloss.lab.runs import replacing
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.optimizer import unique
 
@@ -52,16 +53,6 @@ def evaluate_found(detections: Sequence[Detections], dataset: Dataset) -> tuple[
     return evaluate_matched(detections, truths, dataset.names, sizes=sizes)
 
 
-def save(path: Path, write: Callable[[Path], Any]) -> None:
-    """As `replacing`; a full disk is an OSError, whoever noticed it."""
-    try:
-        replacing(path, write)
-    except OSError:
-        raise
-    except Exception as error:
-        raise OSError(f"cannot write {path}, is the disk full? ({first_line(error)})") from error
-
-
 def save_weights(detector: nn.Module, names: Sequence[str], folder: Path) -> None:
     """Writes `last.safetensors`, which `load_detector` reads."""
     state = detector.state_dict()
@@ -69,8 +60,20 @@ def save_weights(detector: nn.Module, names: Sequence[str], folder: Path) -> Non
     # One entry: several would be written in any order, and equal runs would leave different files.
     softmax = isinstance(detector, DenseDetector) and detector.network.softmax
     made = detector.made if isinstance(detector, OtherDetector) else {}
-    about = {"detloss": json.dumps({"names": names, "softmax": softmax, "made": made})}
-    save(folder / "last.safetensors", lambda part: save_file(weights, part, metadata=about))
+    about = {"names": list(names), "softmax": softmax, "made": made}
+    about["checksum"] = _checksum(about, weights)
+    content = to_bytes(weights, {"detloss": json.dumps(about)})
+    replacing(folder / "last.safetensors", lambda part: part.write_bytes(content))
+
+
+def _checksum(about: Mapping[str, Any], weights: Mapping[str, Tensor]) -> int:
+    """CRC-32 of weights, their names and what is said of them; safetensors itself has none."""
+    found = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous().flatten()
+        found = zlib.crc32(f"{name} {tuple(weights[name].shape)} {value.dtype}".encode(), found)
+        found = zlib.crc32(value.view(torch.uint8).numpy().data, found)
+    return found
 
 
 def load_detector(folder: Path, device: torch.device) -> tuple[nn.Module, TrainConfig, tuple[str, ...]]:
@@ -78,17 +81,13 @@ def load_detector(folder: Path, device: torch.device) -> tuple[nn.Module, TrainC
 
     Raises:
         ValueError: the folder holds no finished or interrupted run.
+        Damaged: its weights are not as they were written.
     """
     for name in ("config.json", "last.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is not a run folder of `detloss train`: it has no {name}")
     config = load_config(TrainConfig, folder)
-    with safe_open(folder / "last.safetensors", framework="pt", device=str(device)) as file:
-        metadata = file.metadata() or {}
-        if "detloss" not in metadata:
-            raise ValueError(f"{folder} was trained by an older version of detloss; train it again")
-        about = json.loads(metadata["detloss"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    about, weights = _read_weights(folder / "last.safetensors")
     # Not from the loss, whose file may be gone by now where it is a user's own.
     bare = replace(config.detector, weights="")  # a file that may be gone, too
     detector = build_detector(bare, about["names"], config.size, softmax=about["softmax"], made=about["made"])
@@ -99,3 +98,21 @@ def load_detector(folder: Path, device: torch.device) -> tuple[nn.Module, TrainC
         )
     detector.load_state_dict(weights, strict=False)
     return detector.to(device).eval(), config, tuple(about["names"])
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            about = json.loads((file.metadata() or {}).get("detloss", "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, first_line(error)) from None
+    if "checksum" not in about:
+        raise ValueError(f"{path} is of an older version of detloss; train it again")
+    if about.pop("checksum") != _checksum(about, weights):
+        raise _damaged(path, "its checksum is wrong")
+    return about, weights
+
+
+def _damaged(path: Path, why: str) -> Damaged:
+    return Damaged(f"{path} is damaged ({why}); remove {path.parent} and train it again, or use another run")

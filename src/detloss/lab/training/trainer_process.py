@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
+from detloss.lab.files import replacing
 from detloss.lab.records import first_line, load_config
-from detloss.lab.runs import replacing, write_json
+from detloss.lab.runs import write_json
 from detloss.lab.training.config import TrainConfig
 from detloss.lab.training.train import peak_memory_mb
 from detloss.lab.training.trainer import find_trainer, make_run

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import tyro
 
-from detloss.lab.cli.arguments import DataReading, FromFile, Out, given, read, refuse_another, results_folder
+from detloss.lab.cli.arguments import (
+    DataReading,
+    FromFile,
+    Out,
+    Trust,
+    given,
+    read,
+    refuse_another,
+    results_folder,
+)
 from detloss.lab.cli.terminal import counting, say
 from detloss.lab.compare.command import VERDICT_COLUMNS
 from detloss.lab.data import Reading
@@ -56,6 +65,7 @@ class Arguments:
     settings: Annotated[VerdictConfig, tyro.conf.arg(name="")] = field(default_factory=VerdictConfig)
     out: Out = None
     config_file: FromFile = None
+    trust: Trust = False
     quick: bool = False
     """100 draws of the images in place of 1,000: a coarser interval over images."""
 
