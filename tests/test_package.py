@@ -36,7 +36,8 @@ def test_submodules_are_reached_by_import():
 
 def test_every_public_loss_and_box_function_is_on_the_page():
     own = {"box_convert", "paired_box_iou", "box_iou", "generalized_box_iou", "distance_box_iou"}
-    own |= {"complete_box_iou", "linear_loss", "LinearLoss", "elementwise_loss", "box_loss", "__version__"}
+    own |= {"complete_box_iou", "linear_loss", "LinearLoss", "elementwise_loss", "box_loss", "precompile"}
+    own |= {"__version__"}
     assert set(detloss.__all__) == own | set(losses.__all__)
     assert all(getattr(detloss, name) is getattr(losses, name) for name in losses.__all__)
 

@@ -105,14 +105,15 @@ def caught(ignored: tuple[int, ...] = ()) -> Iterator[None]:
 @contextmanager
 def blocked() -> Iterator[None]:
     """A block in which no signal arrives, nor in the processes that are started in it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with held():  # a mask is of this thread alone, and another may take the signal
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            yield
+            return
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

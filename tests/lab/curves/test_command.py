@@ -73,7 +73,7 @@ def test_settings_go_back_in(drawn, own):
     asked = CurvesConfig(points=60, soft_losses=(*SOFT, own))
     assert load_config(CurvesConfig, drawn.folder) == asked
     changed = ["--soft-targets", "0.25", "--box-losses", "giou", "--losses", "focal"]
-    again = parse(["--config", str(drawn.folder), *changed]).settings
+    again = parse(["--config", str(drawn.folder), "--trust", *changed]).settings
     assert again == replace(asked, soft_targets=(0.25,), box_losses=("giou",), losses=("focal",))
 
 

@@ -60,7 +60,7 @@ def test_data(voc, command, change):
     ("name", "what"), [("mine.py", "the file mine.py"), ("beside.py", "the module beside")]
 )
 def test_own_files(here, monkeypatch, command, name, what):
-
+    monkeypatch.delitem(sys.modules, "beside", raising=False)  # of another test's folder
     monkeypatch.syspath_prepend(here)
     (here / "mine.py").write_text(MINE)
     (here / "beside.py").write_text("factor = 1.0\n")

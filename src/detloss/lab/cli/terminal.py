@@ -65,16 +65,19 @@ def make_table(
     """
     shown = [["\n".join(map(printable, cell.split("\n"))) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **style)
+    least = 0
     for i, head in enumerate(heads):
         width = max(len(line) for row in (heads, *shown) for line in row[i].split("\n"))
         if i < names:
-            table.add_column(head, overflow="fold", min_width=min(width, NARROWEST_NAME))
+            width = min(width, NARROWEST_NAME)
+            table.add_column(head, overflow="fold", min_width=width)
         else:
             table.add_column(head, justify="right", no_wrap=True, min_width=width)
+        least += width
     for row in shown:
         table.add_row(*row)
-    wide = console.options.update(width=1000)
-    if console.measure(table, options=wide).minimum <= console.width:
+    least += (1 + table.padding[1] + table.padding[3]) * (len(heads) - 1)  # what is between columns
+    if least <= console.width:
         return table
     heads = [head.replace("\n", " ") for head in heads]
     lines: list[RenderableType] = []
