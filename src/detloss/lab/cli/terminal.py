@@ -57,11 +57,16 @@ def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], names: int =
 
 
 def make_table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1, **style: Any
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    names: int = 1,
+    ends_in_words: bool = False,
+    **style: Any,
 ) -> RenderableType:
     """A table: the first `names` columns are text, folded where it is long; the others are numbers.
 
-    Where the terminal is too narrow for it, each row is a paragraph.
+    With `ends_in_words` the last column is text, too. Where the terminal is too narrow, each row is a
+    paragraph.
     """
     shown = [["\n".join(map(printable, cell.split("\n"))) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, **style)
@@ -72,7 +77,8 @@ def make_table(
             width = min(width, NARROWEST_NAME)
             table.add_column(head, overflow="fold", min_width=width)
         else:
-            table.add_column(head, justify="right", no_wrap=True, min_width=width)
+            words = ends_in_words and i == len(heads) - 1
+            table.add_column(head, justify="left" if words else "right", no_wrap=True, min_width=width)
         least += width
     for row in shown:
         table.add_row(*row)

@@ -189,7 +189,7 @@ def comparison_table(state: Comparison) -> RenderableType:
             ]
         )
     heads = ["loss", "lr", "box\nweight", "runs", "AP", "ECE", "AP against the first"]
-    return make_table(heads, rows, padding=0)
+    return make_table(heads, rows, ends_in_words=True, padding=0)
 
 
 def _activity(state: Comparison, pair: Pair) -> str:
