@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -10,6 +12,14 @@ torch.set_num_threads(1)
 # No example is too slow: on a busy machine any may be.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+# A shell that starts the tests in the background has these ignored, which its children inherit.
+for _name, _usual in (
+    ("SIGINT", signal.default_int_handler),
+    ("SIGQUIT", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_DFL),
+):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _usual)
 
 
 def pytest_configure(config):
