@@ -80,7 +80,7 @@ def test_functions_too(loss, no_passes):
             {"loss": "focal", "targets": "quality"},
             "targets is 'quality', but the loss has no argument quality",
         ),
-        ({"loss": "giou", "reduction": "avg"}, "reduction is 'avg'; it may be none, sum, mean or None"),
+        ({"loss": "giou", "reduction": "avg"}, "reduction is 'avg'; it may be one of"),
     ],
 )
 def test_mistakes(given, message):

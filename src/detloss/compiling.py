@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from detloss._core.checks import check_reduction
 from detloss.names import BOX_LOSSES, CLASSIFICATION_LOSSES, find_loss
 
 FORMS = ("index", "quality", "dense")
-REDUCTIONS = ("none", "sum", "mean")
 
 
 def precompile(
@@ -45,9 +45,10 @@ def precompile(
         ValueError: an unknown name, form or reduction.
         RuntimeError: no loss, or not this one, can be compiled here; the message says why.
     """
-    for name, value, known in (("targets", targets, FORMS), ("reduction", reduction, REDUCTIONS)):
-        if value is not None and value not in known:
-            raise ValueError(f"{name} is {value!r}; it may be {', '.join(known)} or None")
+    if targets not in (*FORMS, None):
+        raise ValueError(f"targets is {targets!r}; it may be {', '.join(FORMS)} or None")
+    if reduction is not None:
+        check_reduction(reduction)
     began = time.perf_counter()
     function, of_boxes = _found(loss)
     takes = inspect.signature(function).parameters

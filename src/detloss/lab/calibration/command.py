@@ -21,7 +21,16 @@ from detloss.lab.calibration.measure import (
     over_seeds,
     threshold_rows,
 )
-from detloss.lab.cli.arguments import FromFile, Out, Trust, given, read, refuse_another, results_folder
+from detloss.lab.cli.arguments import (
+    CategoryIds,
+    FromFile,
+    Out,
+    Trust,
+    given,
+    read,
+    refuse_another,
+    results_folder,
+)
 from detloss.lab.cli.terminal import counting, interruptible, say, show_table
 from detloss.lab.compare.command import open_comparison, train_shown
 from detloss.lab.compare.comparison import Comparison
@@ -52,10 +61,7 @@ class CalibrationConfig:
     thresholds: tuple[float, ...] = (0.05, 0.1, 0.3, 0.5)
     """Lowest scores that count, increasing. The tables by loss and by class and the reliability diagrams are
     for the first one."""
-    category_ids: tuple[str, ...] = AUTO
-    """What category_id means in COCO results: auto (what fits the objects; it is printed), own (the ids of
-    the annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID for
-    each class."""
+    category_ids: CategoryIds = AUTO
     fit: bool = False
     """Also fit temperature, Platt scaling and isotonic regression to the one RUN:
     calibrator.json, for `detloss predict --calibrate`."""

@@ -17,12 +17,18 @@ from detloss.lab.runs import new_folder, versions, write_json
 T = TypeVar("T")
 OUT = "Folder for the results; otherwise the next number under runs/."
 CONFIG = "A run folder or its config.json; other arguments change what it says."
+CATEGORY_IDS = (
+    "What category_id means in COCO results: auto (what fits the objects; it is printed), own (the ids of "
+    "the annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID "
+    "for each class."
+)
 TRUST = "Run the code of others that --config names (FILE.py:function, module:function): you have read it."
 Out = Annotated[Path | None, tyro.conf.arg(help=OUT)]
 DataReading = Annotated[Reading, tyro.conf.arg(name="")]
 MostImages = Annotated[int, tyro.conf.arg(name="most-images")]
 """A number of images; --images is their folder."""
 FromFile = Annotated[Path | None, tyro.conf.arg(name="config", help=CONFIG)]
+CategoryIds = Annotated[tuple[str, ...], tyro.conf.arg(help=CATEGORY_IDS)]
 Trust = Annotated[bool, tyro.conf.arg(help=TRUST)]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from detloss.lab.cli.arguments import (
+    CategoryIds,
     DataReading,
     FromFile,
     Out,
@@ -42,10 +43,7 @@ class VerdictConfig:
     """Name of the split that they are of."""
     reading: DataReading = field(default_factory=Reading)
     """How the data are found and read."""
-    category_ids: tuple[str, ...] = AUTO
-    """What category_id means in them: auto (what fits the objects; it is printed), own (the ids of the
-    annotations), 0 or 1 (classes in order, from there), coco (the 80 ids from 1 to 90), or NAME=ID for each
-    class."""
+    category_ids: CategoryIds = AUTO
     rope: float = 1.0
     """The difference that does not matter, in points of AP: losses closer than that are equivalent."""
     looks: tuple[int, ...] = LOOKS
